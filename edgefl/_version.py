@@ -1,0 +1,3 @@
+"""The version of every EdgeFL package; the one place where it stands."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,279 @@
+"""The numbers that the parts of EdgeFL pass to each other: frozen, checked, free of I/O and of NumPy.
+
+Numbers travel as C-contiguous buffers (``bytes``, ``array.array``, ``memoryview``, NumPy arrays): a device that
+trains must not pay for NumPy. Multi-byte values are little-endian; every supported machine is.
+
+Source: design §4.1 (weights), §4.2 (arithmetic), §4.3 (options of a training).
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from edgefl.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+MIN_MAGNITUDE = 2.0**-30
+"""Features, scales and rates are 0 or at least this large: then no subnormal can arise (design §4.2)."""
+
+STORED_MIN_MAGNITUDE = 2.0**-50
+"""A stored value (weight, bias, momentum, gradient) below this becomes +0 (design §4.2)."""
+
+MAX_CLASSES = 4096
+MAX_FEATURES = 65536
+"""Bounds of a model's shape: far above what a device of this class trains; they keep sizes within 32 bits."""
+
+KEY_BYTES = 16
+"""Size of a key of the counter-based generator (128 bits)."""
+
+
+class DType(enum.Enum):
+    """How a feature is stored; the value is the name used in TOML, on the wire and in the example store."""
+
+    FLOAT32 = "float32"
+    UINT8 = "uint8"
+    INT8 = "int8"
+
+    @property
+    def size_bytes(self) -> int:
+        return 4 if self is DType.FLOAT32 else 1
+
+    @property
+    def format(self) -> str:
+        """The ``struct``/buffer format character of one value."""
+        return {"float32": "f", "uint8": "B", "int8": "b"}[self.value]
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """What 8-bit features mean: ``value = scale * (stored - zero_point)``, computed in float32."""
+
+    scale: float = 1.0
+    zero_point: int = 0
+
+    def __post_init__(self) -> None:
+        check_multiplier("scale", self.scale)
+        if self.scale <= 0:
+            raise ConfigError(f"scale is {self.scale!r}; expected a number above 0")
+        if not -128 <= self.zero_point <= 255:
+            raise ConfigError(f"zero_point is {self.zero_point}; expected -128 to 255")
+
+
+@dataclass(frozen=True)
+class Standardization:
+    """Per-feature shift and factor: ``value = (x - mean) * inverse_spread``, float32, subtraction first.
+
+    Both are ``num_features`` float32 values as bytes. Results below 2**-30 in magnitude become 0.
+    """
+
+    mean: bytes
+    inverse_spread: bytes
+
+    def __post_init__(self) -> None:
+        if len(self.mean) != len(self.inverse_spread) or len(self.mean) % 4 or not self.mean:
+            raise DataError(
+                f"standardization of {len(self.mean)} and {len(self.inverse_spread)} bytes; "
+                "expected two equal, non-empty float32 vectors"
+            )
+        for name, raw in (("mean", self.mean), ("inverse_spread", self.inverse_spread)):
+            for index, value in enumerate(memoryview(raw).cast("f")):
+                if not math.isfinite(value) or 0 < abs(value) < MIN_MAGNITUDE:
+                    raise DataError(f"{name}[{index}] is {value!r}; expected 0 or a finite value of at least 2**-30")
+
+    @property
+    def num_features(self) -> int:
+        return len(self.mean) // 4
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A softmax layer: ``kernel`` (num_classes, num_features) row-major and ``bias`` (num_classes,), float32.
+
+    Both are held as ``bytes``: immutable, hashable, without NumPy. The canonical form of a model, and of a delta, is
+    the kernel's bytes followed by the bias's (``to_bytes``); ``digest`` is its SHA-256.
+    """
+
+    num_classes: int
+    num_features: int
+    kernel: bytes
+    bias: bytes
+
+    def __post_init__(self) -> None:
+        check_shape(self.num_classes, self.num_features)
+        if len(self.kernel) != 4 * self.num_classes * self.num_features or len(self.bias) != 4 * self.num_classes:
+            raise DataError(
+                f"weights of {len(self.kernel)} + {len(self.bias)} bytes; expected "
+                f"{4 * self.num_classes * self.num_features} + {4 * self.num_classes} for "
+                f"{self.num_classes} classes of {self.num_features} features"
+            )
+
+    @classmethod
+    def zeros(cls, num_classes: int, num_features: int) -> Weights:
+        check_shape(num_classes, num_features)
+        return cls(num_classes, num_features, bytes(4 * num_classes * num_features), bytes(4 * num_classes))
+
+    @classmethod
+    def from_bytes(cls, raw: Buffer, num_classes: int, num_features: int) -> Weights:
+        """Read the canonical form. Raises ``DataError`` when the size does not fit the shape."""
+        check_shape(num_classes, num_features)
+        view = memoryview(raw).cast("B")
+        cut = 4 * num_classes * num_features
+        if len(view) != cut + 4 * num_classes:
+            raise DataError(f"a model of {len(view)} bytes; expected {cut + 4 * num_classes}")
+        return cls(num_classes, num_features, bytes(view[:cut]), bytes(view[cut:]))
+
+    def to_bytes(self) -> bytes:
+        return self.kernel + self.bias
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the canonical form, 64 hexadecimal digits."""
+        return hashlib.sha256(self.to_bytes()).hexdigest()
+
+    @property
+    def kernel_view(self) -> memoryview:
+        """The kernel as a float32 buffer of shape (num_classes, num_features); ``numpy.asarray`` takes it uncopied."""
+        return memoryview(self.kernel).cast("f", shape=[self.num_classes, self.num_features])
+
+    @property
+    def bias_view(self) -> memoryview:
+        """The bias as a float32 buffer of shape (num_classes,)."""
+        return memoryview(self.bias).cast("f")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Options of one local training (design §4.3). The loss is the mean cross-entropy of a batch.
+
+    ``learning_rate``  step size.
+    ``batch_size``     examples in a step; the last batch of an epoch may be smaller and is divided by its own size.
+    ``num_epochs``     passes over the data; 0 trains nothing.
+    ``l2``             adds ``l2 * w`` to the gradient of the kernel (never of the bias).
+    ``momentum``       ``v = momentum * v + g``, ``w = w - learning_rate * v``; 0 keeps no velocity.
+    ``proximal``       adds ``proximal * (w - w_start)`` to the gradient, kernel and bias (FedProx).
+    ``clip_norm``      the batch gradient is scaled to at most this L2 norm; 0 does not clip.
+    ``shuffle_key``    16 bytes: a new order each epoch from our generator; None keeps the order.
+    """
+
+    learning_rate: float
+    batch_size: int = 32
+    num_epochs: int = 1
+    l2: float = 0.0
+    momentum: float = 0.0
+    proximal: float = 0.0
+    clip_norm: float = 0.0
+    shuffle_key: bytes | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("learning_rate", "l2", "momentum", "proximal", "clip_norm"):
+            value = getattr(self, name)
+            check_multiplier(name, value)
+            if value < 0:
+                raise ConfigError(f"{name} is {value!r}; expected 0 or more")
+        if self.momentum >= 1:
+            raise ConfigError(f"momentum is {self.momentum!r}; expected less than 1")
+        if not 1 <= self.batch_size <= 2**20:
+            raise ConfigError(f"batch_size is {self.batch_size}; expected 1 to {2**20}")
+        if not 0 <= self.num_epochs <= 10_000:
+            raise ConfigError(f"num_epochs is {self.num_epochs}; expected 0 to 10000")
+        if self.shuffle_key is not None and len(self.shuffle_key) != KEY_BYTES:
+            raise ConfigError(f"shuffle_key has {len(self.shuffle_key)} bytes; expected {KEY_BYTES}")
+
+
+@dataclass(frozen=True)
+class TrainStats:
+    """What a training did. ``loss_sum`` and ``num_correct`` come from each step's forward pass, before that step.
+
+    ``examples_seen`` counts examples over all epochs. ``stopped`` is True when the stop flag ended it between batches.
+    """
+
+    examples_seen: int
+    num_steps: int
+    loss_sum: float
+    num_correct: int
+    stopped: bool
+
+
+@dataclass(frozen=True)
+class EvalStats:
+    """What an evaluation counted. ``confusion[true * num_classes + predicted]`` counts examples.
+
+    A tie between classes is won by the lowest. ``loss_sum`` is the sum of cross-entropies, in binary64, in row order.
+    """
+
+    num_examples: int
+    loss_sum: float
+    num_correct: int
+    confusion: tuple[int, ...]
+
+    @property
+    def accuracy(self) -> float:
+        return self.num_correct / self.num_examples if self.num_examples else 0.0
+
+    @property
+    def mean_loss(self) -> float:
+        return self.loss_sum / self.num_examples if self.num_examples else 0.0
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Records of one client, in order: ``features`` (n, num_features) of ``dtype`` and ``labels`` (n,) int32, as bytes."""
+
+    num_features: int
+    features: bytes
+    labels: bytes
+    dtype: DType = DType.FLOAT32
+    quantization: Quantization = Quantization()
+
+    def __post_init__(self) -> None:
+        row = self.num_features * self.dtype.size_bytes
+        if self.num_features < 1 or len(self.labels) % 4 or len(self.features) != row * (len(self.labels) // 4):
+            raise DataError(
+                f"{len(self.features)} bytes of features and {len(self.labels)} of labels; "
+                f"expected {row} and 4 bytes an example ({self.num_features} {self.dtype.value} features)"
+            )
+
+    def __len__(self) -> int:
+        return len(self.labels) // 4
+
+    @property
+    def features_view(self) -> memoryview:
+        """Shape (n, num_features); not for zero examples (a buffer cannot have a dimension of 0)."""
+        return memoryview(self.features).cast(self.dtype.format, shape=[len(self), self.num_features])
+
+    @property
+    def labels_view(self) -> memoryview:
+        return memoryview(self.labels).cast("i")
+
+
+@dataclass(frozen=True)
+class ClientDataset:
+    """The examples of one client; ``client_id`` is its device's id, and enters the seed of its work."""
+
+    client_id: str
+    examples: Examples
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+
+def check_multiplier(name: str, value: float) -> None:
+    """Refuse a hyper-parameter that could make a subnormal: it must be finite, and 0 or at least 2**-30."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
+        raise ConfigError(f"{name} is {value!r}; expected a finite number")
+    if 0 < abs(value) < MIN_MAGNITUDE:
+        raise ConfigError(f"{name} is {value!r}; expected 0 or at least 2**-30 in magnitude")
+
+
+def check_shape(num_classes: int, num_features: int) -> None:
+    """Refuse a model shape outside what the kernels take."""
+    if not 1 <= num_classes <= MAX_CLASSES:
+        raise ConfigError(f"num_classes is {num_classes}; expected 1 to {MAX_CLASSES}")
+    if not 1 <= num_features <= MAX_FEATURES:
+        raise ConfigError(f"num_features is {num_features}; expected 1 to {MAX_FEATURES}")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import enum
 import hashlib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from edgefl.errors import ConfigError, DataError
@@ -223,13 +223,13 @@ class EvalStats:
 
 @dataclass(frozen=True)
 class Examples:
-    """Records of one client, in order: ``features`` (n, num_features) of ``dtype`` and ``labels`` (n,) int32, as bytes."""
+    """Records of one client in order, as bytes: ``features`` (n, num_features) of ``dtype``, ``labels`` (n,) int32."""
 
     num_features: int
     features: bytes
     labels: bytes
     dtype: DType = DType.FLOAT32
-    quantization: Quantization = Quantization()
+    quantization: Quantization = field(default_factory=Quantization)
 
     def __post_init__(self) -> None:
         row = self.num_features * self.dtype.size_bytes

@@ -1,0 +1,305 @@
+"""What goes into the coordinator and what comes out of it: events and effects, as data.
+
+The shell (the server's engine, or the simulator) hands in events and carries the effects out in their order:
+**persist, then acknowledge, then send** (design §5). Every ``Persist`` of a batch goes into one transaction; nothing
+of a batch is acknowledged or sent before that transaction is durable. A shell that cannot persist throws the
+coordinator away and recovers from the store.
+
+``token`` is the shell's own handle of a waiting call; the coordinator only hands it back.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+
+from edgefl.protocol.messages import (
+    CheckIn,
+    CheckInAnswer,
+    ClientUpdate,
+    Receipt,
+    ReleaseInfo,
+    Report,
+    RetryWindow,
+    WorkFailure,
+)
+from edgefl.protocol.process import ProcessState, RoundMetrics
+from edgefl.protocol.task import TaskSpec
+
+# ------------------------------------------------------------------------------------------------ records
+
+
+class TaskStatus(enum.Enum):
+    """RUNNING <-> PAUSED; COMPLETED after its rounds; ENDED by an operator. The last two are final."""
+
+    RUNNING = "running"
+    PAUSED = "paused"
+    COMPLETED = "completed"
+    ENDED = "ended"
+
+
+class Phase(enum.Enum):
+    """OPEN -> COLLECTING -> CLOSING -> COMMITTED | ABANDONED (design §5)."""
+
+    OPEN = "open"
+    COLLECTING = "collecting"
+    CLOSING = "closing"
+    COMMITTED = "committed"
+    ABANDONED = "abandoned"
+
+
+@dataclass(frozen=True)
+class TaskRecord:
+    """A task as the store keeps it. ``next_round`` is the number of the open round (the first is 1)."""
+
+    spec: TaskSpec
+    definition: str
+    status: TaskStatus
+    state: ProcessState
+    next_round: int
+
+
+@dataclass(frozen=True)
+class RoundRecord:
+    """A selected round that has not ended; ``accepted`` is (sequence, device, update) in ledger order."""
+
+    task: str
+    round_num: int
+    candidates: tuple[str, ...]
+    cohort: tuple[str, ...]
+    base_version: int
+    remaining_s: float
+    accepted: tuple[tuple[int, str, ClientUpdate], ...] = ()
+    failed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class DeviceRecord:
+    """What the server knows of a device. ``suspect`` marks a session counter that went back: a cloned card."""
+
+    device: str
+    population: str
+    agent_version: str
+    session: int
+    num_train: int
+    num_held_out: int
+    suspect: bool = False
+
+
+@dataclass(frozen=True)
+class ReleaseRecord:
+    info: ReleaseInfo
+    population: str
+    task: str
+    model_version: int
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What a coordinator is restored from. ``models`` holds earlier versions that evaluation tasks still need."""
+
+    tasks: tuple[TaskRecord, ...] = ()
+    rounds: tuple[RoundRecord, ...] = ()
+    devices: tuple[DeviceRecord, ...] = ()
+    releases: tuple[ReleaseRecord, ...] = ()
+    models: dict[tuple[str, int], bytes] = field(default_factory=dict)
+    next_sequence: int = 1
+
+
+@dataclass(frozen=True)
+class RoundSummary:
+    """A round as people watch it. ``version`` is the model version it made (0 until committed)."""
+
+    task: str
+    round_num: int
+    phase: Phase
+    goal: int
+    cohort: int
+    accepted: int
+    failed: int
+    version: int = 0
+    metrics: RoundMetrics | None = None
+    reason: str = ""
+
+
+# ------------------------------------------------------------------------------------------------ events
+
+
+@dataclass(frozen=True)
+class DeviceCheckedIn:
+    token: int
+    device: str
+    check_in: CheckIn
+
+
+@dataclass(frozen=True)
+class DeviceGone:
+    """The waiting call ``token`` ended (cancelled, connection lost): its check-in is no candidate any more."""
+
+    token: int
+
+
+@dataclass(frozen=True)
+class ReportReceived:
+    token: int
+    device: str
+    report: Report
+
+
+@dataclass(frozen=True)
+class TaskCreated:
+    spec: TaskSpec
+    definition: str
+
+
+@dataclass(frozen=True)
+class TaskPaused:
+    task: str
+
+
+@dataclass(frozen=True)
+class TaskResumed:
+    task: str
+
+
+@dataclass(frozen=True)
+class TaskEnded:
+    task: str
+
+
+@dataclass(frozen=True)
+class ReleaseCreated:
+    release: ReleaseRecord
+
+
+@dataclass(frozen=True)
+class Ticked:
+    """Time passed: see ``Coordinator.next_deadline``."""
+
+
+@dataclass(frozen=True)
+class Draining:
+    """The server is stopping: waiting check-ins are answered, no new round starts; reports are still taken."""
+
+
+Event = (
+    DeviceCheckedIn
+    | DeviceGone
+    | ReportReceived
+    | TaskCreated
+    | TaskPaused
+    | TaskResumed
+    | TaskEnded
+    | ReleaseCreated
+    | Ticked
+    | Draining
+)
+
+# ------------------------------------------------------------------------------------------------ effects
+
+
+@dataclass(frozen=True)
+class SaveTask:
+    """Insert the task (status RUNNING) with its state of version 0."""
+
+    record: TaskRecord
+
+
+@dataclass(frozen=True)
+class SaveTaskStatus:
+    task: str
+    status: TaskStatus
+
+
+@dataclass(frozen=True)
+class SaveSelection:
+    """A round left OPEN: its recorded candidates and the cohort drawn from them."""
+
+    round: RoundRecord
+
+
+@dataclass(frozen=True)
+class SaveReport:
+    """An accepted report: ledger entry ``sequence``, key (task, round, device)."""
+
+    sequence: int
+    device: str
+    update: ClientUpdate
+
+
+@dataclass(frozen=True)
+class SaveFailure:
+    device: str
+    failure: WorkFailure
+
+
+@dataclass(frozen=True)
+class SaveCommit:
+    """The round's end: new state and model version, the counted devices, the task's next round, in one transaction."""
+
+    task: str
+    round_num: int
+    counted: tuple[str, ...]
+    state: ProcessState
+    metrics: RoundMetrics
+    status: TaskStatus
+
+
+@dataclass(frozen=True)
+class SaveAbandon:
+    task: str
+    round_num: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class SaveDevice:
+    record: DeviceRecord
+
+
+@dataclass(frozen=True)
+class SaveRelease:
+    release: ReleaseRecord
+
+
+Persist = (
+    SaveTask
+    | SaveTaskStatus
+    | SaveSelection
+    | SaveReport
+    | SaveFailure
+    | SaveCommit
+    | SaveAbandon
+    | SaveDevice
+    | SaveRelease
+)
+
+
+@dataclass(frozen=True)
+class SendReceipt:
+    """Answer to ``ReportReceived``; leaves only after the batch is durable."""
+
+    token: int
+    receipt: Receipt
+    retry: RetryWindow
+
+
+@dataclass(frozen=True)
+class AnswerCheckIn:
+    """Answer to ``DeviceCheckedIn``. The shell fills ``answer.last_fate`` from the store."""
+
+    token: int
+    device: str
+    answer: CheckInAnswer
+
+
+@dataclass(frozen=True)
+class PublishRound:
+    """A round changed: for those who watch."""
+
+    summary: RoundSummary
+
+
+Acknowledge = SendReceipt
+Send = AnswerCheckIn | PublishRound
+Effect = Persist | Acknowledge | Send

@@ -1,0 +1,230 @@
+"""What server and device say to each other, as values. ``edgefl.wire`` turns them into protobuf and back.
+
+A ``Plan`` is what the device executes for a task. It names its kind of work, its model and its encoding by registered
+name and version, so that an agent can refuse politely what it does not know. ``delta = client_model - server_model``.
+
+Source: design §2 (words), §5 (receipts, pace), §6 (wire), §13 (what must stay possible).
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+from dataclasses import dataclass
+
+from edgefl.errors import ConfigError, UpdateRefusal
+from edgefl.models.softmax import SoftmaxModel
+
+INLINE_UPDATE_MAX_BYTES = 1 << 20
+"""An update up to 1 MiB goes inline in ``Report`` (design §6)."""
+
+MAX_WEIGHT = 1 << 32
+"""Bound of (reports that can be counted) x (largest weight): sums stay within int64 (design §4.4)."""
+
+
+class Split(enum.Enum):
+    """Which of a device's examples a work reads."""
+
+    TRAIN = "train"
+    HELD_OUT = "held_out"
+
+
+@dataclass(frozen=True)
+class RetryWindow:
+    """The delay before the next check-in is drawn uniformly from ``[min_s, max_s]`` by the device. Seconds."""
+
+    min_s: float
+    max_s: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.min_s <= self.max_s < 1e9:
+            raise ConfigError(f"retry window [{self.min_s}, {self.max_s}]; expected 0 <= min <= max")
+
+
+@dataclass(frozen=True)
+class TrainingWork:
+    """Local SGD on the device's training examples. Fields as in ``edgefl.types.TrainConfig``.
+
+    ``max_weight`` bounds the example weight a client may claim (its example count, at most this).
+    """
+
+    learning_rate: float
+    batch_size: int
+    local_epochs: int
+    l2: float
+    momentum: float
+    proximal: float
+    clip_norm: float
+    shuffle: bool
+    max_weight: int
+
+
+@dataclass(frozen=True)
+class EvaluationWork:
+    """Count the model's right and wrong answers on the device's held-out examples. Payload: C*C int64 counts."""
+
+    max_weight: int
+
+
+@dataclass(frozen=True)
+class StatisticsWork:
+    """Sums over the device's training examples, as grid integers of step 2**-grid_shift. Payload: F int64.
+
+    Without ``center`` the sums of each feature; with it (F float32 as bytes) the sums of squares about it.
+    A feature beyond ``feature_bound`` in magnitude is refused on the device.
+    """
+
+    feature_bound: float
+    grid_shift: int
+    max_weight: int
+    center: bytes | None = None
+
+
+Work = TrainingWork | EvaluationWork | StatisticsWork
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the device executes: a model, the work on it, and how to encode what comes out (a codec's name)."""
+
+    model: SoftmaxModel
+    work: Work
+    encoding: str
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """One device's part in one round. ``model_digest`` is '' when the work needs no model (statistics)."""
+
+    task: str
+    round_num: int
+    task_seed: int
+    plan: Plan
+    model_digest: str
+    model_size_bytes: int
+    deadline_s: float
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """No work now. ``reason`` is for people: it is shown by the device's ``status``."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class ReleaseInfo:
+    """A model signed for inference: the device keeps the highest ``version`` of each ``name``."""
+
+    name: str
+    version: int
+    sha256: str
+    size_bytes: int
+
+
+class Fate(enum.Enum):
+    """What became of a round in which the device's report was accepted."""
+
+    OPEN = "open"
+    COUNTED = "counted"
+    NOT_COUNTED = "not_counted"
+
+
+@dataclass(frozen=True)
+class CheckIn:
+    """A device says that it is available.
+
+    ``encodings`` and ``kinds`` name what the agent knows; ``session`` grows with each start of the agent.
+    """
+
+    population: str
+    agent_version: str
+    session: int
+    num_train: int
+    num_held_out: int
+    kinds: tuple[str, ...]
+    encodings: tuple[str, ...]
+    last_task: str = ""
+    last_round: int = 0
+
+
+@dataclass(frozen=True)
+class CheckInAnswer:
+    """The answer to a check-in: an outcome, the retry window, releases to run, the fate of the last report."""
+
+    outcome: Assignment | Rejection
+    retry: RetryWindow
+    releases: tuple[ReleaseInfo, ...] = ()
+    last_fate: Fate = Fate.OPEN
+
+
+@dataclass(frozen=True)
+class ClientUpdate:
+    """What a device computed for an assignment.
+
+    ``weight`` is the integer example weight. ``payload`` is the encoded delta, counts or sums. ``loss_grid`` is the
+    sum of losses as an integer of step 2**-20, so that sums of it do not depend on order.
+    """
+
+    task: str
+    round_num: int
+    base_model_digest: str
+    encoding: str
+    payload: bytes
+    weight: int
+    num_examples: int
+    num_correct: int
+    loss_grid: int
+    attempt: int = 1
+
+    @property
+    def payload_digest(self) -> str:
+        return hashlib.sha256(self.payload).hexdigest()
+
+
+@dataclass(frozen=True)
+class WorkFailure:
+    """The device could not do its work; ``kind`` is the error class's name, ``message`` its one line."""
+
+    task: str
+    round_num: int
+    kind: str
+    message: str
+
+
+Report = ClientUpdate | WorkFailure
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """The update is durable; ``sequence`` is its place in the ledger."""
+
+    sequence: int
+
+
+@dataclass(frozen=True)
+class AlreadyAccepted:
+    """A report for this (task, round, device) was accepted before, as ``sequence``; this one changes nothing."""
+
+    sequence: int
+
+
+@dataclass(frozen=True)
+class Late:
+    """The round had what it wanted, or is over; the update is not counted."""
+
+
+@dataclass(frozen=True)
+class Refused:
+    """The gate refused the update: a retry of the same bytes will be refused again."""
+
+    reason: UpdateRefusal
+    message: str
+
+
+@dataclass(frozen=True)
+class Noted:
+    """A ``WorkFailure`` was noted."""
+
+
+Receipt = Accepted | AlreadyAccepted | Late | Refused | Noted

@@ -1,0 +1,106 @@
+"""The seam between rounds and learning: what a task's process does, as the coordinator sees it.
+
+Implementations live in ``edgefl.learning``; the object that a simulation builds is the one that the server runs.
+All state is explicit: what a checkpoint must hold is in ``ProcessState``, and nothing is kept in the process itself.
+
+    model, state -> plan -> [device] -> update -> decode -> check -> fold ... fold -> finalize -> model, state
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from edgefl.models.softmax import SoftmaxModel
+from edgefl.protocol.messages import ClientUpdate, Plan
+from edgefl.protocol.task import TaskSpec
+from edgefl.types import Standardization
+
+
+@dataclass(frozen=True)
+class ProcessState:
+    """All that a task has learned after ``version`` committed rounds.
+
+    ``model``: the canonical bytes of the global model (b"" where a task has none: statistics, evaluation).
+    ``extra``: the server optimizer's state, or the sums so far; its layout belongs to the process.
+    """
+
+    version: int
+    model: bytes
+    extra: bytes = b""
+
+    @property
+    def model_digest(self) -> str:
+        """SHA-256 of ``model`` in hexadecimal; '' where there is no model."""
+        return hashlib.sha256(self.model).hexdigest() if self.model else ""
+
+
+@dataclass(frozen=True)
+class RoundMetrics:
+    """What the counted reports of a round add up to. ``confusion`` is C*C counts, row true, column predicted."""
+
+    num_reports: int
+    total_weight: int
+    num_examples: int
+    num_correct: int
+    loss_sum: float
+    confusion: tuple[int, ...] = ()
+
+    @property
+    def accuracy(self) -> float:
+        return self.num_correct / self.num_examples if self.num_examples else 0.0
+
+    @property
+    def mean_loss(self) -> float:
+        return self.loss_sum / self.num_examples if self.num_examples else 0.0
+
+
+class Accumulator(Protocol):
+    """Integer sums over client updates: they do not depend on the order of folding or of merging."""
+
+    @property
+    def num_reports(self) -> int: ...
+
+
+class Process(Protocol):
+    """One task's learning: pure functions of explicit state."""
+
+    def initialize(self) -> ProcessState:
+        """The state of version 0."""
+        ...
+
+    def plan(self, state: ProcessState) -> Plan:
+        """What devices execute in the round that follows ``state``."""
+        ...
+
+    def decode(self, update: ClientUpdate) -> bytes:
+        """The update's numbers in fixed layout. Raises ``InvalidUpdateError``: ENCODING, SHAPE, NON_FINITE."""
+        ...
+
+    def check(self, update: ClientUpdate, decoded: bytes) -> None:
+        """The last checks of the gate. Raises ``InvalidUpdateError``: WEIGHT, NORM."""
+        ...
+
+    def new_accumulator(self) -> Accumulator: ...
+
+    def fold(self, accumulator: Accumulator, update: ClientUpdate, decoded: bytes) -> None:
+        """Add one checked update to ``accumulator`` (in place)."""
+        ...
+
+    def finalize(self, state: ProcessState, accumulator: Accumulator) -> tuple[ProcessState, RoundMetrics]:
+        """Apply the aggregate: the state of version + 1."""
+        ...
+
+    def standardization(self, state: ProcessState) -> Standardization | None:
+        """The result of a finished statistics task; None for others, and before it is finished."""
+        ...
+
+
+ProcessFactory = Callable[[TaskSpec, Standardization | None, SoftmaxModel | None], Process]
+"""Builds a task's process from its definition.
+
+The second argument is the result of the statistics task that ``standardize_by`` names; the third is the model of the
+task that ``evaluates`` names. Both are None while those are not known; then only ``initialize`` may be called.
+"""

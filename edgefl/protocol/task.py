@@ -1,0 +1,219 @@
+"""A task's definition: the TOML file that an operator writes, a simulation reads and a server stores.
+
+The definition is the only source of a task's process, so the same file simulated and deployed gives the same bits.
+
+Source: design §2 (task, round), §4.4 (bounds), §5 (round options).
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+import re
+from dataclasses import dataclass, field
+
+from edgefl.errors import ConfigError
+from edgefl.protocol.messages import INLINE_UPDATE_MAX_BYTES, MAX_WEIGHT
+from edgefl.settings import parse_toml
+from edgefl.types import DType, TrainConfig, check_multiplier, check_shape
+
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+"""Names of tasks, populations, releases and devices: they stand in file names, URLs and logs."""
+
+
+def check_name(what: str, name: str) -> None:
+    if not NAME.fullmatch(name):
+        raise ConfigError(f"{what} is {name!r}; expected 1 to 64 of a-z 0-9 . _ -, starting with a letter or digit")
+
+
+class TaskKind(enum.Enum):
+    TRAINING = "training"
+    EVALUATION = "evaluation"
+    STATISTICS = "statistics"
+
+
+@dataclass(frozen=True)
+class RoundSpec:
+    """How a round is made. ``over_selection`` 1.3 assigns 30 % more devices than the goal.
+
+    ``selection_s``: how long a round waits for a full cohort before it goes on with what meets the minimum.
+    ``deadline_s``: how long after the assignments reports are taken.
+    """
+
+    goal: int
+    minimum: int
+    over_selection: float = 1.0
+    selection_s: float = 10.0
+    deadline_s: float = 120.0
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.minimum <= self.goal <= 1_000_000:
+            raise ConfigError(f"minimum {self.minimum} and goal {self.goal}; expected 1 <= minimum <= goal <= 1000000")
+        if not 1.0 <= self.over_selection <= 10.0:
+            raise ConfigError(f"over_selection is {self.over_selection}; expected 1 to 10")
+        for name in ("selection_s", "deadline_s"):
+            if not 0.1 <= getattr(self, name) <= 7 * 86400:
+                raise ConfigError(f"{name} is {getattr(self, name)}; expected 0.1 to {7 * 86400} seconds")
+
+    @property
+    def cohort_size(self) -> int:
+        return math.ceil(self.goal * self.over_selection)
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """``standardize_by`` names a statistics task of the same population; its result becomes part of the model."""
+
+    num_features: int
+    num_classes: int
+    kind: str = "softmax"
+    dtype: DType = DType.FLOAT32
+    scale: float = 1.0
+    zero_point: int = 0
+    standardize_by: str = ""
+
+    def __post_init__(self) -> None:
+        check_shape(self.num_classes, self.num_features)
+        if self.kind != "softmax":
+            raise ConfigError(f"model kind is {self.kind!r}; expected 'softmax'")
+        if self.standardize_by:
+            check_name("standardize_by", self.standardize_by)
+
+
+@dataclass(frozen=True)
+class ClientSpec:
+    """The optimizer on the device: fields as in ``edgefl.types.TrainConfig``."""
+
+    learning_rate: float
+    batch_size: int = 32
+    local_epochs: int = 1
+    l2: float = 0.0
+    momentum: float = 0.0
+    proximal: float = 0.0
+    clip_norm: float = 0.0
+    shuffle: bool = True
+
+    def __post_init__(self) -> None:
+        TrainConfig(
+            learning_rate=self.learning_rate,
+            batch_size=self.batch_size,
+            num_epochs=self.local_epochs,
+            l2=self.l2,
+            momentum=self.momentum,
+            proximal=self.proximal,
+            clip_norm=self.clip_norm,
+        )
+
+
+@dataclass(frozen=True)
+class AggregatorSpec:
+    """``norm_bound``: an update of a larger L2 norm is refused. ``clip_norm``: a larger one is scaled down (0: never).
+
+    ``max_weight`` bounds a client's example weight; (goal) x (max_weight) may not exceed 2**32 (design §4.4).
+    """
+
+    name: str = "weighted_mean"
+    norm_bound: float = 64.0
+    clip_norm: float = 0.0
+    max_weight: int = 100_000
+
+    def __post_init__(self) -> None:
+        if not 2.0**-20 <= self.norm_bound <= 2.0**30:
+            raise ConfigError(f"norm_bound is {self.norm_bound!r}; expected 2**-20 to 2**30")
+        if not 0 <= self.clip_norm <= self.norm_bound:
+            raise ConfigError(f"clip_norm is {self.clip_norm!r}; expected 0 to norm_bound ({self.norm_bound})")
+        if not 1 <= self.max_weight <= MAX_WEIGHT:
+            raise ConfigError(f"max_weight is {self.max_weight}; expected 1 to 2**32")
+
+
+@dataclass(frozen=True)
+class ServerOptimizerSpec:
+    """How the aggregated delta is applied. SGD: ``v = momentum * v + delta``, ``model += learning_rate * v``."""
+
+    name: str = "sgd"
+    learning_rate: float = 1.0
+    momentum: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_multiplier("learning_rate", self.learning_rate)
+        check_multiplier("momentum", self.momentum)
+        if self.learning_rate <= 0:
+            raise ConfigError(f"learning_rate is {self.learning_rate!r}; expected more than 0")
+        if not 0 <= self.momentum < 1:
+            raise ConfigError(f"momentum is {self.momentum!r}; expected 0 to below 1")
+
+
+@dataclass(frozen=True)
+class StatisticsSpec:
+    """``feature_bound``: no feature may be larger in magnitude; it fixes the grid of the exact sums."""
+
+    feature_bound: float
+
+    def __post_init__(self) -> None:
+        if not 2.0**-20 <= self.feature_bound <= 2.0**20:
+            raise ConfigError(f"feature_bound is {self.feature_bound!r}; expected 2**-20 to 2**20")
+
+
+@dataclass(frozen=True)
+class TaskSpec:
+    """A whole definition. Which tables a kind needs is checked here; ``rounds`` counts committed rounds."""
+
+    name: str
+    kind: TaskKind
+    population: str
+    round: RoundSpec
+    seed: int = 0
+    rounds: int = 1
+    encoding: str = "float32"
+    evaluates: str = ""
+    model: ModelSpec | None = None
+    client: ClientSpec | None = None
+    statistics: StatisticsSpec | None = None
+    aggregator: AggregatorSpec = field(default_factory=AggregatorSpec)
+    server_optimizer: ServerOptimizerSpec = field(default_factory=ServerOptimizerSpec)
+
+    def __post_init__(self) -> None:
+        check_name("name", self.name)
+        check_name("population", self.population)
+        if not 0 <= self.seed < 2**63:
+            raise ConfigError(f"seed is {self.seed}; expected 0 to 2**63 - 1")
+        if not 1 <= self.rounds <= 1_000_000:
+            raise ConfigError(f"rounds is {self.rounds}; expected 1 to 1000000")
+        if self.round.goal * self.aggregator.max_weight > MAX_WEIGHT:
+            raise ConfigError(
+                f"goal {self.round.goal} x max_weight {self.aggregator.max_weight} exceeds 2**32; lower max_weight"
+            )
+        getattr(self, f"_check_{self.kind.value}")()
+
+    def _check_training(self) -> None:
+        self._need(model=True, client=True, statistics=False, evaluates=False)
+        assert self.model is not None
+        size = 4 * self.model.num_classes * (self.model.num_features + 1)
+        if size > INLINE_UPDATE_MAX_BYTES:
+            raise ConfigError(
+                f"an update of {self.model.num_classes} x {self.model.num_features} weights has {size} bytes; "
+                f"expected at most {INLINE_UPDATE_MAX_BYTES}"
+            )
+
+    def _check_evaluation(self) -> None:
+        self._need(model=False, client=False, statistics=False, evaluates=True)
+        check_name("evaluates", self.evaluates)
+
+    def _check_statistics(self) -> None:
+        self._need(model=True, client=False, statistics=True, evaluates=False)
+        if self.rounds != 2:
+            raise ConfigError(f"rounds is {self.rounds}; expected 2 for statistics: sums, then squares about the mean")
+        assert self.model is not None
+        if self.model.standardize_by:
+            raise ConfigError("standardize_by in a statistics task; expected none: it reads raw features")
+
+    def _need(self, **wanted: bool) -> None:
+        for key, needed in wanted.items():
+            if bool(getattr(self, key)) != needed:
+                verb = "needs" if needed else "takes no"
+                raise ConfigError(f"a task of kind {self.kind.value!r} {verb} {key!r}")
+
+
+def parse_task(text: str, source: str) -> TaskSpec:
+    """Read a task definition from TOML text; ``source`` names it in errors. Raises ``ConfigError``."""
+    return parse_toml(text, TaskSpec, source)

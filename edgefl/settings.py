@@ -1,0 +1,99 @@
+"""TOML into frozen dataclasses: the one reader of every configuration file and task definition.
+
+A table becomes a dataclass field by field. Unknown keys, missing keys and values of a wrong type are refused with the
+file, the key and what was expected; a close spelling is suggested. Ranges are checked by the dataclass itself
+(``__post_init__`` raising ``ConfigError``), so they hold for values that come from elsewhere too.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import enum
+import tomllib
+import types
+import typing
+from pathlib import Path
+from typing import Any, TypeVar
+
+from edgefl.errors import ConfigError
+
+T = TypeVar("T")
+
+MAX_FILE_BYTES = 1 << 20
+"""A configuration is a page of text; a larger file is a mistake."""
+
+
+def read_toml(path: Path) -> str:
+    """The text of a TOML file. Raises ``ConfigError`` when it cannot be read or is too large."""
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise ConfigError(f"{path}: larger than {MAX_FILE_BYTES} bytes; expected a TOML file")
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: not UTF-8 text; expected a TOML file") from None
+
+
+def parse_toml(text: str, kind: type[T], source: str) -> T:
+    """Parse TOML ``text`` into the dataclass ``kind``. ``source`` names the file in errors (``ConfigError``)."""
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{source}: not valid TOML: {error}") from None
+    return from_table(table, kind, source)
+
+
+def from_table(table: dict[str, Any], kind: type[T], where: str) -> T:
+    """Build the dataclass ``kind`` from a parsed table; ``where`` is the dotted place that errors name."""
+    fields = {f.name: f for f in dataclasses.fields(kind) if f.init}  # type: ignore[arg-type]
+    for key in table:
+        if key not in fields:
+            near = difflib.get_close_matches(key, fields, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else f"; expected one of {', '.join(sorted(fields))}"
+            raise ConfigError(f"{where}: unknown key {key!r}{hint}")
+    hints = typing.get_type_hints(kind)
+    values: dict[str, Any] = {}
+    for name, field in fields.items():
+        if name in table:
+            values[name] = _convert(table[name], hints[name], f"{where}: {name}")
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            raise ConfigError(f"{where}: missing key {name!r}")
+    try:
+        return kind(**values)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
+
+
+def _convert(value: Any, hint: Any, where: str) -> Any:
+    origin = typing.get_origin(hint)
+    if origin in (typing.Union, types.UnionType):
+        options = [a for a in typing.get_args(hint) if a is not type(None)]
+        return _convert(value, options[0], where)
+    if origin is tuple:
+        if not isinstance(value, list):
+            raise ConfigError(f"{where} is {value!r}; expected a list")
+        item = typing.get_args(hint)[0]
+        return tuple(_convert(v, item, f"{where}[{i}]") for i, v in enumerate(value))
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        if not isinstance(value, dict):
+            raise ConfigError(f"{where} is {value!r}; expected a table")
+        return from_table(value, hint, where)
+    if isinstance(hint, type) and issubclass(hint, enum.Enum):
+        names = [member.value for member in hint]
+        if value not in names:
+            raise ConfigError(f"{where} is {value!r}; expected one of {', '.join(map(str, names))}")
+        return hint(value)
+    return _scalar(value, hint, where)
+
+
+def _scalar(value: Any, hint: Any, where: str) -> Any:
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if hint is Path and isinstance(value, str):
+        return Path(value).expanduser()
+    if isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
+        return value
+    name = {"str": "text", "int": "a whole number", "float": "a number", "bool": "true or false", "Path": "a path"}
+    raise ConfigError(f"{where} is {value!r}; expected {name.get(hint.__name__, hint.__name__)}")

@@ -44,11 +44,6 @@ class DType(enum.Enum):
     def size_bytes(self) -> int:
         return 4 if self is DType.FLOAT32 else 1
 
-    @property
-    def format(self) -> str:
-        """The ``struct``/buffer format character of one value."""
-        return {"float32": "f", "uint8": "B", "int8": "b"}[self.value]
-
 
 @dataclass(frozen=True)
 class Quantization:
@@ -137,12 +132,12 @@ class Weights:
         return hashlib.sha256(self.to_bytes()).hexdigest()
 
     @property
-    def kernel_view(self) -> memoryview:
+    def kernel_view(self) -> memoryview[float]:
         """The kernel as a float32 buffer of shape (num_classes, num_features); ``numpy.asarray`` takes it uncopied."""
         return memoryview(self.kernel).cast("f", shape=[self.num_classes, self.num_features])
 
     @property
-    def bias_view(self) -> memoryview:
+    def bias_view(self) -> memoryview[float]:
         """The bias as a float32 buffer of shape (num_classes,)."""
         return memoryview(self.bias).cast("f")
 
@@ -243,12 +238,15 @@ class Examples:
         return len(self.labels) // 4
 
     @property
-    def features_view(self) -> memoryview:
+    def features_view(self) -> memoryview[float] | memoryview[int]:
         """Shape (n, num_features); not for zero examples (a buffer cannot have a dimension of 0)."""
-        return memoryview(self.features).cast(self.dtype.format, shape=[len(self), self.num_features])
+        shape = [len(self), self.num_features]
+        if self.dtype is DType.FLOAT32:
+            return memoryview(self.features).cast("f", shape=shape)
+        return memoryview(self.features).cast("B" if self.dtype is DType.UINT8 else "b", shape=shape)
 
     @property
-    def labels_view(self) -> memoryview:
+    def labels_view(self) -> memoryview[int]:
         return memoryview(self.labels).cast("i")
 
 

@@ -1,0 +1,49 @@
+"""Dataclasses to protobuf and back: the only place that validates wire data.
+
+This face gives what both shells need of the ``Fleet`` service; operators' messages are in ``edgefl.wire.control``,
+which a device never imports.
+"""
+
+from __future__ import annotations
+
+from edgefl.wire.fleet import (
+    answer_from_proto,
+    answer_to_proto,
+    check_in_from_proto,
+    check_in_to_proto,
+    receipt_from_proto,
+    receipt_to_proto,
+    report_from_proto,
+    report_to_proto,
+    retry_from_proto,
+    retry_to_proto,
+)
+from edgefl.wire.status import (
+    DOWNLOAD_CHUNK_BYTES,
+    ERROR_KEY,
+    IDENTITY_KEY,
+    MAX_MESSAGE_BYTES,
+    RETRY_KEY,
+    error_from_status,
+    error_to_status,
+)
+
+__all__ = [
+    "DOWNLOAD_CHUNK_BYTES",
+    "ERROR_KEY",
+    "IDENTITY_KEY",
+    "MAX_MESSAGE_BYTES",
+    "RETRY_KEY",
+    "answer_from_proto",
+    "answer_to_proto",
+    "check_in_from_proto",
+    "check_in_to_proto",
+    "error_from_status",
+    "error_to_status",
+    "receipt_from_proto",
+    "receipt_to_proto",
+    "report_from_proto",
+    "report_to_proto",
+    "retry_from_proto",
+    "retry_to_proto",
+]

@@ -1,0 +1,113 @@
+"""The messages of the ``Control`` service: records to protobuf, and rounds back. Operators' tools import this."""
+
+from __future__ import annotations
+
+from edgefl.errors import RemoteProtocolError
+from edgefl.proto.v1 import control_pb2
+from edgefl.protocol.events import DeviceRecord, Phase, ReleaseRecord, RoundSummary, TaskRecord, TaskStatus
+from edgefl.protocol.process import RoundMetrics
+from edgefl.wire.fleet import release_info_to_proto
+
+_STATUS = {
+    TaskStatus.RUNNING: control_pb2.TASK_STATUS_RUNNING,
+    TaskStatus.PAUSED: control_pb2.TASK_STATUS_PAUSED,
+    TaskStatus.COMPLETED: control_pb2.TASK_STATUS_COMPLETED,
+    TaskStatus.ENDED: control_pb2.TASK_STATUS_ENDED,
+}
+_PHASE = {
+    Phase.OPEN: control_pb2.ROUND_PHASE_OPEN,
+    Phase.COLLECTING: control_pb2.ROUND_PHASE_COLLECTING,
+    Phase.CLOSING: control_pb2.ROUND_PHASE_CLOSING,
+    Phase.COMMITTED: control_pb2.ROUND_PHASE_COMMITTED,
+    Phase.ABANDONED: control_pb2.ROUND_PHASE_ABANDONED,
+}
+_STATUS_OF = {number: status for status, number in _STATUS.items()}
+_PHASE_OF = {number: phase for phase, number in _PHASE.items()}
+
+
+def task_to_proto(record: TaskRecord) -> control_pb2.Task:
+    return control_pb2.Task(
+        name=record.spec.name,
+        kind=record.spec.kind.value,
+        population=record.spec.population,
+        status=_STATUS[record.status],
+        committed_rounds=record.state.version,
+        wanted_rounds=record.spec.rounds,
+        next_round=record.next_round,
+        definition=record.definition,
+    )
+
+
+def task_status(message: control_pb2.Task) -> TaskStatus:
+    status = _STATUS_OF.get(message.status)
+    if status is None:
+        raise RemoteProtocolError(f"task status {message.status} is unknown; update this command")
+    return status
+
+
+def round_to_proto(summary: RoundSummary) -> control_pb2.Round:
+    message = control_pb2.Round(
+        task=summary.task,
+        round=summary.round_num,
+        phase=_PHASE[summary.phase],
+        goal=summary.goal,
+        cohort=summary.cohort,
+        accepted=summary.accepted,
+        failed=summary.failed,
+        version=summary.version,
+        reason=summary.reason,
+    )
+    if summary.metrics is not None:
+        message.metrics.CopyFrom(control_pb2.Metrics(**vars(summary.metrics)))
+    return message
+
+
+def round_from_proto(message: control_pb2.Round) -> RoundSummary:
+    phase = _PHASE_OF.get(message.phase)
+    if phase is None:
+        raise RemoteProtocolError(f"round phase {message.phase} is unknown; update this command")
+    metrics = None
+    if message.HasField("metrics"):
+        inner = message.metrics
+        metrics = RoundMetrics(
+            num_reports=inner.num_reports,
+            total_weight=inner.total_weight,
+            num_examples=inner.num_examples,
+            num_correct=inner.num_correct,
+            loss_sum=inner.loss_sum,
+            confusion=tuple(inner.confusion),
+        )
+    return RoundSummary(
+        task=message.task,
+        round_num=message.round,
+        phase=phase,
+        goal=message.goal,
+        cohort=message.cohort,
+        accepted=message.accepted,
+        failed=message.failed,
+        version=message.version,
+        metrics=metrics,
+        reason=message.reason,
+    )
+
+
+def release_to_proto(record: ReleaseRecord, max_abs_diff: float = 0.0) -> control_pb2.ReleaseInfo:
+    return control_pb2.ReleaseInfo(
+        release=release_info_to_proto(record.info),
+        population=record.population,
+        task=record.task,
+        model_version=record.model_version,
+        max_abs_diff=max_abs_diff,
+    )
+
+
+def device_to_proto(record: DeviceRecord) -> control_pb2.Device:
+    return control_pb2.Device(
+        name=record.device,
+        population=record.population,
+        agent_version=record.agent_version,
+        session=record.session,
+        num_train=record.num_train,
+        num_held_out=record.num_held_out,
+        suspect=record.suspect,
+    )

@@ -1,0 +1,335 @@
+"""The messages of the ``Fleet`` service: dataclasses to protobuf and back.
+
+``*_from_proto`` refuse what the protocol does not allow with ``RemoteProtocolError`` (a client update with
+``InvalidUpdateError``); what they return has passed the dataclasses' own checks.
+
+Source: design §6; the messages are described in ``protos/edgefl/proto/v1``.
+"""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+from edgefl.errors import ConfigError, DataError, InvalidUpdateError, RemoteProtocolError, UpdateRefusal
+from edgefl.models.softmax import SoftmaxModel
+from edgefl.proto.v1 import fleet_pb2, plan_pb2
+from edgefl.protocol import messages as m
+from edgefl.types import DType, Quantization, Standardization, TrainConfig
+
+MAX_TEXT = 500
+"""Longest name, reason or error text that is taken from the other side; longer ones are cut."""
+
+DIGEST_BYTES = 32
+
+_TYPES = {
+    DType.FLOAT32: plan_pb2.FEATURE_TYPE_FLOAT32,
+    DType.UINT8: plan_pb2.FEATURE_TYPE_UINT8,
+    DType.INT8: plan_pb2.FEATURE_TYPE_INT8,
+}
+_DTYPES = {number: dtype for dtype, number in _TYPES.items()}
+_FATES = {
+    m.Fate.OPEN: fleet_pb2.FATE_UNSPECIFIED,
+    m.Fate.COUNTED: fleet_pb2.FATE_COUNTED,
+    m.Fate.NOT_COUNTED: fleet_pb2.FATE_NOT_COUNTED,
+}
+
+
+# ------------------------------------------------------------------------------------------------ plan
+
+
+def _model_to_proto(model: SoftmaxModel) -> plan_pb2.SoftmaxModel:
+    message = plan_pb2.SoftmaxModel(
+        num_features=model.num_features, num_classes=model.num_classes, feature_type=_TYPES[model.dtype]
+    )
+    if model.dtype is not DType.FLOAT32:
+        message.scale = model.quantization.scale
+        message.zero_point = model.quantization.zero_point
+    if model.standardization is not None:
+        message.standardization.mean = model.standardization.mean
+        message.standardization.inverse_spread = model.standardization.inverse_spread
+    return message
+
+
+def _model_from_proto(message: plan_pb2.SoftmaxModel) -> SoftmaxModel:
+    dtype = _DTYPES.get(message.feature_type)
+    if dtype is None:
+        raise RemoteProtocolError(f"feature type {message.feature_type} is unknown; a newer agent may know it")
+    quantization = Quantization()
+    if dtype is not DType.FLOAT32:
+        quantization = Quantization(message.scale, message.zero_point)
+    standardization = None
+    if message.HasField("standardization"):
+        inner = message.standardization
+        standardization = Standardization(inner.mean, inner.inverse_spread)
+    return SoftmaxModel(message.num_features, message.num_classes, dtype, quantization, standardization)
+
+
+def _plan_to_proto(plan: m.Plan) -> plan_pb2.Plan:
+    message = plan_pb2.Plan(softmax=_model_to_proto(plan.model), encoding=plan.encoding)
+    work = plan.work
+    if isinstance(work, m.TrainingWork):
+        message.training.CopyFrom(plan_pb2.TrainingWork(**vars(work)))
+    elif isinstance(work, m.EvaluationWork):
+        message.evaluation.max_weight = work.max_weight
+    else:
+        message.statistics.CopyFrom(plan_pb2.StatisticsWork(**vars(work)))
+    return message
+
+
+def _plan_from_proto(message: plan_pb2.Plan) -> m.Plan:
+    model_kind, work_kind = message.WhichOneof("model"), message.WhichOneof("work")
+    if model_kind is None or work_kind is None:
+        raise RemoteProtocolError("the plan names a model or a work that this agent does not know; update the agent")
+    model = _model_from_proto(message.softmax)
+    work: m.Work
+    if work_kind == "training":
+        work = _training_from_proto(message.training)
+    elif work_kind == "evaluation":
+        work = m.EvaluationWork(message.evaluation.max_weight)
+    else:
+        s = message.statistics
+        center = s.center if s.HasField("center") else None
+        work = m.StatisticsWork(s.feature_bound, s.grid_shift, s.max_weight, center)
+    return m.Plan(model, work, message.encoding)
+
+
+def _training_from_proto(t: plan_pb2.TrainingWork) -> m.TrainingWork:
+    work = m.TrainingWork(
+        learning_rate=t.learning_rate,
+        batch_size=t.batch_size,
+        local_epochs=t.local_epochs,
+        l2=t.l2,
+        momentum=t.momentum,
+        proximal=t.proximal,
+        clip_norm=t.clip_norm,
+        shuffle=t.shuffle,
+        max_weight=t.max_weight,
+    )
+    TrainConfig(  # raises ConfigError for what the kernel would not take
+        learning_rate=t.learning_rate,
+        batch_size=t.batch_size,
+        num_epochs=t.local_epochs,
+        l2=t.l2,
+        momentum=t.momentum,
+        proximal=t.proximal,
+        clip_norm=t.clip_norm,
+    )
+    return work
+
+
+# ------------------------------------------------------------------------------------------------ check-in
+
+
+def check_in_to_proto(check_in: m.CheckIn) -> fleet_pb2.CheckInRequest:
+    message = fleet_pb2.CheckInRequest(
+        population=check_in.population,
+        agent_version=check_in.agent_version,
+        session=check_in.session,
+        num_train=check_in.num_train,
+        num_held_out=check_in.num_held_out,
+        kinds=check_in.kinds,
+        encodings=check_in.encodings,
+    )
+    if check_in.last_task:
+        message.last.task = check_in.last_task
+        message.last.round = check_in.last_round
+    return message
+
+
+def check_in_from_proto(message: fleet_pb2.CheckInRequest) -> m.CheckIn:
+    _text("population", message.population)
+    return m.CheckIn(
+        population=message.population,
+        agent_version=message.agent_version[:MAX_TEXT],
+        session=message.session,
+        num_train=message.num_train,
+        num_held_out=message.num_held_out,
+        kinds=tuple(message.kinds[:32]),
+        encodings=tuple(message.encodings[:32]),
+        last_task=message.last.task[:MAX_TEXT],
+        last_round=message.last.round,
+    )
+
+
+def answer_to_proto(answer: m.CheckInAnswer) -> fleet_pb2.CheckInResponse:
+    message = fleet_pb2.CheckInResponse(retry=retry_to_proto(answer.retry), last_fate=_FATES[answer.last_fate])
+    outcome = answer.outcome
+    if isinstance(outcome, m.Assignment):
+        a = message.assignment
+        a.key.task, a.key.round = outcome.task, outcome.round_num
+        a.task_seed, a.deadline_s = outcome.task_seed, outcome.deadline_s
+        a.plan.CopyFrom(_plan_to_proto(outcome.plan))
+        if outcome.model_digest:
+            a.model.sha256 = bytes.fromhex(outcome.model_digest)
+            a.model.size_bytes = outcome.model_size_bytes
+    else:
+        message.rejection.reason = outcome.reason
+    for release in answer.releases:
+        message.releases.append(release_info_to_proto(release))
+    return message
+
+
+def answer_from_proto(message: fleet_pb2.CheckInResponse) -> m.CheckInAnswer:
+    kind = message.WhichOneof("outcome")
+    if kind is None:
+        raise RemoteProtocolError("a check-in response without an outcome this agent knows; update the agent")
+    outcome: m.Assignment | m.Rejection
+    if kind == "assignment":
+        try:
+            outcome = _assignment_from_proto(message.assignment)
+        except (ConfigError, DataError) as error:
+            raise RemoteProtocolError(f"the assignment: {error}") from None
+    else:
+        outcome = m.Rejection(message.rejection.reason[:MAX_TEXT])
+    fates = {number: fate for fate, number in _FATES.items()}
+    return m.CheckInAnswer(
+        outcome=outcome,
+        retry=retry_from_proto(message.retry),
+        releases=tuple(_release_info_from_proto(r) for r in message.releases),
+        last_fate=fates.get(message.last_fate, m.Fate.OPEN),
+    )
+
+
+def _assignment_from_proto(a: fleet_pb2.Assignment) -> m.Assignment:
+    _text("task", a.key.task)
+    return m.Assignment(
+        task=a.key.task,
+        round_num=a.key.round,
+        task_seed=a.task_seed,
+        plan=_plan_from_proto(a.plan),
+        model_digest=_digest("model", a.model.sha256) if a.HasField("model") else "",
+        model_size_bytes=a.model.size_bytes,
+        deadline_s=a.deadline_s,
+    )
+
+
+# ------------------------------------------------------------------------------------------------ report
+
+
+def report_to_proto(report: m.Report) -> fleet_pb2.ReportRequest:
+    message = fleet_pb2.ReportRequest()
+    if isinstance(report, m.WorkFailure):
+        f = message.failure
+        f.key.task, f.key.round = report.task, report.round_num
+        f.kind, f.message = report.kind, report.message[:MAX_TEXT]
+        return message
+    u = message.update
+    u.key.task, u.key.round = report.task, report.round_num
+    u.base_model_sha256 = bytes.fromhex(report.base_model_digest)
+    u.encoding, u.payload = report.encoding, report.payload
+    u.weight, u.num_examples, u.num_correct = report.weight, report.num_examples, report.num_correct
+    u.loss_grid, u.attempt = report.loss_grid, report.attempt
+    return message
+
+
+def report_from_proto(message: fleet_pb2.ReportRequest) -> m.Report:
+    """Raises ``InvalidUpdateError`` (TOO_LARGE before anything else is looked at, MALFORMED)."""
+    if message.ByteSize() > m.INLINE_UPDATE_MAX_BYTES + 4096:
+        _refuse(
+            UpdateRefusal.TOO_LARGE,
+            f"a report of {message.ByteSize()} bytes; expected an update of at most {m.INLINE_UPDATE_MAX_BYTES}",
+        )
+    kind = message.WhichOneof("result")
+    if kind == "failure":
+        f = message.failure
+        return m.WorkFailure(f.key.task[:MAX_TEXT], f.key.round, f.kind[:MAX_TEXT], f.message[:MAX_TEXT])
+    if kind != "update":
+        _refuse(UpdateRefusal.MALFORMED, "a report without an update or a failure")
+    u = message.update
+    if len(u.base_model_sha256) not in (0, DIGEST_BYTES):
+        _refuse(UpdateRefusal.MALFORMED, f"base_model_sha256 of {len(u.base_model_sha256)} bytes; expected 32 or none")
+    if u.num_correct > u.num_examples:
+        _refuse(UpdateRefusal.MALFORMED, f"{u.num_correct} right of {u.num_examples} examples")
+    return m.ClientUpdate(
+        task=u.key.task[:MAX_TEXT],
+        round_num=u.key.round,
+        base_model_digest=u.base_model_sha256.hex(),
+        encoding=u.encoding[:MAX_TEXT],
+        payload=u.payload,
+        weight=u.weight,
+        num_examples=u.num_examples,
+        num_correct=u.num_correct,
+        loss_grid=u.loss_grid,
+        attempt=u.attempt,
+    )
+
+
+def receipt_to_proto(receipt: m.Receipt, retry: m.RetryWindow) -> fleet_pb2.ReportResponse:
+    message = fleet_pb2.ReportResponse(retry=retry_to_proto(retry))
+    if isinstance(receipt, m.Accepted):
+        message.accepted.sequence = receipt.sequence
+    elif isinstance(receipt, m.AlreadyAccepted):
+        message.already_accepted.sequence = receipt.sequence
+    elif isinstance(receipt, m.Refused):
+        message.refused.reason = fleet_pb2.RefusalReason.ValueType(receipt.reason.value)
+        message.refused.message = receipt.message[:MAX_TEXT]
+    elif isinstance(receipt, m.Late):
+        message.late.SetInParent()
+    else:
+        message.noted.SetInParent()
+    return message
+
+
+def receipt_from_proto(message: fleet_pb2.ReportResponse) -> tuple[m.Receipt, m.RetryWindow]:
+    kind = message.WhichOneof("receipt")
+    receipt: m.Receipt
+    if kind == "accepted":
+        receipt = m.Accepted(message.accepted.sequence)
+    elif kind == "already_accepted":
+        receipt = m.AlreadyAccepted(message.already_accepted.sequence)
+    elif kind == "late":
+        receipt = m.Late()
+    elif kind == "noted":
+        receipt = m.Noted()
+    elif kind == "refused":
+        try:
+            reason = UpdateRefusal(message.refused.reason)
+        except ValueError:
+            reason = UpdateRefusal.MALFORMED  # a reason that a newer server knows: still a refusal
+        receipt = m.Refused(reason, message.refused.message[:MAX_TEXT])
+    else:
+        raise RemoteProtocolError("a report response without a receipt this agent knows; update the agent")
+    return receipt, retry_from_proto(message.retry)
+
+
+# ------------------------------------------------------------------------------------------------ parts
+
+
+def retry_to_proto(retry: m.RetryWindow) -> fleet_pb2.RetryWindow:
+    return fleet_pb2.RetryWindow(min_s=retry.min_s, max_s=retry.max_s)
+
+
+def retry_from_proto(message: fleet_pb2.RetryWindow) -> m.RetryWindow:
+    try:
+        return m.RetryWindow(message.min_s, message.max_s)
+    except ConfigError as error:
+        raise RemoteProtocolError(str(error)) from None
+
+
+def release_info_to_proto(info: m.ReleaseInfo) -> fleet_pb2.Release:
+    return fleet_pb2.Release(
+        name=info.name,
+        version=info.version,
+        content=fleet_pb2.Content(sha256=bytes.fromhex(info.sha256), size_bytes=info.size_bytes),
+    )
+
+
+def _release_info_from_proto(message: fleet_pb2.Release) -> m.ReleaseInfo:
+    _text("release", message.name)
+    digest = _digest("release", message.content.sha256)
+    return m.ReleaseInfo(message.name, message.version, digest, message.content.size_bytes)
+
+
+def _digest(what: str, raw: bytes) -> str:
+    if len(raw) != DIGEST_BYTES:
+        raise RemoteProtocolError(f"{what}: a digest of {len(raw)} bytes; expected {DIGEST_BYTES}")
+    return raw.hex()
+
+
+def _text(what: str, text: str) -> None:
+    if not 1 <= len(text) <= MAX_TEXT:
+        raise RemoteProtocolError(f"{what}: a name of {len(text)} characters; expected 1 to {MAX_TEXT}")
+
+
+def _refuse(reason: UpdateRefusal, message: str) -> NoReturn:
+    raise InvalidUpdateError(reason, message)

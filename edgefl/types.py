@@ -67,8 +67,8 @@ class Standardization:
     Both are ``num_features`` float32 values as bytes. Results below 2**-30 in magnitude become 0.
     """
 
-    mean: bytes
-    inverse_spread: bytes
+    mean: bytes = field(repr=False)
+    inverse_spread: bytes = field(repr=False)
 
     def __post_init__(self) -> None:
         if len(self.mean) != len(self.inverse_spread) or len(self.mean) % 4 or not self.mean:
@@ -96,8 +96,8 @@ class Weights:
 
     num_classes: int
     num_features: int
-    kernel: bytes
-    bias: bytes
+    kernel: bytes = field(repr=False)
+    bias: bytes = field(repr=False)
 
     def __post_init__(self) -> None:
         check_shape(self.num_classes, self.num_features)
@@ -221,8 +221,8 @@ class Examples:
     """Records of one client in order, as bytes: ``features`` (n, num_features) of ``dtype``, ``labels`` (n,) int32."""
 
     num_features: int
-    features: bytes
-    labels: bytes
+    features: bytes = field(repr=False)
+    labels: bytes = field(repr=False)
     dtype: DType = DType.FLOAT32
     quantization: Quantization = field(default_factory=Quantization)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import enum
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from edgefl.errors import ConfigError, UpdateRefusal
 from edgefl.models.softmax import SoftmaxModel
@@ -170,7 +170,7 @@ class ClientUpdate:
     round_num: int
     base_model_digest: str
     encoding: str
-    payload: bytes
+    payload: bytes = field(repr=False)
     weight: int
     num_examples: int
     num_correct: int

@@ -1,0 +1,172 @@
+"""The command ``edgefl``: the operator's and the researcher's tool. Each subcommand lives in a module of its own."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable, Sequence
+
+from edgefl import __version__
+from edgefl.command import Parser, run_command
+
+EPILOG = """\
+examples:
+  edgefl --insecure task create task.toml     start a task on the server at 127.0.0.1:7443
+  edgefl --insecure rounds shoulder           watch its rounds live
+  edgefl simulate task.toml --dataset watch   run the same task here, without a server
+  edgefl demo                                 a server, ten devices, real data, one released model
+
+The server and the operator's name can also come from EDGEFL_SERVER and EDGEFL_OPERATOR.
+Exit status: 0 done; 64 wrong usage; 65 bad data; 69 server not reachable; 72 not found; 77 and 81 not allowed;
+78 wrong configuration; 80 conflict; 130 interrupted; others in docs/reference/exit-status.md.
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All subcommands with their options; modules of the work itself are imported when their command runs."""
+    parser: argparse.ArgumentParser = Parser(
+        prog="edgefl",
+        description="Run federated learning tasks on a fleet, or simulate them.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"edgefl {__version__}")
+    parser.add_argument(
+        "--server",
+        metavar="HOST:PORT",
+        default=os.environ.get("EDGEFL_SERVER", "127.0.0.1:7443"),
+        help="the server's address (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--operator",
+        metavar="NAME",
+        default=os.environ.get("EDGEFL_OPERATOR", "operator"),
+        help="the name under which you act (default: %(default)s)",
+    )
+    parser.add_argument("--insecure", action="store_true", help="plaintext; for a server on this machine alone")
+    commands = parser.add_subparsers(title="commands", dest="command", required=True, metavar="COMMAND")
+    _add_task(commands)
+    _add_rounds(commands)
+    _add_models(commands)
+    _add_releases(commands)
+    devices = commands.add_parser("devices", help="list the devices that the server knows")
+    devices.add_argument("--population", default="", help="only this population")
+    _json(devices)
+    devices.set_defaults(run=_lazy("devices", "list_devices"))
+    _add_simulate(commands)
+    _add_demo(commands)
+    return parser
+
+
+def _add_task(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    task = commands.add_parser("task", help="create, list, pause, resume or end a task")
+    actions = task.add_subparsers(title="actions", dest="action", required=True, metavar="ACTION")
+    create = actions.add_parser("create", help="start tasks from definition files", description=_CREATE)
+    create.add_argument("files", nargs="+", metavar="FILE", help="a task definition in TOML (docs/reference/task.md)")
+    create.set_defaults(run=_lazy("tasks", "create"))
+    listing = actions.add_parser("list", help="list all tasks")
+    _json(listing)
+    listing.set_defaults(run=_lazy("tasks", "list_tasks"))
+    for name, text in (
+        ("pause", "start no new round; one that collects reports goes on"),
+        ("resume", "go on with a paused task"),
+        ("end", "end a task for good: its current round is abandoned, its models stay"),
+    ):
+        action = actions.add_parser(name, help=text, description=text)
+        action.add_argument("name", metavar="TASK")
+        action.set_defaults(run=_lazy("tasks", name))
+
+
+_CREATE = "Start tasks. All files are read and checked before the first is sent; each is created in the order given."
+
+
+def _add_rounds(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    rounds = commands.add_parser("rounds", help="watch the rounds of a task, live")
+    rounds.add_argument("task", metavar="TASK")
+    rounds.add_argument("--no-follow", action="store_true", help="show what there is, and stop")
+    _json(rounds)
+    rounds.set_defaults(run=_lazy("rounds", "watch"))
+
+
+def _add_models(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    models = commands.add_parser("models", help="list a task's models, or export one")
+    actions = models.add_subparsers(title="actions", dest="action", required=True, metavar="ACTION")
+    listing = actions.add_parser("list", help="list the versions that the server keeps")
+    listing.add_argument("task", metavar="TASK")
+    _json(listing)
+    listing.set_defaults(run=_lazy("models", "list_models"))
+    export = actions.add_parser("export", help="write one version to a file")
+    export.add_argument("task", metavar="TASK")
+    export.add_argument("file", metavar="FILE", help="where to write; replaced only when the export is whole")
+    export.add_argument("--version", type=int, default=0, dest="model_version", help="default: the latest")
+    export.add_argument("--format", choices=("tflite", "tflite-int8", "weights"), default="tflite")
+    export.set_defaults(run=_lazy("models", "export"))
+
+
+def _add_releases(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    release = commands.add_parser("release", help="release a model to the devices, or list releases")
+    actions = release.add_subparsers(title="actions", dest="action", required=True, metavar="ACTION")
+    create = actions.add_parser("create", help="write, check and publish a .tflite")
+    create.add_argument("name", metavar="NAME", help="the release's name on the devices")
+    create.add_argument("task", metavar="TASK", help="whose model")
+    create.add_argument("--version", type=int, default=0, dest="model_version", help="default: the latest")
+    create.add_argument("--format", choices=("tflite", "tflite-int8"), default="tflite")
+    _json(create)
+    create.set_defaults(run=_lazy("models", "create_release"))
+    listing = actions.add_parser("list", help="list all releases")
+    _json(listing)
+    listing.set_defaults(run=_lazy("models", "list_releases"))
+
+
+def _add_simulate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    simulate = commands.add_parser(
+        "simulate",
+        help="run tasks in this process, without a server",
+        description="Run task definitions over a data set in this process. The result is, bit for bit, what the same "
+        "devices and the server make of the same definitions.",
+    )
+    simulate.add_argument("files", nargs="+", metavar="TASK.toml")
+    simulate.add_argument("--dataset", required=True, help="a data set's name (watch), or a .csv or .npz file")
+    simulate.add_argument("--out", metavar="DIR", help="also write the models (.tflite) and report.json here")
+    _json(simulate)
+    simulate.set_defaults(run=_lazy("simulate", "simulate_tasks"))
+
+
+def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    demo = commands.add_parser(
+        "demo",
+        help="the whole loop on real data, on this machine",
+        description="Fetch the watch data, start edgefl-server and ten edgefl-device agents as processes on loopback, "
+        "train, evaluate, release a model and predict with it on a device. Everything is below --out.",
+    )
+    demo.add_argument("--out", metavar="DIR", default="build/demo", help="default: %(default)s")
+    demo.add_argument("--rounds", type=int, default=50, help="training rounds (default: %(default)s)")
+    demo.add_argument("--seed", type=int, default=1, help="seed of the task (default: %(default)s)")
+    demo.add_argument("--kill-server", type=int, metavar="ROUND", help="SIGKILL the server after this round")
+    demo.add_argument("--kill-device", type=int, metavar="ROUND", help="SIGKILL one agent after this round")
+    demo.set_defaults(run=_lazy("demo", "run_demo"))
+
+
+def _json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON, one object a line, for programs")
+
+
+def _lazy(module: str, function: str) -> Callable[[argparse.Namespace], int]:
+    def run(args: argparse.Namespace) -> int:
+        from importlib import import_module
+
+        result = getattr(import_module(f"edgefl.cli.{module}"), function)(args)
+        return 0 if result is None else int(result)
+
+    return run
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit status."""
+
+    def body() -> int:
+        args = build_parser().parse_args(argv)
+        run: Callable[[argparse.Namespace], int] = args.run
+        return run(args)
+
+    return run_command("edgefl", body)

@@ -1,0 +1,67 @@
+"""``edgefl rounds``: the rounds of one task as they come, with a progress bar where a person watches."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+
+from edgefl.cli.connection import Connection
+from edgefl.cli.output import print_json
+from edgefl.cli.target import target
+from edgefl.proto.v1 import control_pb2
+from edgefl.protocol.events import Phase, RoundSummary
+from edgefl.wire.control import round_from_proto
+
+
+def summaries(server: Connection, task: str, *, follow: bool) -> Iterator[RoundSummary]:
+    """The ended rounds of ``task`` in order, then with ``follow`` every change until the task ends."""
+    request = control_pb2.WatchRoundsRequest(task=task, from_round=1, follow=follow)
+    for message in server.stream(server.control.WatchRounds, request):
+        yield round_from_proto(message)
+
+
+def watch(args: argparse.Namespace) -> None:
+    with Connection(target(args)) as server:
+        stream = summaries(server, args.task, follow=not args.no_follow)
+        for summary in stream:
+            if args.json:
+                print_json(as_dict(summary))
+            elif summary.phase in (Phase.COMMITTED, Phase.ABANDONED) or sys.stdout.isatty():
+                _print_line(summary)
+
+
+def as_dict(summary: RoundSummary) -> dict[str, object]:
+    """A summary for programs: counts, and from a committed round its metrics."""
+    result: dict[str, object] = {
+        "task": summary.task,
+        "round": summary.round_num,
+        "phase": summary.phase.value,
+        "goal": summary.goal,
+        "cohort": summary.cohort,
+        "accepted": summary.accepted,
+        "failed": summary.failed,
+    }
+    if summary.metrics is not None:
+        result["version"] = summary.version
+        result["num_examples"] = summary.metrics.num_examples
+        result["loss"] = summary.metrics.mean_loss
+        result["accuracy"] = summary.metrics.accuracy
+    if summary.reason:
+        result["reason"] = summary.reason
+    return result
+
+
+def _print_line(summary: RoundSummary) -> None:
+    text = f"round {summary.round_num:4d}  {summary.phase.value:10s}  {summary.accepted}/{summary.goal} reports"
+    if summary.failed:
+        text += f", {summary.failed} failed"
+    if summary.metrics is not None and summary.metrics.num_examples:
+        text += f"  loss {summary.metrics.mean_loss:.4f}  accuracy {summary.metrics.accuracy:.4f}"
+    if summary.reason:
+        text += f"  ({summary.reason})"
+    ended = summary.phase in (Phase.COMMITTED, Phase.ABANDONED)
+    if sys.stdout.isatty():  # a round in progress is one line that changes
+        print(f"\r\033[K{text}", end="\n" if ended else "", flush=True)
+    else:
+        print(text, flush=True)

@@ -1,0 +1,69 @@
+"""``edgefl task``: create, list, pause, resume, end."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from edgefl.cli.connection import Connection
+from edgefl.cli.output import print_json, print_table
+from edgefl.cli.target import target
+from edgefl.proto.v1 import control_pb2
+from edgefl.protocol.task import parse_task
+from edgefl.settings import read_toml
+from edgefl.wire.control import task_status
+
+
+def create(args: argparse.Namespace) -> None:
+    """Check every file first: a typing error in the second must not leave the first running."""
+    definitions = [(name, read_toml(Path(name))) for name in args.files]
+    for name, text in definitions:
+        parse_task(text, name)
+    with Connection(target(args)) as server:
+        for _, text in definitions:
+            task = server.call(server.control.CreateTask, control_pb2.CreateTaskRequest(definition=text))
+            print(f"created {task.name} ({task.kind}, {task.wanted_rounds} rounds, population {task.population})")
+
+
+def list_tasks(args: argparse.Namespace) -> None:
+    with Connection(target(args)) as server:
+        answer = server.call(server.control.ListTasks, control_pb2.ListTasksRequest())
+    if args.json:
+        for task in answer.tasks:
+            print_json(_as_dict(task))
+        return
+    rows = [
+        (t.name, t.kind, t.population, task_status(t).value, f"{t.committed_rounds}/{t.wanted_rounds}")
+        for t in answer.tasks
+    ]
+    print_table(("TASK", "KIND", "POPULATION", "STATUS", "ROUNDS"), rows, "no tasks; see: edgefl task create --help")
+
+
+def pause(args: argparse.Namespace) -> None:
+    _change(args, "PauseTask")
+
+
+def resume(args: argparse.Namespace) -> None:
+    _change(args, "ResumeTask")
+
+
+def end(args: argparse.Namespace) -> None:
+    _change(args, "EndTask")
+
+
+def _change(args: argparse.Namespace, method: str) -> None:
+    with Connection(target(args)) as server:
+        task = server.call(getattr(server.control, method), control_pb2.TaskRequest(name=args.name))
+    print(f"{task.name}: {task_status(task).value}, {task.committed_rounds} of {task.wanted_rounds} rounds")
+
+
+def _as_dict(task: control_pb2.Task) -> dict[str, object]:
+    return {
+        "name": task.name,
+        "kind": task.kind,
+        "population": task.population,
+        "status": task_status(task).value,
+        "committed_rounds": task.committed_rounds,
+        "wanted_rounds": task.wanted_rounds,
+        "next_round": task.next_round,
+    }

@@ -1,0 +1,40 @@
+"""The compiled kernels: softmax training, exact aggregation, statistics, and our generator. Without NumPy.
+
+``EDGEFL_KERNEL=NAME`` in the environment forces a variant of ``available_variants()``, read at the first call;
+an unknown or unsupported name is a ``ConfigError`` then. All variants give the same bits.
+"""
+
+from __future__ import annotations
+
+from edgefl.kernels._kernels import StopFlag, active_variant, available_variants, select_variant
+from edgefl.kernels.randomness import permutation, random_words
+from edgefl.kernels.softmax import evaluate_softmax, feature_sums, predict_softmax, train_softmax
+from edgefl.kernels.vectors import (
+    accumulate,
+    add_sums,
+    apply_update,
+    finalize_mean,
+    first_non_finite,
+    squared_norm,
+    subtract,
+)
+
+__all__ = [
+    "StopFlag",
+    "accumulate",
+    "active_variant",
+    "add_sums",
+    "apply_update",
+    "available_variants",
+    "evaluate_softmax",
+    "feature_sums",
+    "finalize_mean",
+    "first_non_finite",
+    "permutation",
+    "predict_softmax",
+    "random_words",
+    "select_variant",
+    "squared_norm",
+    "subtract",
+    "train_softmax",
+]

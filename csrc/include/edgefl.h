@@ -1,0 +1,244 @@
+/* libedgefl: softmax training, exact aggregation and statistics for small devices. C11.
+ *
+ * This is the only public header. The library allocates nothing, reads and prints nothing, keeps no state and reads no
+ * environment variable: every buffer, the scratch memory included, comes from the caller.
+ *
+ * Promised: the same inputs give the same output bits on every supported machine and with every variant (IEEE 754
+ * binary32 and binary64, round to nearest even, fused multiply-adds only where written). No call makes a subnormal.
+ *
+ * Not promised: the bits of a NaN (results that hold one are refused), the contents of an output after a status other
+ * than EDGEFL_OK unless the function says so, speed for a misaligned buffer, or a stable binary interface between
+ * versions. No function checks that a pointer is what its comment asks for.
+ *
+ * All functions may be called from any thread, on distinct outputs and scratch, at the same time. Buffers must be
+ * aligned as C asks for their type; scratch may have any alignment. Outputs must not overlap inputs unless said.
+ */
+#ifndef EDGEFL_H
+#define EDGEFL_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* Features, scales and hyper-parameters are 0 or at least this in magnitude. */
+#define EDGEFL_MIN_MAGNITUDE 0x1p-30f
+/* A stored value (weight, bias, velocity, gradient) below this in magnitude becomes +0. */
+#define EDGEFL_STORED_MIN_MAGNITUDE 0x1p-50f
+/* With both limits every product is a multiple of 2^-126: no subnormal arises, so flush-to-zero modes do not matter. */
+
+#define EDGEFL_MAX_CLASSES 4096u
+#define EDGEFL_MAX_FEATURES 65536u
+#define EDGEFL_MAX_BATCH (1u << 20)
+/* Rows are permuted by 32-bit indices. */
+#define EDGEFL_MAX_ROWS 0x7fffffffu
+/* 2^shift times any float32 stays a normal binary64 number, exactly. */
+#define EDGEFL_MIN_GRID_SHIFT (-128)
+#define EDGEFL_MAX_GRID_SHIFT 128
+/* A coordinate on the grid; with weights up to 2^32 a sum stays within 2^62. */
+#define EDGEFL_MAX_GRID_VALUE (INT64_C(1) << 30)
+#define EDGEFL_MAX_WEIGHT (UINT64_C(1) << 32)
+#define EDGEFL_MAX_FEATURE_SUM (INT64_C(1) << 62)
+
+typedef enum edgefl_status {
+    EDGEFL_OK = 0,
+    EDGEFL_BAD_ARGUMENT = 1,           /* a shape or an option outside its legal range */
+    EDGEFL_SCRATCH_TOO_SMALL = 2,      /* fewer bytes than the _scratch_bytes function asked for */
+    EDGEFL_BAD_FEATURE = 3,            /* not finite, or not 0 and below 2^-30; place: row, column */
+    EDGEFL_BAD_STANDARDIZED = 4,       /* the standardized (or scaled) feature is not finite; place: row, column */
+    EDGEFL_BAD_LABEL = 5,              /* below 0 or not below num_classes; place: row */
+    EDGEFL_BAD_EXAMPLE_WEIGHT = 6,     /* negative, not finite, or not 0 and below 2^-30; place: row */
+    EDGEFL_BAD_START_WEIGHT = 7,       /* not finite; place: class, feature (column == num_features: the bias) */
+    EDGEFL_NON_FINITE_LOGIT = 8,       /* place: row */
+    EDGEFL_NON_FINITE_WEIGHT = 9,      /* after training; place as for BAD_START_WEIGHT */
+    EDGEFL_GRADIENT_EXPLODED = 10,     /* clipping would scale by less than 2^-30; place: first row of the batch,
+                                          in the order of processing */
+    EDGEFL_OUT_OF_RANGE = 11,          /* a value does not fit its integer grid; place: row is the index */
+    EDGEFL_OVERFLOW = 12,              /* a sum leaves int64; place: row is the index */
+    EDGEFL_NON_FINITE_RESULT = 13,     /* place: row is the index */
+    EDGEFL_FEATURE_OUT_OF_BOUNDS = 14, /* above the declared bound; place: row, column */
+    EDGEFL_NUM_STATUSES
+} edgefl_status;
+
+/* Where a call failed; written only when the status says that it has a place. */
+typedef struct edgefl_place {
+    size_t row;
+    size_t column;
+} edgefl_place;
+
+/* ---- variants -----------------------------------------------------------------------------------------------------
+ */
+
+/* One implementation of the hot loops. All variants give the same bits; they differ in speed alone. */
+typedef struct edgefl_variant edgefl_variant;
+
+/* The number of variants compiled in; index 0 is "scalar", which every CPU supports, and later ones are faster. */
+size_t edgefl_variant_count(void);
+
+/* The name of a variant. index: [0, edgefl_variant_count()). The string is static. */
+const char *edgefl_variant_name(size_t index);
+
+/* The variant of that name; NULL asks for the fastest one that this CPU supports.
+ * Returns NULL when the name is unknown or this CPU does not support it. The result is static. */
+const edgefl_variant *edgefl_variant_find(const char *name);
+
+/* The name of a variant that edgefl_variant_find returned. */
+const char *edgefl_variant_name_of(const edgefl_variant *variant);
+
+/* ---- features and models ------------------------------------------------------------------------------------------
+ */
+
+typedef enum edgefl_dtype { EDGEFL_FLOAT32 = 0, EDGEFL_UINT8 = 1, EDGEFL_INT8 = 2 } edgefl_dtype;
+
+/* Feature f of row i is
+ *   x = data[i, f]                              for float32 (finite; 0, -0 or |x| >= 2^-30)
+ *   x = scale * (float)(data[i, f] - zero_point) for uint8 and int8
+ * and with standardization v = (x - mean[f]) * inverse_spread[f], where |v| < 2^-30 becomes +0. */
+typedef struct edgefl_features {
+    edgefl_dtype dtype;
+    const void *data;            /* in: (num_rows, num_features), row-major */
+    size_t num_rows;             /* [1, EDGEFL_MAX_ROWS] */
+    size_t num_features;         /* [1, EDGEFL_MAX_FEATURES] */
+    float scale;                 /* 8-bit only: finite, at least 2^-30 */
+    int32_t zero_point;          /* 8-bit only: [-128, 255] */
+    const float *mean;           /* in: (num_features,), each finite, 0 or |.| >= 2^-30; or NULL */
+    const float *inverse_spread; /* in: as mean; NULL exactly when mean is NULL */
+} edgefl_features;
+
+/* A softmax layer to start from. Values below 2^-50 in magnitude, and -0, are read as +0. */
+typedef struct edgefl_model {
+    size_t num_classes;  /* [1, EDGEFL_MAX_CLASSES] */
+    const float *kernel; /* in: (num_classes, num_features), row-major, finite */
+    const float *bias;   /* in: (num_classes,), finite */
+} edgefl_model;
+
+/* ---- training -----------------------------------------------------------------------------------------------------
+ */
+
+/* A flag that one thread sets and a training reads between its batches. */
+typedef struct edgefl_stop_flag {
+    atomic_int value;
+} edgefl_stop_flag;
+
+void edgefl_stop_flag_init(edgefl_stop_flag *flag);
+void edgefl_stop_flag_set(edgefl_stop_flag *flag);
+bool edgefl_stop_flag_is_set(const edgefl_stop_flag *flag);
+
+/* Each number is finite, and 0 or at least 2^-30. */
+typedef struct edgefl_train_options {
+    float learning_rate;
+    float l2;                   /* adds l2 * w to the kernel's gradient */
+    float momentum;             /* [0, 1] */
+    float proximal;             /* adds proximal * (w - w_start) to the gradient of kernel and bias */
+    float clip_norm;            /* 0 does not clip */
+    size_t batch_size;          /* [1, EDGEFL_MAX_BATCH] */
+    size_t num_epochs;          /* [0, 2^32 - 1] */
+    const uint8_t *shuffle_key; /* in: 16 bytes, a new order each epoch; or NULL for the given order */
+} edgefl_train_options;
+
+typedef struct edgefl_train_stats {
+    uint64_t examples_seen; /* over all epochs */
+    uint64_t num_steps;
+    double loss_sum; /* of the forward passes before each step */
+    uint64_t num_correct;
+    bool stopped;
+} edgefl_train_stats;
+
+/* The scratch that edgefl_softmax_train needs; SIZE_MAX when it exceeds the address space. */
+size_t edgefl_softmax_train_scratch_bytes(const edgefl_features *features, size_t num_classes,
+                                          const edgefl_train_options *options);
+
+/* Mini-batch SGD on the mean cross-entropy.
+ *
+ * labels           in: (num_rows,), each in [0, num_classes)
+ * example_weights  in: (num_rows,), each 0 or at least 2^-30, finite; or NULL for all 1
+ * stop             in: read before each batch, the first too; or NULL
+ * kernel, bias     out: shapes as in start, and may be start's own; written only with EDGEFL_OK, which includes a stop:
+ *                  they are then the weights after the last finished batch
+ * stats, place     out
+ *
+ * Everything is checked before the first step. */
+edgefl_status edgefl_softmax_train(const edgefl_variant *variant, const edgefl_features *features,
+                                   const int32_t *labels, const float *example_weights, const edgefl_model *start,
+                                   const edgefl_train_options *options, const edgefl_stop_flag *stop, void *scratch,
+                                   size_t scratch_bytes, float *kernel, float *bias, edgefl_train_stats *stats,
+                                   edgefl_place *place);
+
+/* ---- inference ----------------------------------------------------------------------------------------------------
+ */
+
+/* The scratch that edgefl_softmax_evaluate and edgefl_softmax_predict need; SIZE_MAX as above. */
+size_t edgefl_softmax_infer_scratch_bytes(const edgefl_features *features, size_t num_classes);
+
+/* labels     in: as in training
+ * confusion  out: (num_classes, num_classes), row = label, column = predicted: the lowest class of the largest logit
+ * loss_sum   out: cross-entropies, added in row order in binary64 */
+edgefl_status edgefl_softmax_evaluate(const edgefl_variant *variant, const edgefl_features *features,
+                                      const int32_t *labels, const edgefl_model *model, void *scratch,
+                                      size_t scratch_bytes, uint64_t *confusion, double *loss_sum, edgefl_place *place);
+
+/* probabilities  out: (num_rows, num_classes) */
+edgefl_status edgefl_softmax_predict(const edgefl_variant *variant, const edgefl_features *features,
+                                     const edgefl_model *model, void *scratch, size_t scratch_bytes,
+                                     float *probabilities, edgefl_place *place);
+
+/* ---- randomness: Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011) -------------
+ */
+
+/* One block. counter: in; key: in; out: out. */
+void edgefl_philox4x32(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4]);
+
+/* The first count words of a stream. key: in, 16 bytes, whose little-endian words are the generator's key (0, 1) and
+ * the upper half of its counter (2, 3); epoch: any; words: out, (count,), count < 2^34. */
+void edgefl_random_words(const uint8_t key[16], uint32_t epoch, uint32_t *words, size_t count);
+
+/* A uniform permutation of 0 .. n-1 by Fisher-Yates over that stream. n: [0, EDGEFL_MAX_ROWS]; order: out, (n,). */
+void edgefl_permutation(const uint8_t key[16], uint32_t epoch, uint32_t *order, size_t n);
+
+/* ---- exact aggregation --------------------------------------------------------------------------------------------
+ */
+
+/* sums[j] += q * weight, with q = round-to-even(delta[j] * 2^grid_shift * factor) computed in binary64.
+ * sums: in and out, (n,); delta: in, (n,), finite; weight: [1, 2^32]; grid_shift: [MIN_GRID_SHIFT, MAX_GRID_SHIFT];
+ * factor: finite, at least 0 (1 when nothing is clipped). EDGEFL_OUT_OF_RANGE when |q| > 2^30 or q is not a number,
+ * EDGEFL_OVERFLOW when a sum would leave int64; sums are then unchanged. */
+edgefl_status edgefl_accumulate(int64_t *sums, const float *delta, size_t n, uint64_t weight, int grid_shift,
+                                double factor, edgefl_place *place);
+
+/* sums[j] += other[j]. sums: in and out, unchanged with EDGEFL_OVERFLOW; other: in, and may be sums. */
+edgefl_status edgefl_add_sums(int64_t *sums, const int64_t *other, size_t n, edgefl_place *place);
+
+/* mean[j] = (double)sums[j] / (double)total_weight * 2^-grid_shift. sums: in; total_weight: [1, 2^63); mean: out. */
+edgefl_status edgefl_finalize_mean(const int64_t *sums, size_t n, uint64_t total_weight, int grid_shift, double *mean);
+
+/* ---- vectors ------------------------------------------------------------------------------------------------------
+ */
+
+/* The sum of squares in binary64: 16 lanes by index, then a tree. values: in, (n,). */
+double edgefl_squared_norm(const float *values, size_t n);
+
+/* The index of the first NaN or infinity; n when there is none. values: in, (n,). */
+size_t edgefl_first_non_finite(const float *values, size_t n);
+
+/* out[j] = a[j] - b[j]. a, b: in, (n,); out: out, and may be a or b. */
+void edgefl_subtract(const float *a, const float *b, size_t n, float *out);
+
+/* out[j] = (float)((double)model[j] + rate * update[j]), below 2^-50 +0. model, update: in, (n,); rate: finite;
+ * out: out, and may be model. EDGEFL_NON_FINITE_RESULT names the index. */
+edgefl_status edgefl_apply_update(const float *model, const double *update, size_t n, double rate, float *out,
+                                  edgefl_place *place);
+
+/* ---- statistics ---------------------------------------------------------------------------------------------------
+ */
+
+size_t edgefl_feature_sums_scratch_bytes(const edgefl_features *features);
+
+/* sums[f] = round-to-even(S * 2^grid_shift), where S is the sum over rows, in order and in binary64, of x or, with a
+ * center, of ((double)x - center[f])^2. features: standardization must be NULL; bound: finite, above 0: |x| may not
+ * exceed it; grid_shift: as above; center: in, (num_features,), finite, or NULL; sums: out, (num_features,).
+ * EDGEFL_OUT_OF_RANGE when |sums[f]| > 2^62; place: row is f. */
+edgefl_status edgefl_feature_sums(const edgefl_variant *variant, const edgefl_features *features, const float *center,
+                                  double bound, int grid_shift, void *scratch, size_t scratch_bytes, int64_t *sums,
+                                  edgefl_place *place);
+
+#endif

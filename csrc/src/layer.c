@@ -1,0 +1,82 @@
+#include "layer.h"
+
+#include "numeric.h"
+
+static size_t padded(size_t num_features) { return (num_features + EDGEFL_LANES - 1) / EDGEFL_LANES * EDGEFL_LANES; }
+
+struct layer layer_take(struct arena *arena, size_t num_classes, size_t num_features) {
+    struct layer layer = {num_classes, num_features, padded(num_features), NULL, NULL};
+    /* Within 2^12 * 2^16 elements: no overflow even of 32 bits. */
+    layer.kernel = arena_take(arena, num_classes * layer.stride, sizeof(float));
+    layer.bias = arena_take(arena, num_classes, sizeof(float));
+    return layer;
+}
+
+void layer_clear(struct layer *layer) {
+    memset(layer->kernel, 0, layer->num_classes * layer->stride * sizeof(float));
+    memset(layer->bias, 0, layer->num_classes * sizeof(float));
+}
+
+edgefl_status layer_load(struct layer *layer, const edgefl_model *model, edgefl_place *place) {
+    const size_t num_features = layer->num_features;
+    layer_clear(layer);
+    for (size_t c = 0; c < layer->num_classes; c++) {
+        const float *from = model->kernel + c * num_features;
+        float *to = layer->kernel + c * layer->stride;
+        for (size_t f = 0; f < num_features; f++) {
+            to[f] = flush(from[f]);
+        }
+        layer->bias[c] = flush(model->bias[c]);
+    }
+    return layer_check_finite(layer, place) == EDGEFL_OK ? EDGEFL_OK : EDGEFL_BAD_START_WEIGHT;
+}
+
+edgefl_status layer_check_finite(const struct layer *layer, edgefl_place *place) {
+    const size_t n = layer->num_features;
+    for (size_t c = 0; c < layer->num_classes; c++) {
+        const size_t bad = edgefl_first_non_finite(layer->kernel + c * layer->stride, n);
+        if (bad < n || !is_finite(layer->bias[c])) {
+            place->row = c;
+            place->column = bad;
+            return EDGEFL_NON_FINITE_WEIGHT;
+        }
+    }
+    return EDGEFL_OK;
+}
+
+void layer_store(const struct layer *layer, float *kernel, float *bias) {
+    for (size_t c = 0; c < layer->num_classes; c++) {
+        memcpy(kernel + c * layer->num_features, layer->kernel + c * layer->stride,
+               layer->num_features * sizeof(float));
+    }
+    memcpy(bias, layer->bias, layer->num_classes * sizeof(float));
+}
+
+struct tile tile_take(struct arena *arena, const edgefl_features *features) {
+    struct tile tile = {NULL, {NULL}};
+    if (features_need_loading(features)) {
+        const size_t rows = features->num_rows < EDGEFL_TILE_ROWS ? features->num_rows : EDGEFL_TILE_ROWS;
+        tile.loaded = arena_take(arena, rows * features->num_features, sizeof(float));
+    }
+    return tile;
+}
+
+void tile_load(struct tile *tile, const edgefl_features *features, const uint32_t *order, size_t first,
+               size_t num_rows) {
+    const size_t step = tile->loaded != NULL ? features->num_features : 0;
+    for (size_t i = 0; i < num_rows; i++) {
+        const size_t row = order != NULL ? order[first + i] : first + i;
+        tile->rows[i] = features_row(features, row, step ? tile->loaded + i * step : NULL);
+    }
+}
+
+edgefl_status labels_check(const int32_t *labels, size_t num_rows, size_t num_classes, edgefl_place *place) {
+    for (size_t row = 0; row < num_rows; row++) {
+        if (labels[row] < 0 || (size_t)labels[row] >= num_classes) {
+            place->row = row;
+            place->column = 0;
+            return EDGEFL_BAD_LABEL;
+        }
+    }
+    return EDGEFL_OK;
+}

@@ -1,0 +1,46 @@
+/* The working copy of a softmax layer: aligned, padded, with stored values flushed. */
+#ifndef EDGEFL_LAYER_H
+#define EDGEFL_LAYER_H
+
+#include "arena.h"
+#include "edgefl.h"
+#include "rows.h"
+#include "variant.h"
+
+struct layer {
+    size_t num_classes;
+    size_t num_features;
+    size_t stride; /* num_features rounded up to a multiple of 16; the padding is +0 */
+    float *kernel; /* (num_classes, stride) */
+    float *bias;   /* (num_classes,) */
+};
+
+/* Rows that are processed together: pointers to them, and room to convert them. */
+struct tile {
+    float *loaded; /* (EDGEFL_TILE_ROWS, num_features), or NULL when rows are used where they lie */
+    const float *rows[EDGEFL_TILE_ROWS];
+};
+
+struct layer layer_take(struct arena *arena, size_t num_classes, size_t num_features);
+
+/* Every value +0, padding included. */
+void layer_clear(struct layer *layer);
+
+/* Copies a model in. EDGEFL_BAD_START_WEIGHT, with its place, for a value that is not finite. */
+edgefl_status layer_load(struct layer *layer, const edgefl_model *model, edgefl_place *place);
+
+/* The first value that is not finite, as EDGEFL_NON_FINITE_WEIGHT with its place. */
+edgefl_status layer_check_finite(const struct layer *layer, edgefl_place *place);
+
+/* Copies the layer out, without the padding. */
+void layer_store(const struct layer *layer, float *kernel, float *bias);
+
+struct tile tile_take(struct arena *arena, const edgefl_features *features);
+
+/* Points tile->rows[0 .. num_rows) to rows order[i], or first + i when order is NULL. */
+void tile_load(struct tile *tile, const edgefl_features *features, const uint32_t *order, size_t first,
+               size_t num_rows);
+
+edgefl_status labels_check(const int32_t *labels, size_t num_rows, size_t num_classes, edgefl_place *place);
+
+#endif

@@ -1,0 +1,485 @@
+# cython: language_level=3, boundscheck=True, wraparound=False, initializedcheck=True, embedsignature=False
+"""libedgefl for Python: pointers, scratch and the GIL. The modules beside this one check what callers give.
+
+Each function takes buffers of the declared type (any object with the buffer protocol; read-only where it is const),
+allocates scratch and outputs, calls C without the GIL, and raises ``StatusError`` for any status but OK.
+"""
+
+from libc.stddef cimport size_t
+from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t, uintptr_t
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
+
+import os
+
+from edgefl.errors import ConfigError, DataError
+from edgefl.kernels._status import StatusError
+
+cdef extern from "edgefl.h" nogil:
+    ctypedef enum edgefl_status:
+        EDGEFL_OK
+        EDGEFL_NUM_STATUSES
+
+    ctypedef struct edgefl_place:
+        size_t row
+        size_t column
+
+    ctypedef struct edgefl_variant:
+        pass
+
+    size_t edgefl_variant_count()
+    const char *edgefl_variant_name(size_t index)
+    const edgefl_variant *edgefl_variant_find(const char *name)
+    const char *edgefl_variant_name_of(const edgefl_variant *variant)
+
+    ctypedef enum edgefl_dtype:
+        EDGEFL_FLOAT32
+        EDGEFL_UINT8
+        EDGEFL_INT8
+
+    ctypedef struct edgefl_features:
+        edgefl_dtype dtype
+        const void *data
+        size_t num_rows
+        size_t num_features
+        float scale
+        int32_t zero_point
+        const float *mean
+        const float *inverse_spread
+
+    ctypedef struct edgefl_model:
+        size_t num_classes
+        const float *kernel
+        const float *bias
+
+    ctypedef struct edgefl_stop_flag:
+        pass
+
+    void edgefl_stop_flag_init(edgefl_stop_flag *flag)
+    void edgefl_stop_flag_set(edgefl_stop_flag *flag)
+    bint edgefl_stop_flag_is_set(const edgefl_stop_flag *flag)
+
+    ctypedef struct edgefl_train_options:
+        float learning_rate
+        float l2
+        float momentum
+        float proximal
+        float clip_norm
+        size_t batch_size
+        size_t num_epochs
+        const uint8_t *shuffle_key
+
+    ctypedef struct edgefl_train_stats:
+        uint64_t examples_seen
+        uint64_t num_steps
+        double loss_sum
+        uint64_t num_correct
+        bint stopped
+
+    size_t edgefl_softmax_train_scratch_bytes(const edgefl_features *features, size_t num_classes,
+                                              const edgefl_train_options *options)
+    edgefl_status edgefl_softmax_train(
+        const edgefl_variant *variant, const edgefl_features *features, const int32_t *labels,
+        const float *example_weights, const edgefl_model *start, const edgefl_train_options *options,
+        const edgefl_stop_flag *stop, void *scratch, size_t scratch_bytes, float *kernel, float *bias,
+        edgefl_train_stats *stats, edgefl_place *place)
+    size_t edgefl_softmax_infer_scratch_bytes(const edgefl_features *features, size_t num_classes)
+    edgefl_status edgefl_softmax_evaluate(
+        const edgefl_variant *variant, const edgefl_features *features, const int32_t *labels,
+        const edgefl_model *model, void *scratch, size_t scratch_bytes, uint64_t *confusion, double *loss_sum,
+        edgefl_place *place)
+    edgefl_status edgefl_softmax_predict(
+        const edgefl_variant *variant, const edgefl_features *features, const edgefl_model *model, void *scratch,
+        size_t scratch_bytes, float *probabilities, edgefl_place *place)
+    void edgefl_random_words(const uint8_t *key, uint32_t epoch, uint32_t *words, size_t count)
+    void edgefl_permutation(const uint8_t *key, uint32_t epoch, uint32_t *order, size_t n)
+    edgefl_status edgefl_accumulate(int64_t *sums, const float *delta, size_t n, uint64_t weight, int grid_shift,
+                                    double factor, edgefl_place *place)
+    edgefl_status edgefl_add_sums(int64_t *sums, const int64_t *other, size_t n, edgefl_place *place)
+    edgefl_status edgefl_finalize_mean(const int64_t *sums, size_t n, uint64_t total_weight, int grid_shift,
+                                       double *mean)
+    double edgefl_squared_norm(const float *values, size_t n)
+    size_t edgefl_first_non_finite(const float *values, size_t n)
+    void edgefl_subtract(const float *a, const float *b, size_t n, float *out)
+    edgefl_status edgefl_apply_update(const float *model, const double *update, size_t n, double rate, float *out,
+                                      edgefl_place *place)
+    size_t edgefl_feature_sums_scratch_bytes(const edgefl_features *features)
+    edgefl_status edgefl_feature_sums(
+        const edgefl_variant *variant, const edgefl_features *features, const float *center, double bound,
+        int grid_shift, void *scratch, size_t scratch_bytes, int64_t *sums, edgefl_place *place)
+
+
+NUM_STATUSES = <int>EDGEFL_NUM_STATUSES
+
+VARIABLE = "EDGEFL_KERNEL"
+
+# The variant in use; chosen at the first call, from the environment, and kept. Guarded by the GIL.
+cdef const edgefl_variant *chosen = NULL
+
+
+def available_variants():
+    """The names of the variants that this CPU supports, slowest first."""
+    names = []
+    for index in range(edgefl_variant_count()):
+        if edgefl_variant_find(edgefl_variant_name(index)) != NULL:
+            names.append(edgefl_variant_name(index).decode())
+    return tuple(names)
+
+
+def select_variant(name):
+    """Use this variant from now on; None asks for the fastest. Raises ``ConfigError`` for one that cannot run here."""
+    global chosen
+    cdef const edgefl_variant *found
+    cdef bytes raw
+    if name is None:
+        found = edgefl_variant_find(NULL)
+    else:
+        # A NUL byte would hide what follows it.
+        raw = name.encode("utf-8", "surrogateescape")
+        found = edgefl_variant_find(raw) if b"\0" not in raw else NULL
+    if found == NULL:
+        raise ConfigError(
+            f"kernel variant {name!r} is unknown, or this CPU does not support it; expected one of "
+            f"{', '.join(available_variants())} (set by {VARIABLE}; unset it for the fastest)"
+        )
+    chosen = found
+
+
+def active_variant():
+    """The name of the variant in use."""
+    return edgefl_variant_name_of(variant()).decode()
+
+
+cdef const edgefl_variant *variant() except NULL:
+    if chosen == NULL:
+        select_variant(os.environ.get(VARIABLE) or None)
+    return chosen
+
+
+cdef class StopFlag:
+    """Asks a training to stop between two batches; may be set from any thread while the training runs."""
+
+    cdef edgefl_stop_flag flag
+
+    def __cinit__(self):
+        edgefl_stop_flag_init(&self.flag)
+
+    def set(self):
+        """Stop every training that was given this flag; it stays set."""
+        edgefl_stop_flag_set(&self.flag)
+
+    def is_set(self):
+        return bool(edgefl_stop_flag_is_set(&self.flag))
+
+
+# ---- pointers --------------------------------------------------------------------------------------------------------
+
+cdef int check_aligned(const void *data, size_t size) except -1:
+    """A slice of bytes may lie anywhere; C reads a number only from a multiple of its size."""
+    if <uintptr_t>data % size != 0:
+        raise DataError(
+            f"a buffer of {size}-byte numbers starts at an address that is no multiple of {size}; copy it first"
+        )
+    return 0
+
+
+cdef const float *float_pointer(const float[::1] values) except? NULL:
+    if values is None or values.shape[0] == 0:
+        return NULL
+    check_aligned(&values[0], sizeof(float))
+    return &values[0]
+
+
+cdef const int32_t *int32_pointer(const int32_t[::1] values) except? NULL:
+    if values.shape[0] == 0:
+        return NULL
+    check_aligned(&values[0], sizeof(int32_t))
+    return &values[0]
+
+
+cdef const int64_t *int64_pointer(const int64_t[::1] values) except? NULL:
+    if values.shape[0] == 0:
+        return NULL
+    check_aligned(&values[0], sizeof(int64_t))
+    return &values[0]
+
+
+cdef class Features:
+    """A view of features, and what they mean: shape (n, F), float32 (``kind`` "f"), uint8 ("B") or int8 ("b")."""
+
+    cdef edgefl_features c
+    cdef const float[:, ::1] f32
+    cdef const uint8_t[:, ::1] u8
+    cdef const int8_t[:, ::1] i8
+    cdef const float[::1] mean
+    cdef const float[::1] inverse_spread
+
+    def __init__(self, data, str kind, float scale, int zero_point, mean, inverse_spread):
+        if kind == "f":
+            self.f32 = data
+            self.c.dtype = EDGEFL_FLOAT32
+            self.c.data = &self.f32[0, 0]
+            self.c.num_rows = <size_t>self.f32.shape[0]
+            self.c.num_features = <size_t>self.f32.shape[1]
+            check_aligned(self.c.data, sizeof(float))
+        elif kind == "B":
+            self.u8 = data
+            self.c.dtype = EDGEFL_UINT8
+            self.c.data = &self.u8[0, 0]
+            self.c.num_rows = <size_t>self.u8.shape[0]
+            self.c.num_features = <size_t>self.u8.shape[1]
+        else:
+            self.i8 = data
+            self.c.dtype = EDGEFL_INT8
+            self.c.data = &self.i8[0, 0]
+            self.c.num_rows = <size_t>self.i8.shape[0]
+            self.c.num_features = <size_t>self.i8.shape[1]
+        self.c.scale = scale
+        self.c.zero_point = zero_point
+        self.c.mean = NULL
+        self.c.inverse_spread = NULL
+        if mean is not None:
+            self.mean = mean
+            self.inverse_spread = inverse_spread
+            self.c.mean = float_pointer(self.mean)
+            self.c.inverse_spread = float_pointer(self.inverse_spread)
+
+
+cdef class Model:
+    """A view of start weights: kernel (num_classes * num_features,) and bias (num_classes,), float32."""
+
+    cdef edgefl_model c
+    cdef const float[::1] kernel
+    cdef const float[::1] bias
+
+    def __init__(self, kernel, bias):
+        self.kernel = kernel
+        self.bias = bias
+        self.c.num_classes = <size_t>self.bias.shape[0]
+        self.c.kernel = float_pointer(self.kernel)
+        self.c.bias = float_pointer(self.bias)
+
+
+cdef class Scratch:
+    """Memory for one call; freed with the object."""
+
+    cdef void *data
+    cdef size_t size
+
+    def __cinit__(self, size_t size):
+        # More than the address space comes as SIZE_MAX, and is refused here.
+        self.data = PyMem_RawMalloc(size)
+        self.size = size
+        if self.data == NULL:
+            raise MemoryError(f"no memory for {size} bytes of scratch")
+
+    def __dealloc__(self):
+        PyMem_RawFree(self.data)
+
+
+cdef bytes new_bytes(size_t count, size_t size):
+    """Uninitialized bytes, to be filled before anything else sees them."""
+    return PyBytes_FromStringAndSize(NULL, <Py_ssize_t>(count * size))
+
+
+cdef int check(edgefl_status status, const edgefl_place *place) except -1:
+    if status != EDGEFL_OK:
+        raise StatusError(<int>status, place.row, place.column)
+    return 0
+
+
+# ---- softmax ---------------------------------------------------------------------------------------------------------
+
+def train(Features features not None, const int32_t[::1] labels, example_weights, Model start not None, rates,
+          size_t batch_size, size_t num_epochs, shuffle_key, StopFlag stop):
+    """``rates``: learning_rate, l2, momentum, proximal, clip_norm. Returns kernel, bias and the five counts."""
+    cdef const edgefl_variant *used = variant()
+    cdef edgefl_train_options options
+    cdef edgefl_train_stats stats
+    cdef edgefl_place place = edgefl_place(0, 0)
+    cdef edgefl_status status
+    cdef const float[::1] weights_view
+    cdef const float *weights = NULL
+    cdef const int32_t *label_data = int32_pointer(labels)
+    cdef const edgefl_stop_flag *flag = NULL
+    cdef bytes key = shuffle_key
+    options.learning_rate, options.l2, options.momentum, options.proximal, options.clip_norm = rates
+    options.batch_size = batch_size
+    options.num_epochs = num_epochs
+    options.shuffle_key = NULL
+    if key is not None:
+        options.shuffle_key = <const uint8_t *>PyBytes_AS_STRING(key)
+    if example_weights is not None:
+        weights_view = example_weights
+        weights = float_pointer(weights_view)
+    if stop is not None:
+        flag = &stop.flag
+    cdef bytes kernel = new_bytes(start.c.num_classes * features.c.num_features, sizeof(float))
+    cdef bytes bias = new_bytes(start.c.num_classes, sizeof(float))
+    cdef float *kernel_data = <float *>PyBytes_AS_STRING(kernel)
+    cdef float *bias_data = <float *>PyBytes_AS_STRING(bias)
+    cdef Scratch scratch = Scratch(
+        edgefl_softmax_train_scratch_bytes(&features.c, start.c.num_classes, &options))
+    with nogil:
+        status = edgefl_softmax_train(used, &features.c, label_data, weights, &start.c, &options, flag, scratch.data,
+                                      scratch.size, kernel_data, bias_data, &stats, &place)
+    check(status, &place)
+    return kernel, bias, (stats.examples_seen, stats.num_steps, stats.loss_sum, stats.num_correct,
+                          bool(stats.stopped))
+
+
+def evaluate(Features features not None, const int32_t[::1] labels, Model model not None):
+    """Returns the confusion counts (num_classes * num_classes uint64 as bytes) and the sum of losses."""
+    cdef const edgefl_variant *used = variant()
+    cdef edgefl_place place = edgefl_place(0, 0)
+    cdef edgefl_status status
+    cdef double loss_sum = 0.0
+    cdef const int32_t *label_data = int32_pointer(labels)
+    cdef bytes confusion = new_bytes(model.c.num_classes * model.c.num_classes, sizeof(uint64_t))
+    cdef uint64_t *confusion_data = <uint64_t *>PyBytes_AS_STRING(confusion)
+    cdef Scratch scratch = Scratch(edgefl_softmax_infer_scratch_bytes(&features.c, model.c.num_classes))
+    with nogil:
+        status = edgefl_softmax_evaluate(used, &features.c, label_data, &model.c, scratch.data, scratch.size,
+                                         confusion_data, &loss_sum, &place)
+    check(status, &place)
+    return confusion, loss_sum
+
+
+def predict(Features features not None, Model model not None):
+    """Returns the probabilities, (n, num_classes) float32 as bytes."""
+    cdef const edgefl_variant *used = variant()
+    cdef edgefl_place place = edgefl_place(0, 0)
+    cdef edgefl_status status
+    cdef bytes out = new_bytes(features.c.num_rows * model.c.num_classes, sizeof(float))
+    cdef float *data = <float *>PyBytes_AS_STRING(out)
+    cdef Scratch scratch = Scratch(edgefl_softmax_infer_scratch_bytes(&features.c, model.c.num_classes))
+    with nogil:
+        status = edgefl_softmax_predict(used, &features.c, &model.c, scratch.data, scratch.size, data, &place)
+    check(status, &place)
+    return out
+
+
+# ---- randomness ------------------------------------------------------------------------------------------------------
+
+def random_words(bytes key not None, uint32_t epoch, size_t count):
+    """``count`` uint32 of the stream, as bytes. ``key``: 16 bytes, checked by the caller."""
+    cdef bytes out = new_bytes(count, sizeof(uint32_t))
+    cdef uint32_t *data = <uint32_t *>PyBytes_AS_STRING(out)
+    cdef const uint8_t *key_data = <const uint8_t *>PyBytes_AS_STRING(key)
+    with nogil:
+        edgefl_random_words(key_data, epoch, data, count)
+    return out
+
+
+def permutation(bytes key not None, uint32_t epoch, size_t n):
+    """A permutation of ``n`` uint32, as bytes. ``key``: 16 bytes, checked by the caller."""
+    cdef bytes out = new_bytes(n, sizeof(uint32_t))
+    cdef uint32_t *data = <uint32_t *>PyBytes_AS_STRING(out)
+    cdef const uint8_t *key_data = <const uint8_t *>PyBytes_AS_STRING(key)
+    with nogil:
+        edgefl_permutation(key_data, epoch, data, n)
+    return out
+
+
+# ---- aggregation and vectors -----------------------------------------------------------------------------------------
+# Equal lengths are checked by the caller.
+
+def accumulate(int64_t[::1] sums, const float[::1] delta, uint64_t weight, int grid_shift, double factor):
+    cdef edgefl_place place = edgefl_place(0, 0)
+    cdef edgefl_status status
+    cdef size_t n = <size_t>delta.shape[0]
+    cdef const float *delta_data = float_pointer(delta)
+    cdef int64_t *sums_data = <int64_t *>int64_pointer(sums)
+    with nogil:
+        status = edgefl_accumulate(sums_data, delta_data, n, weight, grid_shift, factor, &place)
+    check(status, &place)
+
+
+def add_sums(int64_t[::1] sums, const int64_t[::1] other):
+    cdef edgefl_place place = edgefl_place(0, 0)
+    cdef edgefl_status status
+    cdef size_t n = <size_t>other.shape[0]
+    cdef int64_t *sums_data = <int64_t *>int64_pointer(sums)
+    cdef const int64_t *other_data = int64_pointer(other)
+    with nogil:
+        status = edgefl_add_sums(sums_data, other_data, n, &place)
+    check(status, &place)
+
+
+def finalize_mean(const int64_t[::1] sums, uint64_t total_weight, int grid_shift):
+    cdef edgefl_place place = edgefl_place(0, 0)
+    cdef edgefl_status status
+    cdef size_t n = <size_t>sums.shape[0]
+    cdef const int64_t *sums_data = int64_pointer(sums)
+    cdef bytes out = new_bytes(n, sizeof(double))
+    cdef double *data = <double *>PyBytes_AS_STRING(out)
+    with nogil:
+        status = edgefl_finalize_mean(sums_data, n, total_weight, grid_shift, data)
+    check(status, &place)
+    return out
+
+
+def squared_norm(const float[::1] values):
+    cdef const float *data = float_pointer(values)
+    cdef size_t n = <size_t>values.shape[0]
+    cdef double result
+    with nogil:
+        result = edgefl_squared_norm(data, n)
+    return result
+
+
+def first_non_finite(const float[::1] values):
+    cdef const float *data = float_pointer(values)
+    cdef size_t n = <size_t>values.shape[0]
+    cdef size_t index
+    with nogil:
+        index = edgefl_first_non_finite(data, n)
+    return index if index < n else -1
+
+
+def subtract(const float[::1] a, const float[::1] b):
+    cdef size_t n = <size_t>a.shape[0]
+    cdef const float *a_data = float_pointer(a)
+    cdef const float *b_data = float_pointer(b)
+    cdef bytes out = new_bytes(n, sizeof(float))
+    cdef float *data = <float *>PyBytes_AS_STRING(out)
+    with nogil:
+        edgefl_subtract(a_data, b_data, n, data)
+    return out
+
+
+def apply_update(const float[::1] model, const double[::1] update, double rate):
+    cdef edgefl_place place = edgefl_place(0, 0)
+    cdef edgefl_status status
+    cdef size_t n = <size_t>model.shape[0]
+    cdef const float *model_data = float_pointer(model)
+    cdef const double *update_data = NULL
+    if n > 0:
+        update_data = &update[0]
+        check_aligned(update_data, sizeof(double))
+    cdef bytes out = new_bytes(n, sizeof(float))
+    cdef float *data = <float *>PyBytes_AS_STRING(out)
+    with nogil:
+        status = edgefl_apply_update(model_data, update_data, n, rate, data, &place)
+    check(status, &place)
+    return out
+
+
+def feature_sums(Features features not None, center, double bound, int grid_shift):
+    """Returns (F,) int64 as bytes."""
+    cdef const edgefl_variant *used = variant()
+    cdef edgefl_place place = edgefl_place(0, 0)
+    cdef edgefl_status status
+    cdef const float[::1] center_view
+    cdef const float *center_data = NULL
+    if center is not None:
+        center_view = center
+        center_data = float_pointer(center_view)
+    cdef bytes out = new_bytes(features.c.num_features, sizeof(int64_t))
+    cdef int64_t *data = <int64_t *>PyBytes_AS_STRING(out)
+    cdef Scratch scratch = Scratch(edgefl_feature_sums_scratch_bytes(&features.c))
+    with nogil:
+        status = edgefl_feature_sums(used, &features.c, center_data, bound, grid_shift, scratch.data, scratch.size,
+                                     data, &place)
+    check(status, &place)
+    return out

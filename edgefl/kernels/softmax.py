@@ -1,0 +1,197 @@
+"""Training, evaluation and prediction of a softmax layer, and sums of features: checked calls into libedgefl.
+
+Features are any C-contiguous buffer of shape (n, F), n >= 1: float32, or uint8/int8 with a ``Quantization`` (by
+default the stored value itself). No input is changed or copied; the GIL is released while C runs, so inputs must not be
+changed by other threads meanwhile. Source: design §4.2, §4.3.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from edgefl.errors import ConfigError, DataError
+from edgefl.kernels import _kernels
+from edgefl.kernels._buffers import feature_matrix, label_vector, shape_of, value_at, vector
+from edgefl.kernels._grid import check_grid_shift
+from edgefl.kernels._kernels import StopFlag
+from edgefl.kernels._status import StatusError, softmax_error
+from edgefl.types import MAX_FEATURES, EvalStats, Quantization, Standardization, TrainConfig, TrainStats, Weights
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+MAX_ROWS = 2**31 - 1
+"""Rows are permuted by 32-bit indices."""
+
+MAX_FLOAT32 = 2.0**128 - 2.0**104
+
+MAX_SCALE = MAX_FLOAT32 / 512
+"""A scale times the largest |stored - zero_point|, 383, must be finite."""
+
+_STORED_VALUE = Quantization()
+
+
+class _Inputs:
+    """The checked buffers of one call, and the error that a status of that call becomes."""
+
+    def __init__(
+        self,
+        features: Buffer,
+        labels: Buffer | None,
+        example_weights: Buffer | None,
+        quantization: Quantization | None,
+        standardization: Standardization | None,
+    ) -> None:
+        self.view, kind = feature_matrix(features)
+        self.num_rows, self.num_features = shape_of(self.view)
+        if self.num_rows > MAX_ROWS or self.num_features > MAX_FEATURES:
+            raise DataError(f"features has shape {self.view.shape}; expected at most ({MAX_ROWS}, {MAX_FEATURES})")
+        meaning = _STORED_VALUE if quantization is None else quantization
+        if kind == "f" and meaning != _STORED_VALUE:
+            raise DataError(f"features is float32 and was given {meaning}; a quantization is for uint8 and int8 alone")
+        if meaning.scale > MAX_SCALE:
+            raise ConfigError(
+                f"scale is {meaning.scale!r}; expected at most {MAX_SCALE!r}, so that features fit float32"
+            )
+        mean = spread = None
+        if standardization is not None:
+            if standardization.num_features != self.num_features:
+                raise DataError(
+                    f"standardization of {standardization.num_features} features; "
+                    f"expected {self.num_features}, as many as a row has"
+                )
+            mean = vector("mean", standardization.mean, "float32")
+            spread = vector("inverse_spread", standardization.inverse_spread, "float32")
+        self.features = _kernels.Features(self.view, kind, meaning.scale, meaning.zero_point, mean, spread)
+        self.labels = None if labels is None else label_vector(labels, self.num_rows)
+        self.example_weights = (
+            None if example_weights is None else vector("example_weights", example_weights, "float32", self.num_rows)
+        )
+
+    def model(self, weights: Weights) -> _kernels.Model:
+        if weights.num_features != self.num_features:
+            raise DataError(f"features of {self.num_features} columns; the weights take {weights.num_features}")
+        return _kernels.Model(memoryview(weights.kernel).cast("f"), memoryview(weights.bias).cast("f"))
+
+    def explain(self, error: StatusError) -> Exception:
+        return softmax_error(error, self._feature, self._label, self._example_weight)
+
+    def _feature(self, row: int, column: int) -> object:
+        return value_at(self.view, row * self.num_features + column)
+
+    def _label(self, row: int, _column: int) -> object:
+        return None if self.labels is None else value_at(self.labels, row)
+
+    def _example_weight(self, row: int, _column: int) -> object:
+        return None if self.example_weights is None else value_at(self.example_weights, row)
+
+
+def train_softmax(
+    weights: Weights,
+    features: Buffer,
+    labels: Buffer,
+    config: TrainConfig,
+    *,
+    example_weights: Buffer | None = None,
+    standardization: Standardization | None = None,
+    quantization: Quantization | None = None,
+    stop: StopFlag | None = None,
+) -> tuple[Weights, TrainStats]:
+    """Mini-batch SGD from ``weights``; returns new weights and what was done.
+
+    ``features``         (n, F) float32, uint8 or int8; each float32 finite, and 0 or at least 2**-30 in magnitude.
+    ``labels``           (n,) int32 in [0, num_classes).
+    ``example_weights``  (n,) float32, each 0 or at least 2**-30: the factor of an example's gradient; default 1.
+    ``stop``             read before each batch, the first too: the result is then that of the batches before.
+
+    Raises ``DataError`` for buffers and values that are not so, naming the row, before the first step;
+    ``ConfigError`` for an option that float32 cannot hold; ``KernelError`` when a logit or a weight is not finite, or
+    when a gradient exceeds ``clip_norm`` more than 2**30 times.
+    """
+    inputs = _Inputs(features, labels, example_weights, quantization, standardization)
+    rates = (config.learning_rate, config.l2, config.momentum, config.proximal, config.clip_norm)
+    for name, rate in zip(("learning_rate", "l2", "momentum", "proximal", "clip_norm"), rates, strict=True):
+        if rate > MAX_FLOAT32:
+            raise ConfigError(f"{name} is {rate!r}; expected at most {MAX_FLOAT32!r}, what float32 can hold")
+    assert inputs.labels is not None
+    try:
+        kernel, bias, counts = _kernels.train(
+            inputs.features,
+            inputs.labels,
+            inputs.example_weights,
+            inputs.model(weights),
+            rates,
+            config.batch_size,
+            config.num_epochs,
+            config.shuffle_key,
+            stop,
+        )
+    except StatusError as error:
+        raise inputs.explain(error) from None
+    return Weights(weights.num_classes, weights.num_features, kernel, bias), TrainStats(*counts)
+
+
+def evaluate_softmax(
+    weights: Weights,
+    features: Buffer,
+    labels: Buffer,
+    *,
+    standardization: Standardization | None = None,
+    quantization: Quantization | None = None,
+) -> EvalStats:
+    """Counts and loss of ``weights`` on (n, F) features and (n,) int32 labels. Errors as in ``train_softmax``."""
+    inputs = _Inputs(features, labels, None, quantization, standardization)
+    assert inputs.labels is not None
+    try:
+        raw, loss_sum = _kernels.evaluate(inputs.features, inputs.labels, inputs.model(weights))
+    except StatusError as error:
+        raise inputs.explain(error) from None
+    confusion = tuple(memoryview(raw).cast("Q"))
+    return EvalStats(inputs.num_rows, loss_sum, sum(confusion[:: weights.num_classes + 1]), confusion)
+
+
+def predict_softmax(
+    weights: Weights,
+    features: Buffer,
+    *,
+    standardization: Standardization | None = None,
+    quantization: Quantization | None = None,
+) -> bytes:
+    """The probabilities of (n, F) features: (n, num_classes) float32 as bytes. Errors as in ``train_softmax``."""
+    inputs = _Inputs(features, None, None, quantization, standardization)
+    try:
+        return _kernels.predict(inputs.features, inputs.model(weights))
+    except StatusError as error:
+        raise inputs.explain(error) from None
+
+
+def feature_sums(
+    features: Buffer,
+    *,
+    grid_shift: int,
+    bound: float,
+    center: Buffer | None = None,
+    quantization: Quantization | None = None,
+) -> bytes:
+    """Sums over the rows of each feature, or of squared distances to ``center``, on the grid of 2**-grid_shift.
+
+    ``features``  (n, F) as in ``train_softmax``; no value may exceed ``bound`` in magnitude (finite, above 0).
+    ``center``    (F,) float32, finite.
+
+    Returns (F,) int64 as bytes, each within 2**62. Raises ``DataError`` naming the row or the feature.
+    """
+    inputs = _Inputs(features, None, None, quantization, None)
+    check_grid_shift(grid_shift)
+    if not (math.isfinite(bound) and bound > 0):
+        raise ConfigError(f"bound is {bound!r}; expected a finite number above 0")
+    view = None
+    if center is not None:
+        view = vector("center", center, "float32", inputs.num_features)
+        bad = _kernels.first_non_finite(view)
+        if bad >= 0:
+            raise DataError(f"center[{bad}] is {value_at(view, bad)!r}; expected a finite number")
+    try:
+        return _kernels.feature_sums(inputs.features, view, bound, grid_shift)
+    except StatusError as error:
+        raise inputs.explain(error) from None

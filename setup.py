@@ -1,0 +1,72 @@
+"""Builds the package from its three roots, and libedgefl's sources into one extension module.
+
+Metadata stands in pyproject.toml. Here stands what it cannot say: the extension, and a package list in which the two
+shells lie in folders (``server``, ``device``) that are no packages themselves. ``csrc/sources.txt`` is the one list of
+C sources, which CMakeLists.txt reads too.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from Cython.Build import cythonize
+from setuptools import Extension, find_packages, setup
+
+HERE = Path(__file__).parent
+
+PACKAGE_ROOTS = {
+    "edgefl": "edgefl",
+    "edgefl_server": "server/edgefl_server",
+    "edgefl_device": "device/edgefl_device",
+}
+
+# Contraction would fuse a multiplication and an addition that the arithmetic keeps apart; -ffast-math may arrive by
+# the environment's CFLAGS, and the last flag wins. -O3 because distributions build their Python, and so its
+# extensions, with -O2.
+COMPILE_FLAGS = ["-std=c11", "-O3", "-ffp-contract=off", "-fno-fast-math", "-fvisibility=hidden"]
+
+
+def package_dirs() -> dict[str, str]:
+    """The roots that exist in this checkout."""
+    return {name: folder for name, folder in PACKAGE_ROOTS.items() if (HERE / folder / "__init__.py").exists()}
+
+
+def packages() -> list[str]:
+    """Every package below the roots."""
+    found = []
+    for name, folder in package_dirs().items():
+        found.append(name)
+        found.extend(f"{name}.{below}" for below in find_packages(str(HERE / folder)))
+    return found
+
+
+def c_sources() -> list[str]:
+    return (HERE / "csrc" / "sources.txt").read_text().split()
+
+
+def headers() -> list[str]:
+    """What the extension is rebuilt for, besides its sources."""
+    return sorted(str(path.relative_to(HERE)) for path in (HERE / "csrc").rglob("*.h"))
+
+
+def extension() -> Extension:
+    # EDGEFL_SOFTWARE_FMA=1 in the build's environment leaves hardware FMA out: same bits, to test the other body.
+    macros = [("EDGEFL_SOFTWARE_FMA", "1")] if os.environ.get("EDGEFL_SOFTWARE_FMA") == "1" else []
+    return Extension(
+        "edgefl.kernels._kernels",
+        sources=["edgefl/kernels/_kernels.pyx", *c_sources()],
+        include_dirs=["csrc/include"],
+        define_macros=macros,
+        extra_compile_args=COMPILE_FLAGS,
+        depends=headers(),
+    )
+
+
+setup(
+    packages=packages(),
+    package_dir=package_dirs(),
+    # What pyproject.toml names under package-data, and no more: not the extension's sources.
+    include_package_data=False,
+    ext_modules=cythonize([extension()], compiler_directives={"language_level": 3}),
+)

@@ -1,0 +1,65 @@
+"""Encodings of client updates, by registered name. Each is one file of this package that defines ``CODEC``.
+
+A codec turns a vector of numbers into the payload that travels, and back. The name of the file is the name in task
+definitions, plans and updates, so adding a codec takes one file. Invariants:
+
+- ``decode(encode(values), n)`` has the size and the format of ``values``, and ``decode`` raises
+  ``InvalidUpdateError`` for whatever else arrives: a payload comes from a device that may be wrong or may lie;
+- the bytes are the same on every machine (little-endian); no NumPy: this is the way of the device.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import pkgutil
+from typing import TYPE_CHECKING, Literal, Protocol, cast
+
+from edgefl.errors import ConfigError, InvalidUpdateError, UpdateRefusal
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+__all__ = ["Codec", "codec", "decode", "names"]
+
+
+class Codec(Protocol):
+    """One encoding. ``value_format`` is the buffer format of what it carries: "f" float32 deltas, "q" int64 sums."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def value_format(self) -> Literal["f", "q"]: ...
+
+    def encode(self, values: Buffer) -> bytes:
+        """The payload of a C-contiguous vector of ``value_format`` values."""
+        ...
+
+    def decode(self, payload: bytes, num_values: int) -> bytes:
+        """``num_values`` values of ``value_format``. Raises ``InvalidUpdateError``: ENCODING, SHAPE, NON_FINITE."""
+        ...
+
+
+@functools.cache
+def names() -> tuple[str, ...]:
+    """The names of all codecs, sorted: what an agent tells the server that it knows."""
+    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
+
+
+@functools.cache
+def codec(name: str) -> Codec:
+    """The codec of that name. Raises ``ConfigError`` when there is none."""
+    if name not in names():
+        raise ConfigError(f"encoding is {name!r}; expected one of {', '.join(names())}")
+    return cast(Codec, importlib.import_module(f"{__name__}.{name}").CODEC)
+
+
+def decode(name: str, expected: str, payload: bytes, num_values: int) -> bytes:
+    """Decode a payload that claims the encoding ``name`` for a plan that asked for ``expected``.
+
+    Raises ``InvalidUpdateError``: ENCODING when the two differ, and what the codec raises.
+    """
+    if name != expected:
+        raise InvalidUpdateError(UpdateRefusal.ENCODING, f"encoding is {name!r}; expected {expected!r}, as planned")
+    return codec(expected).decode(payload, num_values)

@@ -56,6 +56,10 @@ class RoundMetrics:
     def mean_loss(self) -> float:
         return self.loss_sum / self.num_examples if self.num_examples else 0.0
 
+    def __str__(self) -> str:
+        counted = f"{self.num_correct} of {self.num_examples} examples right, {self.num_reports} clients"
+        return f"accuracy {self.accuracy:.4f}, mean loss {self.mean_loss:.4f} ({counted})"
+
 
 class Accumulator(Protocol):
     """Integer sums over client updates: they do not depend on the order of folding or of merging."""

@@ -11,11 +11,13 @@ import enum
 import math
 import re
 from dataclasses import dataclass, field
+from fractions import Fraction
 
 from edgefl.errors import ConfigError
+from edgefl.models.softmax import SoftmaxModel
 from edgefl.protocol.messages import INLINE_UPDATE_MAX_BYTES, MAX_WEIGHT
 from edgefl.settings import parse_toml
-from edgefl.types import DType, TrainConfig, check_multiplier, check_shape
+from edgefl.types import MAX_EPOCHS, DType, Quantization, TrainConfig, check_multiplier
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 """Names of tasks, populations, releases and devices: they stand in file names, URLs and logs."""
@@ -57,7 +59,8 @@ class RoundSpec:
 
     @property
     def cohort_size(self) -> int:
-        return math.ceil(self.goal * self.over_selection)
+        """The goal times ``over_selection`` as it was written, rounded up: 10 x 1.1 is 11 (in binary64 it is above)."""
+        return math.ceil(self.goal * Fraction(repr(float(self.over_selection))))
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ class ModelSpec:
     standardize_by: str = ""
 
     def __post_init__(self) -> None:
-        check_shape(self.num_classes, self.num_features)
+        SoftmaxModel(self.num_features, self.num_classes, self.dtype, Quantization(self.scale, self.zero_point))
         if self.kind != "softmax":
             raise ConfigError(f"model kind is {self.kind!r}; expected 'softmax'")
         if self.standardize_by:
@@ -94,6 +97,8 @@ class ClientSpec:
     shuffle: bool = True
 
     def __post_init__(self) -> None:
+        if not 0 <= self.local_epochs <= MAX_EPOCHS:
+            raise ConfigError(f"local_epochs is {self.local_epochs}; expected 0 to {MAX_EPOCHS}")
         TrainConfig(
             learning_rate=self.learning_rate,
             batch_size=self.batch_size,

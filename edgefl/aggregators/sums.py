@@ -1,0 +1,77 @@
+"""What aggregators add up: one client's contribution, and the running integer sums.
+
+All sums are integers, so neither the order of folding nor that of merging can change a bit (design §4.4).
+"""
+
+from __future__ import annotations
+
+from array import array
+from dataclasses import dataclass
+
+from edgefl import kernels
+from edgefl.errors import InvalidUpdateError, LocalProtocolError, UpdateRefusal
+
+
+@dataclass(frozen=True)
+class Contribution:
+    """One client's decoded update: ``values`` is float32 or int64 bytes, by the aggregator.
+
+    ``loss_grid`` is the sum of losses in steps of 2**-20.
+    """
+
+    values: bytes
+    weight: int
+    num_examples: int = 0
+    num_correct: int = 0
+    loss_grid: int = 0
+
+
+@dataclass
+class Sums:
+    """Running sums over contributions; only an aggregator changes them. ``values`` are int64, one a coordinate."""
+
+    values: array[int]
+    total_weight: int = 0
+    num_reports: int = 0
+    num_examples: int = 0
+    num_correct: int = 0
+    loss_grid: int = 0
+
+    @classmethod
+    def zeros(cls, num_values: int) -> Sums:
+        return cls(array("q", bytes(8 * num_values)))
+
+    def add_counts(self, contribution: Contribution) -> None:
+        """Everything but ``values``."""
+        self.total_weight += contribution.weight
+        self.num_reports += 1
+        self.num_examples += contribution.num_examples
+        self.num_correct += contribution.num_correct
+        self.loss_grid += contribution.loss_grid
+
+    def merge(self, other: Sums, max_total_weight: int) -> None:
+        """Add ``other``, unless the total weight would pass its bound (``LocalProtocolError``)."""
+        check_total(self.total_weight, other.total_weight, max_total_weight)
+        kernels.add_sums(self.values, other.values)
+        self.total_weight += other.total_weight
+        self.num_reports += other.num_reports
+        self.num_examples += other.num_examples
+        self.num_correct += other.num_correct
+        self.loss_grid += other.loss_grid
+
+
+def check_weight(weight: int, max_weight: int) -> None:
+    """The gate's check of an example weight. Raises ``InvalidUpdateError`` with reason WEIGHT."""
+    if type(weight) is not int or not 1 <= weight <= max_weight:
+        raise InvalidUpdateError(
+            UpdateRefusal.WEIGHT, f"example weight is {weight!r}; expected a whole number from 1 to {max_weight}"
+        )
+
+
+def check_total(total: int, more: int, max_total: int) -> None:
+    """Refuse to fold past the bound that keeps the sums within an int64. The task's limits should have done it."""
+    if total + more > max_total:
+        raise LocalProtocolError(
+            f"a total weight of {total} and {more} more; expected at most {max_total} in one round: "
+            "lower the goal count or max_weight"
+        )

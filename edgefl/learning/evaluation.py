@@ -1,0 +1,89 @@
+"""Federated evaluation: each client counts the model's answers on its held-out examples; the counts are summed.
+
+Every example weighs the same, whoever holds it, so the sums are those of one evaluation of all examples together.
+The process has no state of its own but the number of its rounds: the model belongs to the task that it evaluates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from edgefl import codecs
+from edgefl.aggregators import MAX_TOTAL_WEIGHT, IntegerSum
+from edgefl.errors import InvalidUpdateError, LocalProtocolError, UpdateRefusal
+from edgefl.learning.client import INTEGER_ENCODING
+from edgefl.learning.counts import as_sums, check_counts, contribution_of, round_metrics
+from edgefl.learning.in_process import run_round
+from edgefl.models.softmax import SoftmaxModel
+from edgefl.protocol.messages import ClientUpdate, EvaluationWork, Plan
+from edgefl.protocol.process import Accumulator, ProcessState, RoundMetrics
+from edgefl.protocol.task import TaskSpec
+from edgefl.types import ClientDataset, Standardization, Weights
+
+
+@dataclass(frozen=True)
+class EvaluationProcess:
+    """An evaluation task's process; build it by ``build_process`` or ``build_fed_eval``.
+
+    ``evaluated`` is None while the model of the task that ``evaluates`` names is not known.
+    """
+
+    spec: TaskSpec
+    evaluated: SoftmaxModel | None
+
+    @property
+    def model(self) -> SoftmaxModel:
+        """The model that is evaluated. Raises ``LocalProtocolError`` while it is not known."""
+        if self.evaluated is None:
+            raise LocalProtocolError(f"task {self.spec.name!r} has no plan before the model of {self.spec.evaluates!r}")
+        return self.evaluated
+
+    @property
+    def aggregator(self) -> IntegerSum:
+        num_counts = self.model.num_classes * self.model.num_classes
+        return IntegerSum(num_counts, 0, 1, self.spec.aggregator.max_weight, MAX_TOTAL_WEIGHT)
+
+    def initialize(self) -> ProcessState:
+        return ProcessState(0, b"")
+
+    def plan(self, state: ProcessState) -> Plan:  # noqa: ARG002
+        return Plan(self.model, EvaluationWork(self.spec.aggregator.max_weight), INTEGER_ENCODING)
+
+    def decode(self, update: ClientUpdate) -> bytes:
+        """The confusion counts, int64: row true, column predicted."""
+        return codecs.decode(update.encoding, INTEGER_ENCODING, update.payload, self.aggregator.num_values)
+
+    def check(self, update: ClientUpdate, decoded: bytes) -> None:
+        """Raises ``InvalidUpdateError``: WEIGHT, NORM, MALFORMED (counts that contradict each other)."""
+        self.aggregator.check(contribution_of(update, decoded))
+        check_counts(update, update.weight)
+        counts = memoryview(decoded).cast("q")
+        counted, correct = sum(counts), sum(counts[i] for i in range(0, len(counts), self.model.num_classes + 1))
+        claimed = (update.weight, update.num_examples, update.num_correct)
+        if claimed != (counted, counted, correct):
+            raise InvalidUpdateError(
+                UpdateRefusal.MALFORMED,
+                f"weight, examples and right answers are {claimed}; the counts say {(counted, counted, correct)}",
+            )
+
+    def new_accumulator(self) -> Accumulator:
+        return self.aggregator.new()
+
+    def fold(self, accumulator: Accumulator, update: ClientUpdate, decoded: bytes) -> None:
+        self.aggregator.fold(as_sums(accumulator), contribution_of(update, decoded))
+
+    def finalize(self, state: ProcessState, accumulator: Accumulator) -> tuple[ProcessState, RoundMetrics]:
+        sums = as_sums(accumulator)
+        confusion = self.aggregator.finalize(sums)
+        return ProcessState(state.version + 1, b""), round_metrics(sums, confusion)
+
+    def standardization(self, state: ProcessState) -> Standardization | None:  # noqa: ARG002
+        return None
+
+    def __call__(self, weights: Weights, clients: Sequence[ClientDataset]) -> RoundMetrics:
+        """Evaluate ``weights`` on the examples of all ``clients`` in this process; those without examples are left out.
+
+        Raises what a client could not do (``DataError``, ``KernelError``), naming the client.
+        """
+        return run_round(self, self.spec, self.initialize(), ProcessState(0, weights.to_bytes()), clients)[1]

@@ -1,0 +1,61 @@
+"""One round in this process: what the server and its devices do, without a network between them.
+
+    plan -> run_plan on each client -> decode -> check -> fold -> finalize
+
+An update is folded as soon as it is made, so memory does not grow with the number of clients. The sums are integers:
+the order of the clients changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from edgefl import errors
+from edgefl.errors import DataError, EdgeFLError, InvalidUpdateError
+from edgefl.learning.client import run_plan
+from edgefl.protocol.messages import Assignment, WorkFailure
+from edgefl.protocol.process import Process, ProcessState, RoundMetrics
+from edgefl.protocol.task import TaskSpec
+from edgefl.types import ClientDataset
+
+
+def run_round(
+    process: Process, spec: TaskSpec, state: ProcessState, model: ProcessState, clients: Sequence[ClientDataset]
+) -> tuple[ProcessState, RoundMetrics]:
+    """The round that follows ``state``, with every client that has examples; ``model`` holds the model that they get.
+
+    Raises the first client's failure as its own class, and a refusal as ``InvalidUpdateError``, both naming the client;
+    ``DataError`` when no client has examples or two have the same id.
+    """
+    taking_part = [client for client in clients if len(client)]
+    ids = {client.client_id for client in taking_part}
+    if not taking_part or len(ids) != len(taking_part):
+        raise DataError(f"{len(taking_part)} clients with examples, {len(ids)} ids; expected at least one, all unique")
+    assignment = Assignment(
+        task=spec.name,
+        round_num=state.version + 1,
+        task_seed=spec.seed,
+        plan=process.plan(state),
+        model_digest=model.model_digest,
+        model_size_bytes=len(model.model),
+        deadline_s=spec.round.deadline_s,
+    )
+    accumulator = process.new_accumulator()
+    for client in taking_part:
+        report = run_plan(assignment, model.model, client.examples, client.examples, client.client_id)
+        assert report is not None  # nothing here sets a stop flag
+        if isinstance(report, WorkFailure):
+            raise _as_error(client.client_id, report)
+        try:
+            decoded = process.decode(report)
+            process.check(report, decoded)
+        except InvalidUpdateError as error:
+            raise InvalidUpdateError(error.reason, f"client {client.client_id!r}: {error}") from None
+        process.fold(accumulator, report, decoded)
+    return process.finalize(state, accumulator)
+
+
+def _as_error(client_id: str, failure: WorkFailure) -> EdgeFLError:
+    kind = getattr(errors, failure.kind, EdgeFLError)
+    error: EdgeFLError = kind(f"client {client_id!r}: {failure.message}")
+    return error

@@ -1,0 +1,141 @@
+"""Federated statistics: mean and spread of every feature over the fleet, in two rounds of exact sums.
+
+    round 1   sums of each feature                    -> mean
+    round 2   sums of squares about that mean         -> spread = sqrt(squares / examples)
+
+A client's sum is an integer on a grid of step 2**-s, so the sums over clients do not depend on their order. With N
+examples at most in a round and no feature above 2**e in magnitude, s = 62 - ceil(log2 N) - e; squares about the mean
+are at most (2 * 2**e)**2. Then no sum can leave an int64.
+
+Two passes, because the one-pass formula (squares minus the squared mean) loses all digits of a small spread about a
+large mean. Source: Chan, Golub and LeVeque, "Algorithms for computing the sample variance", 1983.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from edgefl import codecs
+from edgefl.aggregators import IntegerSum
+from edgefl.aggregators.grid import SUM_BITS, ceil_log2
+from edgefl.errors import LocalProtocolError
+from edgefl.learning.client import INTEGER_ENCODING
+from edgefl.learning.counts import as_sums, check_counts, contribution_of, round_metrics
+from edgefl.learning.in_process import run_round
+from edgefl.models.softmax import SoftmaxModel
+from edgefl.protocol.messages import ClientUpdate, Plan, StatisticsWork
+from edgefl.protocol.process import Accumulator, ProcessState, RoundMetrics
+from edgefl.protocol.task import TaskSpec
+from edgefl.types import MIN_MAGNITUDE, ClientDataset, Standardization
+
+NUM_ROUNDS = 2
+
+MIN_SPREAD = 1e-6
+"""A feature that varies less is taken as constant: its spread counts as 1, so that no noise is blown up."""
+
+
+@dataclass(frozen=True)
+class StatisticsProcess:
+    """A statistics task's process; build it by ``build_process`` or ``build_fed_statistics``.
+
+    ``ProcessState.extra`` is empty, then the mean (float32), then mean and inverse spread (float32).
+    """
+
+    spec: TaskSpec
+    model: SoftmaxModel
+
+    @property
+    def feature_bound(self) -> float:
+        assert self.spec.statistics is not None  # TaskSpec checks it for this kind
+        return self.spec.statistics.feature_bound
+
+    @property
+    def max_examples(self) -> int:
+        """The largest number of examples that one round can count."""
+        return self.spec.round.goal * self.spec.aggregator.max_weight
+
+    def grid_shift(self, state: ProcessState) -> int:
+        """``s`` in the round that follows ``state``. Raises ``LocalProtocolError`` after the last."""
+        if state.version >= NUM_ROUNDS:
+            raise LocalProtocolError(
+                f"task {self.spec.name!r} has done its {NUM_ROUNDS} rounds; there is no other plan"
+            )
+        bound = ceil_log2(self.feature_bound)
+        return SUM_BITS - ceil_log2(self.max_examples) - (bound if state.version == 0 else 2 * (bound + 1))
+
+    @property
+    def aggregator(self) -> IntegerSum:
+        """For both rounds: the grid shift is chosen so that one example adds at most this to a sum."""
+        unit = 1 << (SUM_BITS - ceil_log2(self.max_examples))
+        return IntegerSum(self.model.num_features, -unit, unit, self.spec.aggregator.max_weight, self.max_examples)
+
+    def initialize(self) -> ProcessState:
+        return ProcessState(0, b"")
+
+    def plan(self, state: ProcessState) -> Plan:
+        work = StatisticsWork(
+            feature_bound=self.feature_bound,
+            grid_shift=self.grid_shift(state),
+            max_weight=self.spec.aggregator.max_weight,
+            center=None if state.version == 0 else state.extra,
+        )
+        return Plan(self.model, work, INTEGER_ENCODING)
+
+    def decode(self, update: ClientUpdate) -> bytes:
+        """The grid sums, int64."""
+        return codecs.decode(update.encoding, INTEGER_ENCODING, update.payload, self.model.num_features)
+
+    def check(self, update: ClientUpdate, decoded: bytes) -> None:
+        """Raises ``InvalidUpdateError``: WEIGHT, NORM, MALFORMED (impossible counts)."""
+        self.aggregator.check(contribution_of(update, decoded))
+        check_counts(update, update.weight)
+
+    def new_accumulator(self) -> Accumulator:
+        return self.aggregator.new()
+
+    def fold(self, accumulator: Accumulator, update: ClientUpdate, decoded: bytes) -> None:
+        self.aggregator.fold(as_sums(accumulator), contribution_of(update, decoded))
+
+    def finalize(self, state: ProcessState, accumulator: Accumulator) -> tuple[ProcessState, RoundMetrics]:
+        sums = as_sums(accumulator)
+        totals = self.aggregator.finalize(sums)
+        means = [exact_quotient(total, sums.total_weight, self.grid_shift(state)) for total in totals]
+        convert = _mean_float32 if state.version == 0 else _inverse_spread_float32
+        extra = state.extra + b"".join(convert(mean) for mean in means)
+        return ProcessState(state.version + 1, b"", extra), round_metrics(sums)
+
+    def standardization(self, state: ProcessState) -> Standardization | None:
+        if state.version < NUM_ROUNDS:
+            return None
+        size = 4 * self.model.num_features
+        return Standardization(state.extra[:size], state.extra[size:])
+
+    def next(self, state: ProcessState, clients: Sequence[ClientDataset]) -> tuple[ProcessState, RoundMetrics]:
+        """One round in this process with all ``clients`` that have examples. Raises what a client could not do."""
+        return run_round(self, self.spec, state, state, clients)
+
+    def __call__(self, clients: Sequence[ClientDataset]) -> Standardization:
+        """Both rounds in this process: mean and spread over all examples of ``clients``."""
+        state = self.initialize()
+        for _ in range(NUM_ROUNDS):
+            state, _metrics = self.next(state, clients)
+        result = self.standardization(state)
+        assert result is not None
+        return result
+
+
+def exact_quotient(total: int, count: int, grid_shift: int) -> float:
+    """``total * 2**-grid_shift / count``, rounded once to binary64 (a division of two Python integers is exact so)."""
+    return total / (count << grid_shift) if grid_shift >= 0 else (total << -grid_shift) / count
+
+
+def _mean_float32(mean: float) -> bytes:
+    return struct.pack("<f", mean if abs(mean) >= MIN_MAGNITUDE else 0.0)
+
+
+def _inverse_spread_float32(variance: float) -> bytes:
+    spread = math.sqrt(variance)
+    return struct.pack("<f", 1.0 / spread if spread >= MIN_SPREAD else 1.0)

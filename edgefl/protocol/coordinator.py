@@ -1,0 +1,426 @@
+"""The server's machine: all tasks, rounds, devices and releases. Sans-I/O; the clock is a parameter.
+
+Theory of operation
+-------------------
+The shell hands in one event at a time and gets effects back, ordered: **persist, then acknowledge, then send**. Within
+one ``handle`` the coordinator first lets time pass (deadlines, long polls), then takes the event, then selects cohorts
+for the rounds that can start. A round that closes is finalized in the same call, so its reports, its model and its end
+reach the store in one transaction.
+
+A check-in waits until a round takes its device, until ``long_poll_s``, or until there is nothing left that it could
+serve. Tasks are served least recently first (ties by name). A task whose round has candidates, but too few, may claim
+them for ``selection_s`` once a round; after that others may take them, and a task that cannot be filled starves no one.
+
+A member of a COLLECTING round that has not answered gets the same assignment again at each check-in: it may have been
+killed, and training again gives the same bits.
+
+Invariants
+----------
+- A control event that is wrong raises before anything changes.
+- A report is acknowledged only together with its ``SaveReport``; sequences grow over all tasks.
+- A key (task, round, device) is accepted once; every further report of it gets the first sequence.
+- The version of a release only grows, for each name in a population (I7).
+
+Source: design §5 (round, receipts, gate, pace).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from edgefl.errors import ConflictError, StorageError, UpdateRefusal
+from edgefl.protocol import pace
+from edgefl.protocol.events import (
+    AnswerCheckIn,
+    DeviceCheckedIn,
+    DeviceGone,
+    DeviceRecord,
+    Draining,
+    Effect,
+    Event,
+    Persist,
+    Phase,
+    ReleaseCreated,
+    ReleaseRecord,
+    ReportReceived,
+    RoundSummary,
+    SaveDevice,
+    SaveRelease,
+    SaveTask,
+    SendReceipt,
+    Snapshot,
+    TaskCreated,
+    TaskEnded,
+    TaskPaused,
+    TaskRecord,
+    TaskResumed,
+    TaskStatus,
+    Ticked,
+)
+from edgefl.protocol.messages import (
+    Assignment,
+    CheckIn,
+    CheckInAnswer,
+    Noted,
+    Receipt,
+    Rejection,
+    RetryWindow,
+    WorkFailure,
+)
+from edgefl.protocol.pace import CoordinatorConfig
+from edgefl.protocol.process import ProcessFactory
+from edgefl.protocol.registry import Registry
+from edgefl.protocol.round import RoundEnded, TimePassed, selection_size
+from edgefl.protocol.roundkeeper import FindAccepted, RoundKeeper
+from edgefl.protocol.taskboard import FINAL, LoadModel, TaskBoard, TaskRun, unfit
+from edgefl.protocol.waiting import Waiting, WaitingRoom
+
+__all__ = ["Coordinator", "CoordinatorConfig", "FindAccepted", "LoadModel"]
+
+
+def _none_accepted(task: str, round_num: int, device: str) -> int | None:  # noqa: ARG001
+    return None
+
+
+def _no_model(task: str, version: int) -> bytes | None:  # noqa: ARG001
+    return None
+
+
+class Coordinator:
+    """All that the server decides. One owner, one thread; ``now`` is monotonic seconds and never goes back.
+
+    ``find_accepted`` and ``load_model`` look into the store for what is too old to be kept in memory: the sequence of
+    an accepted report, the bytes of an earlier model. By default nothing is found.
+    """
+
+    def __init__(
+        self,
+        process_factory: ProcessFactory,
+        config: CoordinatorConfig,
+        *,
+        find_accepted: FindAccepted = _none_accepted,
+        load_model: LoadModel = _no_model,
+    ) -> None:
+        self._config = config
+        self._board = TaskBoard(process_factory, load_model)
+        self._keeper = RoundKeeper(self._board, find_accepted)
+        self._room = WaitingRoom()
+        self._registry = Registry()
+        self._draining = False
+        self._served = 0
+        self._now = 0.0
+
+    # -------------------------------------------------------------------------------------------- the machine
+
+    def restore(self, snapshot: Snapshot, now: float) -> list[Effect]:
+        """Take up where the store left off. Once, before the first event. Rounds get their remaining time afresh."""
+        self._now = now
+        self._keeper.next_sequence = snapshot.next_sequence
+        for task in snapshot.tasks:
+            self._board.add(task)
+        self._board.add_models(dict(snapshot.models))
+        for device in snapshot.devices:
+            self._registry.add_device(device)
+        for release in sorted(snapshot.releases, key=lambda release: release.info.version):
+            self._registry.add_release(release)
+        self._board.prepare()
+        for record in snapshot.rounds:
+            run = self._board.get(record.task)
+            base = run.base
+            if base is None or base.version != record.base_version or record.round_num != run.round.round_num:
+                raise StorageError(
+                    f"round {record.round_num} of task {record.task!r} on version {record.base_version} does not fit "
+                    f"its task: round {run.round.round_num} on {base}; the store is inconsistent"
+                )
+            self._keeper.restore(run, record, base, now)
+        self._refresh()
+        return self._ordered()
+
+    def handle(self, event: Event, now: float) -> list[Effect]:
+        """Take ``event``; the effects come in order: persist, acknowledge, send.
+
+        A wrong control event raises ``ConflictError``, ``NotFoundError`` or ``ConfigError`` and changes nothing.
+        """
+        self._now = now
+        if not isinstance(event, CONTROL):
+            # A control event may raise, and then must change nothing: for it, time passes with the next Ticked.
+            self._pass_time(now)
+            self._refresh()
+        HANDLERS[type(event)](self, event, now)
+        self._refresh()
+        self._select(now)
+        return self._ordered()
+
+    def next_deadline(self) -> float | None:
+        """When to hand in ``Ticked`` at the latest; None while nothing is timed."""
+        oldest = self._room.oldest()
+        times = [] if oldest is None else [oldest.since + self._config.long_poll_s]
+        for run in self._board:
+            state = run.round
+            if state.phase is Phase.COLLECTING:
+                times.append(state.deadline_at)
+            elif run.status is TaskStatus.RUNNING and state.waiting_since is not None and not self._draining:
+                # What is past and changed nothing will change nothing later: others must come first.
+                ends = (state.waiting_since + state.spec.selection_s, state.claim_until)
+                times.extend(end for end in ends if end is not None and end > self._now)
+        return min(times, default=None)
+
+    def tasks(self) -> tuple[TaskRecord, ...]:
+        return tuple(run.record for run in self._board)
+
+    def rounds(self) -> tuple[RoundSummary, ...]:
+        """The last rounds of each task, the present one last."""
+        return tuple(
+            state.summary
+            for run in self._board
+            for state in (*run.ended, run.round)
+            if not (run.status in FINAL and state.phase is Phase.OPEN)
+        )
+
+    def devices(self) -> tuple[DeviceRecord, ...]:
+        return self._registry.devices
+
+    def releases(self) -> tuple[ReleaseRecord, ...]:
+        return self._registry.releases
+
+    def refusals(self) -> Counter[UpdateRefusal]:
+        """How many updates the gate refused since the start, by reason."""
+        return Counter(self._keeper.refusals)
+
+    # -------------------------------------------------------------------------------------------- devices
+
+    def _on_check_in(self, event: DeviceCheckedIn, now: float) -> None:
+        device, check_in = event.device, event.check_in
+        record = self._registry.note(device, check_in)
+        if record is not None:
+            self._keeper.out.append(SaveDevice(record))
+        older = self._room.leave(device)
+        if older is not None:
+            self._reject(older, "superseded by a newer check-in of this device", pace.AT_ONCE)
+        self._room.unpark(device)
+        self._remove_candidate(device)
+        waiting = Waiting(event.token, device, check_in, now)
+        if self._draining:
+            self._reject(waiting, "the server is stopping", pace.drain_window(self._config))
+        elif (run := self._assigned(device, check_in)) is not None:
+            self._assign(waiting, run, now)
+        elif reason := self._board.no_work(check_in):
+            self._reject(waiting, reason, pace.idle_window(self._config, len(self._registry)))
+        elif len(self._room) >= self._config.max_waiting:
+            window = pace.full_window(self._config, len(self._registry))
+            self._reject(waiting, f"{len(self._room)} devices are waiting, as many as may", window)
+            self._park(waiting, now + window.max_s)
+        else:
+            self._room.enter(waiting)
+            self._add_candidate(device, check_in, parked=False)
+
+    def _on_gone(self, event: DeviceGone, _: float) -> None:
+        device = self._room.device_of(event.token)
+        if device is not None:
+            self._room.leave(device)
+            self._remove_candidate(device)
+
+    def _on_report(self, event: ReportReceived, now: float) -> None:
+        report = event.report
+        receipt: Receipt
+        if isinstance(report, WorkFailure):
+            self._keeper.fail(event.device, report, now)
+            receipt = Noted()
+        else:
+            receipt = self._keeper.receive(event.device, report, now)
+        config, known = self._config, len(self._registry)
+        window = pace.drain_window(config) if self._draining else pace.next_window(config, known)
+        self._keeper.out.append(SendReceipt(event.token, receipt, window))
+
+    def _assigned(self, device: str, check_in: CheckIn) -> TaskRun | None:
+        """The task whose round still awaits the answer of ``device``."""
+        for run in self._board:
+            if run.round.awaits(device) and run.spec.population == check_in.population:
+                return run
+        return None
+
+    # -------------------------------------------------------------------------------------------- control
+
+    def _on_task_created(self, event: TaskCreated, _: float) -> None:
+        record = self._board.new_record(event.spec, event.definition)
+        self._board.add(record)
+        self._keeper.out.append(SaveTask(record))
+        self._keeper.changed = True
+
+    def _on_task_paused(self, event: TaskPaused, _: float) -> None:
+        self._keeper.set_status(self._in_status(event.task, "pause", TaskStatus.RUNNING), TaskStatus.PAUSED)
+
+    def _on_task_resumed(self, event: TaskResumed, _: float) -> None:
+        self._keeper.set_status(self._in_status(event.task, "resume", TaskStatus.PAUSED), TaskStatus.RUNNING)
+
+    def _on_task_ended(self, event: TaskEnded, now: float) -> None:
+        run = self._in_status(event.task, "end", TaskStatus.RUNNING, TaskStatus.PAUSED)
+        if run.round.phase is Phase.COLLECTING:
+            self._keeper.advance(run, RoundEnded("the task was ended"), now)
+        self._keeper.set_status(run, TaskStatus.ENDED)
+
+    def _in_status(self, name: str, verb: str, *wanted: TaskStatus) -> TaskRun:
+        run = self._board.get(name)
+        if run.status not in wanted:
+            expected = " or ".join(status.value for status in wanted)
+            raise ConflictError(f"cannot {verb} task {name!r}: it is {run.status.value}; expected {expected}")
+        return run
+
+    def _on_release(self, event: ReleaseCreated, _: float) -> None:
+        release, info = event.release, event.release.info
+        self._registry.add_release(release)
+        self._keeper.out.append(SaveRelease(release))
+        window = pace.next_window(self._config, len(self._registry))
+        self._dismiss(f"release {info.name!r} version {info.version} is there", window, release.population)
+
+    def _on_ticked(self, event: Ticked, now: float) -> None:
+        """Time has passed already: see ``handle``."""
+
+    def _on_draining(self, _: Draining, __: float) -> None:
+        self._draining = True
+        self._dismiss("the server is stopping", pace.drain_window(self._config))
+
+    # -------------------------------------------------------------------------------------------- selection
+
+    def _pass_time(self, now: float) -> None:
+        for run in self._board:
+            if run.round.phase is Phase.COLLECTING and now >= run.round.deadline_at:
+                self._keeper.advance(run, TimePassed(), now)
+        while (oldest := self._room.oldest()) is not None and now >= oldest.since + self._config.long_poll_s:
+            window = pace.timeout_window(self._config, len(self._registry))
+            self._send_away(oldest, "no round took this device; it may wait again", window)
+
+    def _refresh(self) -> None:
+        """After a change: open what can be opened, and send those away for whom nothing is left."""
+        if not self._keeper.changed:
+            return
+        self._keeper.changed = False
+        for run in self._board.prepare():
+            for device, check_in, parked in self._room.present():
+                if self._may_select(run, check_in, parked=parked) and self._assigned(device, check_in) is None:
+                    run.candidates[device] = None
+        for waiting in self._room:
+            if reason := self._board.no_work(waiting.check_in):
+                self._send_away(waiting, reason, pace.idle_window(self._config, len(self._registry)))
+
+    def _select(self, now: float) -> None:
+        if self._draining:
+            return
+        claimed: set[str] = set()
+        runs = [run for run in self._board if run.status is TaskStatus.RUNNING and run.base is not None]
+        for run in sorted(runs, key=lambda run: (run.served, run.name)):
+            if run.round.phase is not Phase.OPEN:
+                continue
+            if self._offer(run, claimed, now):
+                self._start(run, now)
+            elif run.round.claim_until is not None and now < run.round.claim_until:
+                claimed.update(run.candidates)
+
+    def _offer(self, run: TaskRun, claimed: set[str], now: float) -> bool:
+        """Let the open round select from those whom no other claims. True when it did."""
+        free = [device for device in run.candidates if device not in claimed] if claimed else run.candidates
+        state = run.round
+        if bool(free) == (state.waiting_since is not None) and len(free) < selection_size(state, now):
+            return False
+        gone = [device for device in free if self._room.expired(device, now)]
+        present = tuple(sorted(set(free).difference(gone)))
+        for device in gone:
+            self._room.unpark(device)
+            self._remove_candidate(device)
+        return self._keeper.select(run, present, now)
+
+    def _start(self, run: TaskRun, now: float) -> None:
+        self._served += 1
+        run.served = self._served
+        for device in run.round.cohort:
+            self._remove_candidate(device)
+            waiting = self._room.leave(device)
+            if waiting is not None:
+                self._assign(waiting, run, now)
+
+    def _may_select(self, run: TaskRun, check_in: CheckIn, *, parked: bool) -> bool:
+        if run.base is None or (parked and not self._is_large(run)):
+            return False
+        return not unfit(run, check_in)
+
+    def _is_large(self, run: TaskRun) -> bool:
+        """Whether a cohort is larger than the number that may wait: then those sent away count as candidates."""
+        return run.spec.round.cohort_size > self._config.max_waiting
+
+    def _add_candidate(self, device: str, check_in: CheckIn, *, parked: bool) -> None:
+        for run in self._board:
+            if self._may_select(run, check_in, parked=parked):
+                run.candidates[device] = None
+
+    def _remove_candidate(self, device: str) -> None:
+        for run in self._board:
+            run.candidates.pop(device, None)
+
+    def _park(self, waiting: Waiting, until: float) -> None:
+        if any(run.status is TaskStatus.RUNNING and self._is_large(run) for run in self._board):
+            forgotten = self._room.park(waiting.device, waiting.check_in, until)
+            self._add_candidate(waiting.device, waiting.check_in, parked=True)
+            if forgotten is not None:
+                self._remove_candidate(forgotten)
+
+    # -------------------------------------------------------------------------------------------- answers
+
+    def _assign(self, waiting: Waiting, run: TaskRun, now: float) -> None:
+        base, plan = run.base, run.plan
+        assert base is not None
+        assert plan is not None
+        assignment = Assignment(
+            task=run.name,
+            round_num=run.round.round_num,
+            task_seed=run.spec.seed,
+            plan=plan,
+            model_digest=base.digest,
+            model_size_bytes=base.size_bytes,
+            deadline_s=max(0.0, run.round.deadline_at - now),
+        )
+        self._answer(waiting, assignment, pace.next_window(self._config, len(self._registry)))
+
+    def _reject(self, waiting: Waiting, reason: str, window: RetryWindow) -> None:
+        self._answer(waiting, Rejection(reason), window)
+
+    def _send_away(self, waiting: Waiting, reason: str, window: RetryWindow) -> None:
+        self._room.leave(waiting.device)
+        self._remove_candidate(waiting.device)
+        self._reject(waiting, reason, window)
+
+    def _dismiss(self, reason: str, window: RetryWindow, population: str | None = None) -> None:
+        """Answer all who wait, or all of one population."""
+        for waiting in self._room:
+            if population in (None, waiting.check_in.population):
+                self._send_away(waiting, reason, window)
+
+    def _answer(self, waiting: Waiting, outcome: Assignment | Rejection, window: RetryWindow) -> None:
+        answer = CheckInAnswer(outcome, window, self._registry.newest(waiting.check_in.population))
+        self._keeper.out.append(AnswerCheckIn(waiting.token, waiting.device, answer))
+
+    def _ordered(self) -> list[Effect]:
+        effects, self._keeper.out = self._keeper.out, []
+        return sorted(effects, key=_rank)
+
+
+def _rank(effect: Effect) -> int:
+    return 0 if isinstance(effect, Persist) else 1 if isinstance(effect, SendReceipt) else 2
+
+
+CONTROL = (TaskCreated, TaskPaused, TaskResumed, TaskEnded, ReleaseCreated)
+"""Events that come from an operator, and that may be wrong."""
+
+HANDLERS: Mapping[type, Callable[[Coordinator, Any, float], None]] = {
+    DeviceCheckedIn: Coordinator._on_check_in,
+    DeviceGone: Coordinator._on_gone,
+    ReportReceived: Coordinator._on_report,
+    TaskCreated: Coordinator._on_task_created,
+    TaskPaused: Coordinator._on_task_paused,
+    TaskResumed: Coordinator._on_task_resumed,
+    TaskEnded: Coordinator._on_task_ended,
+    ReleaseCreated: Coordinator._on_release,
+    Ticked: Coordinator._on_ticked,
+    Draining: Coordinator._on_draining,
+}

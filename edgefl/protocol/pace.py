@@ -1,0 +1,86 @@
+"""Pace steering: the server's limits, and the retry windows by which it shapes arrivals. Pure functions.
+
+A few devices may come at once; a crowd is spread so that it arrives at the rate that the server takes.
+Source: design §5 (pace); Bonawitz et al., "Towards Federated Learning at Scale", 2019, §2.3.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edgefl.errors import ConfigError
+from edgefl.protocol.messages import RetryWindow
+
+MAX_WINDOW_S = 3600.0
+"""No device is sent away for longer, however large the crowd: it would miss what changed meanwhile."""
+
+AT_ONCE = RetryWindow(0.0, 0.0)
+
+
+@dataclass(frozen=True)
+class CoordinatorConfig:
+    """The coordinator's limits. Seconds.
+
+    ``long_poll_s``: how long a check-in may wait for a round before it is answered.
+    ``max_waiting``: how many may wait at once (each costs the server about 36 kB); others are sent away at once.
+    ``arrivals_per_s``: the rate of check-ins to which a crowd is spread.
+    ``idle_min_s``, ``idle_max_s``: the window of a device for which there is no work.
+    ``drain_min_s``, ``drain_max_s``: the window while the server stops, about the time of a restart.
+    """
+
+    long_poll_s: float = 20.0
+    max_waiting: int = 128
+    arrivals_per_s: float = 200.0
+    idle_min_s: float = 1.0
+    idle_max_s: float = 3.0
+    drain_min_s: float = 2.0
+    drain_max_s: float = 10.0
+
+    def __post_init__(self) -> None:
+        if not 0.1 <= self.long_poll_s <= 300:
+            raise ConfigError(f"long_poll_s is {self.long_poll_s!r}; expected 0.1 to 300 seconds")
+        if not 1 <= self.max_waiting <= 100_000:
+            raise ConfigError(f"max_waiting is {self.max_waiting!r}; expected 1 to 100000")
+        if not 0.1 <= self.arrivals_per_s <= 1e6:
+            raise ConfigError(f"arrivals_per_s is {self.arrivals_per_s!r}; expected 0.1 to 1000000")
+        for name in ("idle", "drain"):
+            low, high = getattr(self, f"{name}_min_s"), getattr(self, f"{name}_max_s")
+            if not 0 <= low <= high <= MAX_WINDOW_S:
+                raise ConfigError(f"{name} window [{low!r}, {high!r}]; expected 0 <= min <= max <= {MAX_WINDOW_S}")
+
+
+def _spread_s(config: CoordinatorConfig, num_devices: int) -> float:
+    """How long all devices take to arrive once at the wanted rate; 0 for a fleet that may come at once.
+
+    Half of the places for waiting must stay free: a device that retries may find its older call still waiting.
+    """
+    if 2 * num_devices < config.max_waiting:
+        return 0.0
+    return min(num_devices / config.arrivals_per_s, MAX_WINDOW_S / 2)
+
+
+def next_window(config: CoordinatorConfig, num_devices: int) -> RetryWindow:
+    """After a receipt, or with an assignment or news: the device shall come back soon."""
+    return RetryWindow(0.0, _spread_s(config, num_devices))
+
+
+def timeout_window(config: CoordinatorConfig, num_devices: int) -> RetryWindow:
+    """After a long poll without a round: the device keeps its place, nearly."""
+    return RetryWindow(0.0, max(1.0, _spread_s(config, num_devices)))
+
+
+def idle_window(config: CoordinatorConfig, num_devices: int) -> RetryWindow:
+    """There is no work for the device."""
+    spread = _spread_s(config, num_devices)
+    return RetryWindow(config.idle_min_s + spread, config.idle_max_s + 2 * spread)
+
+
+def full_window(config: CoordinatorConfig, num_devices: int) -> RetryWindow:
+    """No place to wait is free."""
+    spread = max(1.0, _spread_s(config, num_devices))
+    return RetryWindow(spread, 2 * spread)
+
+
+def drain_window(config: CoordinatorConfig) -> RetryWindow:
+    """The server stops."""
+    return RetryWindow(config.drain_min_s, config.drain_max_s)

@@ -1,0 +1,152 @@
+"""The rounds of all tasks: takes reports through the gate, folds them, closes rounds and opens the next.
+
+The update gate, in the order of design §5 (size and schema were checked when the message was read): decode (ENCODING,
+SHAPE, NON_FINITE) -> WRONG_TASK, WRONG_ROUND, NOT_ASSIGNED, WRONG_BASE_MODEL -> already accepted -> check (WEIGHT,
+NORM) -> fold. A refused update enters neither ledger nor aggregate; to its round it is the member's failure.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+
+from edgefl.errors import EdgeFLError, InvalidUpdateError, LocalProtocolError, UpdateRefusal
+from edgefl.protocol.events import Effect, Phase, PublishRound, RoundRecord, SaveTaskStatus, TaskStatus
+from edgefl.protocol.messages import (
+    Accepted,
+    AlreadyAccepted,
+    ClientUpdate,
+    Late,
+    Receipt,
+    Refused,
+    WorkFailure,
+)
+from edgefl.protocol.round import (
+    BaseModel,
+    CandidatesWaiting,
+    MemberFailed,
+    RoundEnded,
+    RoundEvent,
+    RoundFinalized,
+    TimePassed,
+    UpdateAccepted,
+    admit,
+    restore,
+    step,
+)
+from edgefl.protocol.taskboard import TaskBoard, TaskRun
+
+FindAccepted = Callable[[str, int, str], int | None]
+"""The ledger's sequence of a key (task, round, device), from the store; None when none was accepted."""
+
+
+class RoundKeeper:
+    """Moves rounds on. ``out`` collects effects; ``changed`` says that a round or a task ended since it was cleared."""
+
+    def __init__(self, board: TaskBoard, find_accepted: FindAccepted) -> None:
+        self._board = board
+        self._find_accepted = find_accepted
+        self.next_sequence = 1
+        self.refusals: Counter[UpdateRefusal] = Counter()
+        self.out: list[Effect] = []
+        self.changed = False
+
+    def select(self, run: TaskRun, devices: tuple[str, ...], now: float) -> bool:
+        """Offer ``devices`` (sorted) to the open round; True when it drew its cohort from them."""
+        assert run.base is not None
+        assert run.process is not None
+        self._step(run, CandidatesWaiting(devices, run.base), now)
+        if run.round.phase is not Phase.COLLECTING:
+            return False
+        run.accumulator = run.process.new_accumulator()
+        self.out.append(PublishRound(run.round.summary))
+        return True
+
+    def receive(self, device: str, update: ClientUpdate, now: float) -> Receipt:
+        """Take an update through the gate; an accepted one is folded, and may close its round."""
+        run = self._board.find(update.task)
+        try:
+            if run is None:
+                raise InvalidUpdateError(UpdateRefusal.WRONG_TASK, f"no task {update.task!r}; check in for another")
+            # Without a process there is no assigned round, and the answer does not depend on the payload.
+            decoded = run.process.decode(update) if run.process is not None else b""
+            receipt = self._admit(run, device, update)
+            if receipt is not None:
+                return receipt
+            assert run.process is not None
+            run.process.check(update, decoded)
+        except InvalidUpdateError as error:
+            self.refusals[error.reason] += 1
+            if run is not None:
+                message = f"{error.reason.name}: {error}"
+                self.fail(device, WorkFailure(update.task, update.round_num, type(error).__name__, message), now)
+            return Refused(error.reason, str(error))
+        assert run.accumulator is not None
+        run.process.fold(run.accumulator, update, decoded)
+        sequence, self.next_sequence = self.next_sequence, self.next_sequence + 1
+        self.advance(run, UpdateAccepted(sequence, device, update), now)
+        return Accepted(sequence)
+
+    def fail(self, device: str, failure: WorkFailure, now: float) -> None:
+        """Note a failure, if it answers an assignment; others change nothing."""
+        run = self._board.find(failure.task)
+        if run is not None and failure.round_num == run.round.round_num and run.round.awaits(device):
+            self.advance(run, MemberFailed(device, failure), now)
+
+    def advance(self, run: TaskRun, event: RoundEvent, now: float) -> None:
+        """Step the round of ``run``; finalize it if it closes, and open the next if it ended."""
+        self._step(run, event, now)
+        if run.round.phase is Phase.CLOSING:
+            self._finalize(run, now)
+        if event != TimePassed() or run.round.phase is not Phase.COLLECTING:
+            self.out.append(PublishRound(run.round.summary))
+        if run.round.phase in (Phase.COMMITTED, Phase.ABANDONED):
+            run.next_round()
+            self.changed = True
+
+    def restore(self, run: TaskRun, record: RoundRecord, base: BaseModel, now: float) -> None:
+        """Take up a COLLECTING round again: fold what its ledger holds, and close it if that was the last."""
+        assert run.process is not None
+        run.base, run.plan = base, run.process.plan(run.state)
+        run.round = restore(record, run.spec.seed, run.spec.round, base, now)
+        run.accumulator = run.process.new_accumulator()
+        for _, _, update in record.accepted:
+            run.process.fold(run.accumulator, update, run.process.decode(update))
+        self.advance(run, TimePassed(), now)
+
+    def set_status(self, run: TaskRun, status: TaskStatus) -> None:
+        run.status = status
+        self.out.append(SaveTaskStatus(run.name, status))
+        self._board.drop_models(run)
+        self.changed = True
+
+    def _step(self, run: TaskRun, event: RoundEvent, now: float) -> None:
+        run.round, effects = step(run.round, event, now)
+        self.out.extend(effects)
+
+    def _admit(self, run: TaskRun, device: str, update: ClientUpdate) -> Receipt | None:
+        remembered = run.round_of(update.round_num)
+        if remembered is None and 1 <= update.round_num < run.round.round_num:
+            sequence = self._find_accepted(run.name, update.round_num, device)
+            return Late() if sequence is None else AlreadyAccepted(sequence)
+        return admit(remembered or run.round, device, update)
+
+    def _finalize(self, run: TaskRun, now: float) -> None:
+        assert run.process is not None
+        assert run.accumulator is not None
+        try:
+            state, metrics = run.process.finalize(run.state, run.accumulator)
+        except EdgeFLError as error:
+            # The same reports would give the same error: a person has to look before more rounds are spent.
+            self._step(run, RoundEnded(f"{type(error).__name__}: {error}"), now)
+            if run.status is TaskStatus.RUNNING:
+                self.set_status(run, TaskStatus.PAUSED)
+            return
+        if state.version != run.state.version + 1:
+            raise LocalProtocolError(f"finalize made version {state.version}; expected {run.state.version + 1}")
+        run.state = state
+        if state.version == run.spec.rounds:
+            run.status = TaskStatus.COMPLETED
+        self._step(run, RoundFinalized(state, metrics, run.status), now)
+        self._board.keep_model(run)
+        self._board.drop_models(run)

@@ -1,0 +1,261 @@
+"""The tasks of a server: their state, what each waits for, and which devices fit.
+
+A training that names a statistics task waits until that one is COMPLETED; an evaluation of version v waits until its
+training has committed v. Until then a task has no base model (``TaskRun.base`` is None) and selects nothing.
+
+Source: design §5; §10 (the task is the process that a simulation runs).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from edgefl.errors import ConfigError, ConflictError, NotFoundError
+from edgefl.models.softmax import SoftmaxModel
+from edgefl.protocol.events import TaskRecord, TaskStatus
+from edgefl.protocol.messages import CheckIn, Plan
+from edgefl.protocol.process import Accumulator, Process, ProcessFactory, ProcessState
+from edgefl.protocol.round import BaseModel, RoundState
+from edgefl.protocol.task import TaskKind, TaskSpec
+from edgefl.types import Standardization
+
+RECENT_ROUNDS = 4
+"""So many ended rounds of a task stay in memory: a late duplicate nearly always belongs to one of them."""
+
+KEPT_MODELS = 64
+"""So many earlier models stay in memory for evaluations that lag, when the store can load the others (§11: memory)."""
+
+FINAL = (TaskStatus.COMPLETED, TaskStatus.ENDED)
+
+LoadModel = Callable[[str, int], bytes | None]
+"""The canonical bytes of a task's model of a version, from the store; None when it is not kept."""
+
+
+@dataclass
+class TaskRun:
+    """A task as it runs. ``round`` is its open or collecting round; ``ended`` its last ones, the newest last.
+
+    ``served`` orders the tasks: it grows at each selection. ``candidates`` are the devices that fit and are free.
+    """
+
+    spec: TaskSpec
+    definition: str
+    status: TaskStatus
+    state: ProcessState
+    round: RoundState
+    process: Process | None = None
+    base: BaseModel | None = None
+    plan: Plan | None = None
+    accumulator: Accumulator | None = None
+    served: int = 0
+    candidates: dict[str, None] = field(default_factory=dict)
+    ended: deque[RoundState] = field(default_factory=lambda: deque(maxlen=RECENT_ROUNDS))
+
+    @property
+    def name(self) -> str:
+        return self.spec.name
+
+    @property
+    def record(self) -> TaskRecord:
+        return TaskRecord(self.spec, self.definition, self.status, self.state, self.round.round_num)
+
+    @property
+    def depends_on(self) -> str:
+        """The name of the task whose result this one needs, '' without one."""
+        if self.spec.kind is TaskKind.EVALUATION:
+            return self.spec.evaluates
+        return self.spec.model.standardize_by if self.spec.model is not None else ""
+
+    def round_of(self, round_num: int) -> RoundState | None:
+        """The round of that number while it is remembered; None for older ones."""
+        if round_num == self.round.round_num:
+            return self.round
+        return next((r for r in self.ended if r.round_num == round_num), None)
+
+    def next_round(self) -> None:
+        """Put the round that ended away and open the next."""
+        self.ended.append(self.round)
+        self.round = RoundState(self.name, self.spec.seed, self.spec.round, self.round.round_num + 1)
+        self.base = self.plan = self.accumulator = None
+        self.candidates.clear()
+
+
+class TaskBoard:
+    """All tasks by name, and the models that evaluations still need."""
+
+    def __init__(self, process_factory: ProcessFactory, load_model: LoadModel) -> None:
+        self._factory = process_factory
+        self._load_model = load_model
+        self._runs: dict[str, TaskRun] = {}
+        self._models: dict[tuple[str, int], bytes] = {}
+
+    def __iter__(self) -> Iterator[TaskRun]:
+        return iter(self._runs.values())
+
+    def find(self, name: str) -> TaskRun | None:
+        return self._runs.get(name)
+
+    def get(self, name: str) -> TaskRun:
+        """Raises ``NotFoundError``."""
+        run = self._runs.get(name)
+        if run is None:
+            raise NotFoundError(f"no task {name!r}; known are {', '.join(sorted(self._runs)) or 'none'}")
+        return run
+
+    def new_record(self, spec: TaskSpec, definition: str) -> TaskRecord:
+        """The record of a task of version 0. Raises ``ConflictError``, ``NotFoundError`` or ``ConfigError``."""
+        if spec.name in self._runs:
+            raise ConflictError(f"task {spec.name!r} exists; choose another name (names are never used again)")
+        self._check_dependency(spec)
+        state = self._factory(spec, None, None).initialize()
+        return TaskRecord(spec, definition, TaskStatus.RUNNING, state, 1)
+
+    def add(self, record: TaskRecord) -> TaskRun:
+        spec = record.spec
+        opened = RoundState(spec.name, spec.seed, spec.round, record.next_round)
+        run = TaskRun(spec, record.definition, record.status, record.state, opened)
+        self._runs[spec.name] = run
+        return run
+
+    def add_models(self, models: dict[tuple[str, int], bytes]) -> None:
+        self._models.update(models)
+
+    def prepare(self) -> list[TaskRun]:
+        """Give each running task whose dependencies are now met its process, plan and base; returns those tasks."""
+        ready = []
+        for run in self._runs.values():
+            if run.status in FINAL or run.base is not None or not self._has_process(run):
+                continue
+            run.base = self._base(run)
+            if run.base is not None:
+                assert run.process is not None
+                run.plan = run.process.plan(run.state)
+                ready.append(run)
+        return ready
+
+    def may_serve(self, run: TaskRun) -> bool:
+        """Whether ``run`` has, or may come to have, work for some device."""
+        if run.status is not TaskStatus.RUNNING:
+            return False
+        return run.base is not None or (bool(run.depends_on) and self.get(run.depends_on).status not in FINAL)
+
+    def no_work(self, check_in: CheckIn) -> str:
+        """Why no task could ever serve a device that checked in so; '' when one may. For people."""
+        runs = [run for run in self._runs.values() if run.spec.population == check_in.population]
+        reasons = [unfit(run, check_in) for run in runs if self.may_serve(run)]
+        if "" in reasons:
+            return ""
+        return "; ".join(reasons) or f"no task of population {check_in.population!r} is running"
+
+    def keep_model(self, run: TaskRun) -> None:
+        """``run`` has committed a version: keep it for the evaluations that need it, and drop what none needs."""
+        readers = [r for r in self._runs.values() if r.spec.evaluates == run.name and r.status not in FINAL]
+        if readers:
+            self._models[(run.name, run.state.version)] = run.state.model
+        oldest = min((r.state.version + 1 for r in readers), default=run.state.version + 1)
+        mine = sorted(version for name, version in self._models if name == run.name)
+        # The highest versions are wanted last; what goes here must be had from the store again.
+        surplus = [v for v in mine[KEPT_MODELS:] if self._load_model(run.name, v) is not None]
+        for version in {v for v in mine if v < oldest} | set(surplus):
+            del self._models[(run.name, version)]
+
+    def drop_models(self, run: TaskRun) -> None:
+        """``run``, an evaluation, has committed or ended: what it read may be needed no more."""
+        if run.spec.evaluates:
+            self.keep_model(self.get(run.spec.evaluates))
+
+    def model(self, name: str, version: int) -> bytes | None:
+        run = self.get(name)
+        if version == run.state.version:
+            return run.state.model
+        if not 1 <= version < run.state.version:
+            return None
+        kept = self._models.get((name, version))
+        return kept if kept is not None else self._load_model(name, version)
+
+    def _base(self, run: TaskRun) -> BaseModel | None:
+        if run.spec.kind is not TaskKind.EVALUATION:
+            return BaseModel(run.state.version, run.state.model_digest, len(run.state.model))
+        version = run.state.version + 1
+        model = self.model(run.spec.evaluates, version)
+        if model is None:
+            return None
+        return BaseModel(version, hashlib.sha256(model).hexdigest(), len(model))
+
+    def _has_process(self, run: TaskRun) -> bool:
+        if run.process is not None:
+            return True
+        standardization: Standardization | None = None
+        model: SoftmaxModel | None = None
+        if run.depends_on:
+            other = self.get(run.depends_on)
+            if not self._has_process(other):
+                return False
+            assert other.process is not None
+            if run.spec.kind is TaskKind.EVALUATION:
+                model = other.process.plan(other.state).model
+            elif other.status is TaskStatus.COMPLETED:
+                standardization = other.process.standardization(other.state)
+            if model is None and standardization is None:
+                return False
+        run.process = self._factory(run.spec, standardization, model)
+        return True
+
+    def _check_dependency(self, spec: TaskSpec) -> None:
+        what, name = "evaluates", spec.evaluates
+        if spec.model is not None and spec.model.standardize_by:
+            what, name = "standardize_by", spec.model.standardize_by
+        if not name:
+            return
+        other = self._runs.get(name)
+        kind = TaskKind.TRAINING if what == "evaluates" else TaskKind.STATISTICS
+        if other is None:
+            raise NotFoundError(f"{what} is {name!r}; there is no such task: create it first")
+        if other.spec.kind is not kind or other.spec.population != spec.population:
+            raise ConfigError(
+                f"{what} is {name!r}, a task of kind {other.spec.kind.value!r} of population "
+                f"{other.spec.population!r}; expected kind {kind.value!r} of population {spec.population!r}"
+            )
+        if what == "standardize_by":
+            self._check_statistics(other, spec)
+        else:
+            self._check_evaluated(other, spec)
+
+    def _check_statistics(self, other: TaskRun, spec: TaskSpec) -> None:
+        if other.status is TaskStatus.ENDED:
+            raise ConflictError(f"standardize_by is {other.name!r}, which was ended before it had a result")
+        assert other.spec.model is not None
+        assert spec.model is not None
+        if other.spec.model.num_features != spec.model.num_features:
+            raise ConfigError(
+                f"standardize_by is {other.name!r} of {other.spec.model.num_features} features; "
+                f"expected {spec.model.num_features}, as this model has"
+            )
+
+    def _check_evaluated(self, other: TaskRun, spec: TaskSpec) -> None:
+        versions = other.state.version if other.status is TaskStatus.ENDED else other.spec.rounds
+        if spec.rounds > versions:
+            raise ConfigError(f"rounds is {spec.rounds}; expected at most {versions}, the versions of {other.name!r}")
+        if other.state.version >= 1 and self.model(other.name, 1) is None:
+            raise ConflictError(
+                f"version 1 of {other.name!r} is not kept any more; create an evaluation before its training goes on"
+            )
+
+
+def unfit(run: TaskRun, check_in: CheckIn) -> str:
+    """Why a device that checked in so cannot serve ``run``; '' when it can. For people."""
+    spec = run.spec
+    if check_in.population != spec.population:
+        return f"task {spec.name!r} is of population {spec.population!r}"
+    if spec.kind.value not in check_in.kinds:
+        return f"task {spec.name!r} is of kind {spec.kind.value!r}, which this agent does not know; update it"
+    if run.plan is not None and run.plan.encoding not in check_in.encodings:
+        return f"task {spec.name!r} uses encoding {run.plan.encoding!r}, which this agent does not know; update it"
+    if spec.kind is TaskKind.EVALUATION and check_in.num_held_out == 0:
+        return f"task {spec.name!r} needs held-out examples, and there are none"
+    if spec.kind is not TaskKind.EVALUATION and check_in.num_train == 0:
+        return f"task {spec.name!r} needs training examples, and there are none"
+    return ""

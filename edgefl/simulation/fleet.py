@@ -1,0 +1,255 @@
+"""A fleet in one process: the server's coordinator and one session for each client, joined by a fake link.
+
+Both machines, the learning process and the client's work are the very objects that the daemons run; only the network,
+the disks and the clock are replaced. The clock is virtual: it jumps from one event to the next.
+
+    SimulatedDevice --check-in, report--> Coordinator --Persist--> MemoryRecord
+           ^--------answer, receipt-----------'
+
+Invariants: everything happens in the order of (virtual time, order of scheduling), so a simulation is a pure function
+of its arguments, and devices are made in the order of their ids, so the order of the arguments does not matter. Work
+takes no virtual time: with over-selection the counted reports are those of the first *goal* members in draw order.
+
+Source: design §4.7 (the claim), §5 (the machines and the order of effects).
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from edgefl.errors import ConfigError, ConflictError, LocalProtocolError
+from edgefl.learning.registry import build_process
+from edgefl.protocol.coordinator import Coordinator
+from edgefl.protocol.events import (
+    AnswerCheckIn,
+    DeviceCheckedIn,
+    Event,
+    Persist,
+    Phase,
+    PublishRound,
+    ReportReceived,
+    RoundSummary,
+    SendReceipt,
+    TaskCreated,
+    TaskStatus,
+    Ticked,
+)
+from edgefl.protocol.messages import CheckIn, Report
+from edgefl.protocol.pace import CoordinatorConfig
+from edgefl.protocol.task import TaskKind, TaskSpec
+from edgefl.simulation.device import Holdings, SimulatedDevice
+from edgefl.simulation.record import MemoryRecord
+from edgefl.simulation.result import SimulationResult, TaskResult
+from edgefl.types import ClientDataset
+
+LINK_S = 0.005
+"""A message takes so long each way. Any positive number does: without one, failing devices would come back at once,
+and virtual time would stand still."""
+
+MAX_ABANDONED = 10
+"""So many rounds of a task abandoned in a row end the simulation: the next would be abandoned for the same reason."""
+
+MAX_CLIENTS = 49_999
+"""Twice as many check-ins must be allowed to wait as there are clients (``edgefl.protocol.pace``)."""
+
+OnRound = Callable[[RoundSummary], None]
+
+_KIND_ORDER = (TaskKind.STATISTICS, TaskKind.TRAINING, TaskKind.EVALUATION)
+"""A task is created after the one that it depends on."""
+
+
+def simulate(
+    tasks: Sequence[tuple[TaskSpec, str]],
+    clients: Sequence[ClientDataset],
+    held_out: Sequence[ClientDataset] = (),
+    *,
+    on_round: OnRound | None = None,
+) -> SimulationResult:
+    """Run ``tasks`` (each a definition and its text) to their end on a fleet with these examples.
+
+    ``clients`` hold what devices train on, ``held_out`` what they evaluate on; a device is an id in either.
+    ``on_round`` is called with every round that was committed or abandoned. All models of all versions are kept.
+
+    Raises ``ConfigError`` for tasks that do not fit each other or the fleet, and ``ConflictError`` when a task cannot
+    be finished: its rounds are abandoned again and again, or its aggregate cannot be applied.
+    """
+    fleet = _Fleet(_holdings(tasks, clients, held_out), on_round)
+    for spec, text in sorted(tasks, key=lambda task: _KIND_ORDER.index(task[0].kind)):
+        fleet.create(spec, text)
+    fleet.run()
+    return fleet.result([spec.name for spec, _ in tasks])
+
+
+@dataclass(frozen=True)
+class _Call:
+    """A call that waits for its answer."""
+
+    device: SimulatedDevice
+    check_in: CheckIn | None
+
+
+class _Fleet:
+    """The world of the simulated devices: clock, link and server."""
+
+    def __init__(self, holdings: Sequence[Holdings], on_round: OnRound | None) -> None:
+        self.now = 0.0
+        self._on_round = on_round
+        self._record = MemoryRecord()
+        # A waiting check-in costs nothing here: no device is ever sent away for want of a place.
+        config = CoordinatorConfig(max_waiting=max(CoordinatorConfig.max_waiting, 2 * len(holdings) + 1))
+        self._coordinator = Coordinator(
+            build_process, config, find_accepted=self._record.sequence, load_model=self._record.version
+        )
+        self._agenda: list[tuple[float, int, Callable[[], None]]] = []
+        self._scheduled = 0
+        self._calls: dict[int, _Call] = {}
+        self._token = 0
+        self._rounds: dict[str, list[RoundSummary]] = {}
+        self._devices = [SimulatedDevice(one, self) for one in holdings]
+
+    # ------------------------------------------------------------------------------------------ what devices see
+
+    def later(self, delay_s: float, action: Callable[[], None]) -> None:
+        self._scheduled += 1
+        heapq.heappush(self._agenda, (self.now + delay_s, self._scheduled, action))
+
+    def send_check_in(self, device: SimulatedDevice, check_in: CheckIn) -> None:
+        token = self._call(device, check_in)
+        event = DeviceCheckedIn(token, device.holdings.device, check_in)
+        self.later(LINK_S, lambda: self._serve(event))
+
+    def send_report(self, device: SimulatedDevice, report: Report) -> None:
+        event = ReportReceived(self._call(device, None), device.holdings.device, report)
+        self.later(LINK_S, lambda: self._serve(event))
+
+    def model(self, digest: str) -> bytes | None:
+        return self._record.content(digest)
+
+    # ------------------------------------------------------------------------------------------ the run
+
+    def create(self, spec: TaskSpec, definition: str) -> None:
+        self._rounds[spec.name] = []
+        self._serve(TaskCreated(spec, definition))
+
+    def run(self) -> None:
+        for device in self._devices:
+            device.start()
+        while not self._finished():
+            deadline = self._coordinator.next_deadline()
+            if self._agenda and (deadline is None or self._agenda[0][0] <= deadline):
+                self.now, _, action = heapq.heappop(self._agenda)
+                action()
+            elif deadline is not None and deadline > self.now:
+                self.now = deadline
+                self._serve(Ticked())
+            else:
+                raise LocalProtocolError(f"nothing will happen after {self.now} s, and tasks are not finished")
+
+    def result(self, names: Sequence[str]) -> SimulationResult:
+        tasks = tuple(self._task_result(name) for name in names)
+        return SimulationResult(tasks, tuple(self._record.failures), self.now)
+
+    def _task_result(self, name: str) -> TaskResult:
+        record = self._record.tasks[name]
+        spec, state = record.spec, record.state
+        other = self._task_result(spec.evaluates) if spec.evaluates else None
+        by = spec.model.standardize_by if spec.model is not None else ""
+        found = self._task_result(by).standardization if by else None
+        process = build_process(spec, found, None if other is None else other.model)
+        return TaskResult(
+            spec=spec,
+            status=record.status,
+            state=state,
+            model=process.model,
+            standardization=process.standardization(state),
+            rounds=tuple(self._rounds[name]),
+            models=self._record.models(name),
+        )
+
+    def _finished(self) -> bool:
+        statuses = [record.status for record in self._record.tasks.values()]
+        return all(status in (TaskStatus.COMPLETED, TaskStatus.ENDED) for status in statuses)
+
+    # ------------------------------------------------------------------------------------------ the server
+
+    def _call(self, device: SimulatedDevice, check_in: CheckIn | None) -> int:
+        self._token += 1
+        self._calls[self._token] = _Call(device, check_in)
+        return self._token
+
+    def _serve(self, event: Event) -> None:
+        """One event through the coordinator; its effects come ordered: persist, acknowledge, send."""
+        for effect in self._coordinator.handle(event, self.now):
+            match effect:
+                case SendReceipt(token, receipt, retry):
+                    device = self._calls.pop(token).device
+                    self.later(LINK_S, lambda d=device, r=receipt, w=retry: d.receipt(r, w))  # type: ignore[misc]
+                case AnswerCheckIn():
+                    self._answer(effect)
+                case PublishRound(summary):
+                    self._publish(summary)
+                case _ if isinstance(effect, Persist):
+                    self._record.apply(effect)
+
+    def _answer(self, effect: AnswerCheckIn) -> None:
+        call = self._calls.pop(effect.token)
+        assert call.check_in is not None
+        fate = self._record.fate(call.check_in.last_task, call.check_in.last_round, effect.device)
+        answer = replace(effect.answer, last_fate=fate)
+        self.later(LINK_S, lambda: call.device.answered(answer))
+
+    def _publish(self, summary: RoundSummary) -> None:
+        if summary.phase not in (Phase.COMMITTED, Phase.ABANDONED):
+            return
+        rounds = self._rounds[summary.task]
+        rounds.append(summary)
+        if self._on_round is not None:
+            self._on_round(summary)
+        paused = self._record.tasks[summary.task].status is TaskStatus.PAUSED
+        last = rounds[-MAX_ABANDONED:]
+        if paused or (len(last) == MAX_ABANDONED and all(r.phase is Phase.ABANDONED for r in last)):
+            raise ConflictError(f"task {summary.task!r} cannot be finished: {summary.reason}{self._last_failure()}")
+
+    def _last_failure(self) -> str:
+        if not self._record.failures:
+            return ""
+        last = self._record.failures[-1]
+        return f"; the last failure is {last.failure.kind} of device {last.device!r}: {last.failure.message}"
+
+
+def _holdings(
+    tasks: Sequence[tuple[TaskSpec, str]], clients: Sequence[ClientDataset], held_out: Sequence[ClientDataset]
+) -> list[Holdings]:
+    """One device for each id, sorted. Raises ``ConfigError`` for a fleet that cannot do the tasks."""
+    populations = {spec.population for spec, _ in tasks}
+    if len(populations) != 1:
+        raise ConfigError(f"tasks of the populations {sorted(populations)}; expected tasks of exactly one")
+    train, test = _by_id("clients", clients), _by_id("held_out", held_out)
+    if not 1 <= len(train.keys() | test.keys()) <= MAX_CLIENTS:
+        raise ConfigError(f"a fleet of {len(train.keys() | test.keys())} devices; expected 1 to {MAX_CLIENTS}")
+    for spec, _ in tasks:
+        which = test if spec.kind is TaskKind.EVALUATION else train
+        able = sum(len(one) > 0 for one in which.values())
+        if able < spec.round.minimum:
+            raise ConfigError(
+                f"task {spec.name!r} needs at least {spec.round.minimum} devices with examples for a round, and the "
+                f"fleet has {able}; lower its minimum"
+            )
+    population = populations.pop()
+    holdings = []
+    for device in sorted(train.keys() | test.keys()):
+        any_part = (train if device in train else test)[device].examples
+        none = replace(any_part, features=b"", labels=b"")
+        own = train[device].examples if device in train else none
+        kept = test[device].examples if device in test else none
+        holdings.append(Holdings(device, population, own, kept))
+    return holdings
+
+
+def _by_id(what: str, datasets: Sequence[ClientDataset]) -> dict[str, ClientDataset]:
+    found = {one.client_id: one for one in datasets}
+    if len(found) != len(datasets):
+        raise ConfigError(f"{what} has {len(datasets)} parts of {len(found)} ids; expected each id once")
+    return found

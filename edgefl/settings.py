@@ -27,20 +27,27 @@ MAX_FILE_BYTES = 1 << 20
 def read_toml(path: Path) -> str:
     """The text of a TOML file. Raises ``ConfigError`` when it cannot be read or is too large."""
     try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise ConfigError(f"{path}: larger than {MAX_FILE_BYTES} bytes; expected a TOML file")
-        return path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            raw = file.read(MAX_FILE_BYTES + 1)  # a device file says nothing of its size before it is read
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    if len(raw) > MAX_FILE_BYTES:
+        raise ConfigError(f"{path}: larger than {MAX_FILE_BYTES} bytes; expected a TOML file")
+    try:
+        return raw.decode("utf-8")
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: not UTF-8 text; expected a TOML file") from None
 
 
 def parse_toml(text: str, kind: type[T], source: str) -> T:
     """Parse TOML ``text`` into the dataclass ``kind``. ``source`` names the file in errors (``ConfigError``)."""
+    if len(text) > MAX_FILE_BYTES:
+        raise ConfigError(f"{source}: {len(text)} characters; expected at most {MAX_FILE_BYTES}")
     try:
         table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except RecursionError:
+        raise ConfigError(f"{source}: not valid TOML: nested too deeply") from None
+    except ValueError as error:  # TOMLDecodeError, or a number of more digits than Python converts
         raise ConfigError(f"{source}: not valid TOML: {error}") from None
     return from_table(table, kind, source)
 
@@ -90,10 +97,22 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
 
 def _scalar(value: Any, hint: Any, where: str) -> Any:
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise ConfigError(f"{where} is a number of {len(str(value))} digits; expected a smaller one") from None
     if hint is Path and isinstance(value, str):
-        return Path(value).expanduser()
+        return _path(value, where)
     if isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
         return value
     name = {"str": "text", "int": "a whole number", "float": "a number", "bool": "true or false", "Path": "a path"}
     raise ConfigError(f"{where} is {value!r}; expected {name.get(hint.__name__, hint.__name__)}")
+
+
+def _path(value: str, where: str) -> Path:
+    if not value or "\0" in value:
+        raise ConfigError(f"{where} is {value!r}; expected a path")
+    try:
+        return Path(value).expanduser()
+    except RuntimeError as error:  # ~name of nobody
+        raise ConfigError(f"{where} is {value!r}; expected a path: {error}") from None

@@ -11,6 +11,7 @@ from __future__ import annotations
 import enum
 import hashlib
 import math
+import struct
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -25,9 +26,18 @@ MIN_MAGNITUDE = 2.0**-30
 STORED_MIN_MAGNITUDE = 2.0**-50
 """A stored value (weight, bias, momentum, gradient) below this becomes +0 (design §4.2)."""
 
+MAX_FLOAT32 = 2.0**128 - 2.0**104
+"""The largest float32: the kernel and the wire hold options in that type."""
+
+MAX_SCALE = MAX_FLOAT32 / 512
+"""A scale times the largest |stored - zero_point|, 383, must fit float32."""
+
 MAX_CLASSES = 4096
 MAX_FEATURES = 65536
 """Bounds of a model's shape: far above what a device of this class trains; they keep sizes within 32 bits."""
+
+MAX_EPOCHS = 10_000
+"""Local epochs of one training: beyond it a typing error is likelier than a wish."""
 
 KEY_BYTES = 16
 """Size of a key of the counter-based generator (128 bits)."""
@@ -47,15 +57,19 @@ class DType(enum.Enum):
 
 @dataclass(frozen=True)
 class Quantization:
-    """What 8-bit features mean: ``value = scale * (stored - zero_point)``, computed in float32."""
+    """What 8-bit features mean: ``value = scale * (stored - zero_point)``, computed in float32.
+
+    ``scale`` is rounded to float32 when it is given: what a device configured and what a plan brought compare equal.
+    """
 
     scale: float = 1.0
     zero_point: int = 0
 
     def __post_init__(self) -> None:
         check_multiplier("scale", self.scale)
-        if self.scale <= 0:
-            raise ConfigError(f"scale is {self.scale!r}; expected a number above 0")
+        if not 0 < self.scale <= MAX_SCALE:
+            raise ConfigError(f"scale is {self.scale!r}; expected a number above 0, at most {MAX_SCALE!r}")
+        object.__setattr__(self, "scale", to_float32(self.scale))
         if not -128 <= self.zero_point <= 255:
             raise ConfigError(f"zero_point is {self.zero_point}; expected -128 to 255")
 
@@ -171,12 +185,12 @@ class TrainConfig:
             check_multiplier(name, value)
             if value < 0:
                 raise ConfigError(f"{name} is {value!r}; expected 0 or more")
-        if self.momentum >= 1:
-            raise ConfigError(f"momentum is {self.momentum!r}; expected less than 1")
+        if to_float32(self.momentum) >= 1:
+            raise ConfigError(f"momentum is {self.momentum!r}; expected less than 1 when it is rounded to float32")
         if not 1 <= self.batch_size <= 2**20:
             raise ConfigError(f"batch_size is {self.batch_size}; expected 1 to {2**20}")
-        if not 0 <= self.num_epochs <= 10_000:
-            raise ConfigError(f"num_epochs is {self.num_epochs}; expected 0 to 10000")
+        if not 0 <= self.num_epochs <= MAX_EPOCHS:
+            raise ConfigError(f"num_epochs is {self.num_epochs}; expected 0 to {MAX_EPOCHS}")
         if self.shuffle_key is not None and len(self.shuffle_key) != KEY_BYTES:
             raise ConfigError(f"shuffle_key has {len(self.shuffle_key)} bytes; expected {KEY_BYTES}")
 
@@ -262,9 +276,11 @@ class ClientDataset:
 
 
 def check_multiplier(name: str, value: float) -> None:
-    """Refuse a hyper-parameter that could make a subnormal: it must be finite, and 0 or at least 2**-30."""
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
+    """Refuse a hyper-parameter that float32 cannot hold, or that could make a subnormal: 0 or at least 2**-30."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or value != value:  # not a number
         raise ConfigError(f"{name} is {value!r}; expected a finite number")
+    if abs(value) > MAX_FLOAT32:
+        raise ConfigError(f"{name} is {value!r}; expected a finite number, at most {MAX_FLOAT32!r} (float32)")
     if 0 < abs(value) < MIN_MAGNITUDE:
         raise ConfigError(f"{name} is {value!r}; expected 0 or at least 2**-30 in magnitude")
 
@@ -275,3 +291,9 @@ def check_shape(num_classes: int, num_features: int) -> None:
         raise ConfigError(f"num_classes is {num_classes}; expected 1 to {MAX_CLASSES}")
     if not 1 <= num_features <= MAX_FEATURES:
         raise ConfigError(f"num_features is {num_features}; expected 1 to {MAX_FEATURES}")
+
+
+def to_float32(value: float) -> float:
+    """``value`` rounded to the nearest float32, ties to even; ``value`` is at most ``MAX_FLOAT32`` in magnitude."""
+    rounded: float = struct.unpack("<f", struct.pack("<f", value))[0]
+    return rounded

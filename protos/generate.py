@@ -40,7 +40,10 @@ def tools() -> Path:
     if (TOOLS / "ready").exists():
         return python
     if sys.version_info[:2] != (3, 11):
-        sys.exit(f"error: stubs are generated with Python 3.11 (this is {sys.version.split()[0]}); run python3.11 {__file__}")
+        version = sys.version.split()[0]
+        sys.exit(
+            f"error: stubs are generated with Python 3.11, and this is {version}; run: make proto PYTHON=python3.11"
+        )
     shutil.rmtree(TOOLS, ignore_errors=True)
     venv.create(TOOLS, with_pip=True)
     subprocess.run([python, "-m", "pip", "install", "-q", *PACKAGES], check=True)

@@ -4,7 +4,8 @@
  * environment variable: every buffer, the scratch memory included, comes from the caller.
  *
  * Promised: the same inputs give the same output bits on every supported machine and with every variant (IEEE 754
- * binary32 and binary64, round to nearest even, fused multiply-adds only where written). No call makes a subnormal.
+ * binary32 and binary64, round to nearest even, fused multiply-adds only where written). Training, evaluation and
+ * prediction make no subnormal.
  *
  * Not promised: the bits of a NaN (results that hold one are refused), the contents of an output after a status other
  * than EDGEFL_OK unless the function says so, speed for a misaligned buffer, or a stable binary interface between

@@ -9,9 +9,10 @@ from typing import Any, TypeVar
 import grpc
 
 from edgefl.address import require_loopback
-from edgefl.errors import ConfigError
+from edgefl.errors import ConfigError, UnavailableError
 from edgefl.proto.v1 import control_pb2_grpc
-from edgefl.wire import IDENTITY_KEY, MAX_MESSAGE_BYTES, error_from_status
+from edgefl.protocol.task import check_name
+from edgefl.wire import ERROR_KEY, IDENTITY_KEY, MAX_MESSAGE_BYTES, error_from_status
 
 R = TypeVar("R")
 
@@ -34,6 +35,7 @@ class Target:
         if not self.insecure:
             raise ConfigError("this version speaks plaintext on loopback only; add --insecure")
         require_loopback(self.address)
+        check_name("operator", self.operator)
 
 
 class Connection:
@@ -76,8 +78,9 @@ class Connection:
 
     def _translate(self, error: grpc.RpcError) -> Exception:
         code = error.code().name
-        failure, _ = error_from_status(code, error.details() or "", error.trailing_metadata() or ())
-        if code == "UNAVAILABLE":
+        trailing = error.trailing_metadata() or ()
+        failure, _ = error_from_status(code, error.details() or "", trailing)
+        if code == "UNAVAILABLE" and all(key != ERROR_KEY for key, _ in trailing):  # gRPC's own word, not the server's
             text = f"no server answers at {self._target.address}; is edgefl-server running? ({error.details()})"
-            return type(failure)(text)
+            return UnavailableError(text)
         return failure

@@ -50,7 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_models(commands)
     _add_releases(commands)
     devices = commands.add_parser("devices", help="list the devices that the server knows")
-    devices.add_argument("--population", default="", help="only this population")
+    devices.add_argument("--population", type=_text, default="", help="only this population")
     _json(devices)
     devices.set_defaults(run=_lazy("devices", "list_devices"))
     _add_simulate(commands)
@@ -73,7 +73,7 @@ def _add_task(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         ("end", "end a task for good: its current round is abandoned, its models stay"),
     ):
         action = actions.add_parser(name, help=text, description=text)
-        action.add_argument("name", metavar="TASK")
+        action.add_argument("name", type=_text, metavar="TASK")
         action.set_defaults(run=_lazy("tasks", name))
 
 
@@ -82,24 +82,29 @@ _CREATE = "Start tasks. All files are read and checked before the first is sent;
 
 def _add_rounds(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     rounds = commands.add_parser("rounds", help="watch the rounds of a task, live")
-    rounds.add_argument("task", metavar="TASK")
+    rounds.add_argument("task", type=_text, metavar="TASK")
     rounds.add_argument("--no-follow", action="store_true", help="show what there is, and stop")
     _json(rounds)
     rounds.set_defaults(run=_lazy("rounds", "watch"))
+
+
+_FORMAT = "tflite-int8 has int8 weights, float32 in and out (default: %(default)s)"
 
 
 def _add_models(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     models = commands.add_parser("models", help="list a task's models, or export one")
     actions = models.add_subparsers(title="actions", dest="action", required=True, metavar="ACTION")
     listing = actions.add_parser("list", help="list the versions that the server keeps")
-    listing.add_argument("task", metavar="TASK")
+    listing.add_argument("task", type=_text, metavar="TASK")
     _json(listing)
     listing.set_defaults(run=_lazy("models", "list_models"))
     export = actions.add_parser("export", help="write one version to a file")
-    export.add_argument("task", metavar="TASK")
+    export.add_argument("task", type=_text, metavar="TASK")
     export.add_argument("file", metavar="FILE", help="where to write; replaced only when the export is whole")
-    export.add_argument("--version", type=int, default=0, dest="model_version", help="default: the latest")
-    export.add_argument("--format", choices=("tflite", "tflite-int8", "weights"), default="tflite")
+    export.add_argument(
+        "--version", type=_version, default=0, dest="model_version", metavar="N", help="default: the latest"
+    )
+    export.add_argument("--format", choices=("tflite", "tflite-int8", "weights"), default="tflite", help=_FORMAT)
     export.set_defaults(run=_lazy("models", "export"))
 
 
@@ -107,10 +112,12 @@ def _add_releases(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     release = commands.add_parser("release", help="release a model to the devices, or list releases")
     actions = release.add_subparsers(title="actions", dest="action", required=True, metavar="ACTION")
     create = actions.add_parser("create", help="write, check and publish a .tflite")
-    create.add_argument("name", metavar="NAME", help="the release's name on the devices")
-    create.add_argument("task", metavar="TASK", help="whose model")
-    create.add_argument("--version", type=int, default=0, dest="model_version", help="default: the latest")
-    create.add_argument("--format", choices=("tflite", "tflite-int8"), default="tflite")
+    create.add_argument("name", type=_text, metavar="NAME", help="the release's name on the devices")
+    create.add_argument("task", type=_text, metavar="TASK", help="whose model")
+    create.add_argument(
+        "--version", type=_version, default=0, dest="model_version", metavar="N", help="default: the latest"
+    )
+    create.add_argument("--format", choices=("tflite", "tflite-int8"), default="tflite", help=_FORMAT)
     _json(create)
     create.set_defaults(run=_lazy("models", "create_release"))
     listing = actions.add_parser("list", help="list all releases")
@@ -127,7 +134,7 @@ def _add_simulate(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     )
     simulate.add_argument("files", nargs="+", metavar="TASK.toml")
     simulate.add_argument("--dataset", required=True, help="a data set's name (watch), or a .csv or .npz file")
-    simulate.add_argument("--out", metavar="DIR", help="also write the models (.tflite) and report.json here")
+    simulate.add_argument("--out", metavar="DIR", help="also write each trained model as DIR/TASK.tflite")
     _json(simulate)
     simulate.set_defaults(run=_lazy("simulate", "simulate_tasks"))
 
@@ -145,6 +152,22 @@ def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     demo.add_argument("--kill-server", type=int, metavar="ROUND", help="SIGKILL the server after this round")
     demo.add_argument("--kill-device", type=int, metavar="ROUND", help="SIGKILL one agent after this round")
     demo.set_defaults(run=_lazy("demo", "run_demo"))
+
+
+def _text(value: str) -> str:
+    """A name that goes to the server. A terminal of another encoding makes texts that are not Unicode."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise argparse.ArgumentTypeError(f"{value!r} is not UTF-8 text") from None
+    return value
+
+
+def _version(value: str) -> int:
+    """A model's version, 1 to 2**32 - 1: what the wire holds."""
+    if not (value.isascii() and value.isdecimal() and len(value) <= 10 and 1 <= int(value) < 2**32):
+        raise argparse.ArgumentTypeError(f"{value!r} is no version; expected a whole number from 1 on")
+    return int(value)
 
 
 def _json(parser: argparse.ArgumentParser) -> None:

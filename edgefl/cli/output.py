@@ -9,15 +9,21 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from edgefl.command import one_line
 from edgefl.errors import StorageError
+
+MAX_TABLE_WIDTH = 10_000
+"""Far above every row of ours; bounds what a text from the other side makes of a table."""
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], empty: str) -> None:
     """A table of texts on stdout; ``empty`` when there is no row."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    cells = [[str(cell) for cell in row] for row in rows]
+    # Text: a cell may come from a device, and is neither markup nor for the terminal to obey.
+    cells = [[Text(one_line(str(cell))) for cell in row] for row in rows]
     if not cells:
         print(empty)
         return
@@ -26,7 +32,11 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], empty:
         table.add_column(column, no_wrap=True)
     for row in cells:
         table.add_row(*row)
-    Console(soft_wrap=True).print(table)
+    console = Console()
+    # As wide as its cells, whatever reads it: a digest that is cut is no digest.
+    needed = console.measure(table, options=console.options.update(max_width=MAX_TABLE_WIDTH)).maximum
+    console.width = max(console.width, needed)
+    console.print(table, crop=False)
 
 
 def print_json(value: dict[str, Any]) -> None:
@@ -45,7 +55,9 @@ def write_file(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
+        temporary = None
     except OSError as error:
+        raise StorageError(f"{path}: cannot be written: {error.strerror}") from None
+    finally:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
-        raise StorageError(f"{path}: cannot be written: {error.strerror}") from None

@@ -28,7 +28,7 @@ def watch(args: argparse.Namespace) -> None:
             if args.json:
                 print_json(as_dict(summary))
             elif summary.phase in (Phase.COMMITTED, Phase.ABANDONED) or sys.stdout.isatty():
-                _print_line(summary)
+                print_line(summary)
 
 
 def as_dict(summary: RoundSummary) -> dict[str, object]:
@@ -52,8 +52,9 @@ def as_dict(summary: RoundSummary) -> dict[str, object]:
     return result
 
 
-def _print_line(summary: RoundSummary) -> None:
-    text = f"round {summary.round_num:4d}  {summary.phase.value:10s}  {summary.accepted}/{summary.goal} reports"
+def print_line(summary: RoundSummary, prefix: str = "") -> None:
+    """One line a round for people."""
+    text = f"{prefix}round {summary.round_num:4d}  {summary.phase.value:10s}  {summary.accepted}/{summary.goal} reports"
     if summary.failed:
         text += f", {summary.failed} failed"
     if summary.metrics is not None and summary.metrics.num_examples:

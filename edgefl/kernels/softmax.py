@@ -24,11 +24,6 @@ if TYPE_CHECKING:
 MAX_ROWS = 2**31 - 1
 """Rows are permuted by 32-bit indices."""
 
-MAX_FLOAT32 = 2.0**128 - 2.0**104
-
-MAX_SCALE = MAX_FLOAT32 / 512
-"""A scale times the largest |stored - zero_point|, 383, must be finite."""
-
 _STORED_VALUE = Quantization()
 
 
@@ -50,10 +45,6 @@ class _Inputs:
         meaning = _STORED_VALUE if quantization is None else quantization
         if kind == "f" and meaning != _STORED_VALUE:
             raise DataError(f"features is float32 and was given {meaning}; a quantization is for uint8 and int8 alone")
-        if meaning.scale > MAX_SCALE:
-            raise ConfigError(
-                f"scale is {meaning.scale!r}; expected at most {MAX_SCALE!r}, so that features fit float32"
-            )
         mean = spread = None
         if standardization is not None:
             if standardization.num_features != self.num_features:
@@ -106,14 +97,11 @@ def train_softmax(
     ``stop``             read before each batch, the first too: the result is then that of the batches before.
 
     Raises ``DataError`` for buffers and values that are not so, naming the row, before the first step;
-    ``ConfigError`` for an option that float32 cannot hold; ``KernelError`` when a logit or a weight is not finite, or
-    when a gradient exceeds ``clip_norm`` more than 2**30 times.
+    ``KernelError`` when a logit or a weight is not finite, or when a gradient exceeds ``clip_norm`` more than 2**30
+    times.
     """
     inputs = _Inputs(features, labels, example_weights, quantization, standardization)
     rates = (config.learning_rate, config.l2, config.momentum, config.proximal, config.clip_norm)
-    for name, rate in zip(("learning_rate", "l2", "momentum", "proximal", "clip_norm"), rates, strict=True):
-        if rate > MAX_FLOAT32:
-            raise ConfigError(f"{name} is {rate!r}; expected at most {MAX_FLOAT32!r}, what float32 can hold")
     assert inputs.labels is not None
     try:
         kernel, bias, counts = _kernels.train(

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 def accumulate(sums: Buffer, delta: Buffer, weight: int, grid_shift: int, factor: float = 1.0) -> None:
     """``sums[j] += q * weight``, with ``q = round_even(delta[j] * 2**grid_shift * factor)`` in binary64.
 
-    ``sums`` is writable int64, ``delta`` float32 of the same length, ``weight`` 1 to 2**32, ``factor`` finite and 0 or more (1 for no clipping).
+    ``sums`` is writable int64, ``delta`` float32 of the same length, ``weight`` 1 to 2**32, ``factor`` finite and
+    0 or more: 1 when the update is not clipped.
     Raises ``DataError`` when some ``|q|`` exceeds 2**30 or is not a number, ``KernelError`` when a sum would leave 64
     bits, ``ConfigError`` for the other arguments; ``sums`` is then unchanged.
     """

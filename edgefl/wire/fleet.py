@@ -8,16 +8,30 @@ Source: design §6; the messages are described in ``protos/edgefl/proto/v1``.
 
 from __future__ import annotations
 
+import math
 from typing import NoReturn
 
 from edgefl.errors import ConfigError, DataError, InvalidUpdateError, RemoteProtocolError, UpdateRefusal
 from edgefl.models.softmax import SoftmaxModel
 from edgefl.proto.v1 import fleet_pb2, plan_pb2
 from edgefl.protocol import messages as m
+from edgefl.protocol.task import check_name
 from edgefl.types import DType, Quantization, Standardization, TrainConfig
 
 MAX_TEXT = 500
 """Longest name, reason or error text that is taken from the other side; longer ones are cut."""
+
+MAX_COUNT = (1 << 63) - 1
+"""Largest session counter, version or size: what SQLite and an int64 hold."""
+
+MAX_EXAMPLES = 1 << 40
+"""Largest example count of a device: a million devices' counts still add up within an int64."""
+
+MAX_NAMES = 32
+"""Most kinds and encodings that a device may name; further ones are not read."""
+
+MAX_DEADLINE_S = 1e9
+"""Thirty years: a time that a monotonic clock can be added to."""
 
 DIGEST_BYTES = 32
 
@@ -87,10 +101,19 @@ def _plan_from_proto(message: plan_pb2.Plan) -> m.Plan:
     elif work_kind == "evaluation":
         work = m.EvaluationWork(message.evaluation.max_weight)
     else:
-        s = message.statistics
-        center = s.center if s.HasField("center") else None
-        work = m.StatisticsWork(s.feature_bound, s.grid_shift, s.max_weight, center)
-    return m.Plan(model, work, message.encoding)
+        work = _statistics_from_proto(message.statistics, model.num_features)
+    if not 1 <= work.max_weight <= m.MAX_WEIGHT:
+        raise RemoteProtocolError(f"max_weight is {work.max_weight}; expected 1 to 2**32")
+    return m.Plan(model, work, message.encoding[:MAX_TEXT])
+
+
+def _statistics_from_proto(s: plan_pb2.StatisticsWork, num_features: int) -> m.StatisticsWork:
+    if not 0 < s.feature_bound < math.inf:
+        raise RemoteProtocolError(f"feature_bound is {s.feature_bound}; expected a finite number above 0")
+    center = s.center if s.HasField("center") else None
+    if center is not None and len(center) != 4 * num_features:
+        raise RemoteProtocolError(f"a center of {len(center)} bytes; expected {4 * num_features}")
+    return m.StatisticsWork(s.feature_bound, s.grid_shift, s.max_weight, center)
 
 
 def _training_from_proto(t: plan_pb2.TrainingWork) -> m.TrainingWork:
@@ -137,15 +160,18 @@ def check_in_to_proto(check_in: m.CheckIn) -> fleet_pb2.CheckInRequest:
 
 
 def check_in_from_proto(message: fleet_pb2.CheckInRequest) -> m.CheckIn:
-    _text("population", message.population)
+    _name("population", message.population)
+    _count("session", message.session, MAX_COUNT)
+    _count("num_train", message.num_train, MAX_EXAMPLES)
+    _count("num_held_out", message.num_held_out, MAX_EXAMPLES)
     return m.CheckIn(
         population=message.population,
         agent_version=message.agent_version[:MAX_TEXT],
         session=message.session,
         num_train=message.num_train,
         num_held_out=message.num_held_out,
-        kinds=tuple(message.kinds[:32]),
-        encodings=tuple(message.encodings[:32]),
+        kinds=tuple(kind[:MAX_TEXT] for kind in message.kinds[:MAX_NAMES]),
+        encodings=tuple(encoding[:MAX_TEXT] for encoding in message.encodings[:MAX_NAMES]),
         last_task=message.last.task[:MAX_TEXT],
         last_round=message.last.round,
     )
@@ -191,7 +217,10 @@ def answer_from_proto(message: fleet_pb2.CheckInResponse) -> m.CheckInAnswer:
 
 
 def _assignment_from_proto(a: fleet_pb2.Assignment) -> m.Assignment:
-    _text("task", a.key.task)
+    _name("task", a.key.task)
+    if not 0 <= a.deadline_s < MAX_DEADLINE_S:
+        raise RemoteProtocolError(f"deadline_s is {a.deadline_s}; expected 0 to {MAX_DEADLINE_S:.0f}")
+    _count("model size_bytes", a.model.size_bytes, MAX_COUNT)
     return m.Assignment(
         task=a.key.task,
         round_num=a.key.round,
@@ -238,6 +267,8 @@ def report_from_proto(message: fleet_pb2.ReportRequest) -> m.Report:
     u = message.update
     if len(u.base_model_sha256) not in (0, DIGEST_BYTES):
         _refuse(UpdateRefusal.MALFORMED, f"base_model_sha256 of {len(u.base_model_sha256)} bytes; expected 32 or none")
+    if u.num_examples > MAX_EXAMPLES:
+        _refuse(UpdateRefusal.MALFORMED, f"num_examples is {u.num_examples}; expected at most 2**40")
     if u.num_correct > u.num_examples:
         _refuse(UpdateRefusal.MALFORMED, f"{u.num_correct} right of {u.num_examples} examples")
     return m.ClientUpdate(
@@ -315,7 +346,9 @@ def release_info_to_proto(info: m.ReleaseInfo) -> fleet_pb2.Release:
 
 
 def _release_info_from_proto(message: fleet_pb2.Release) -> m.ReleaseInfo:
-    _text("release", message.name)
+    _name("release", message.name)
+    _count("release version", message.version, MAX_COUNT)
+    _count("release size_bytes", message.content.size_bytes, MAX_COUNT)
     digest = _digest("release", message.content.sha256)
     return m.ReleaseInfo(message.name, message.version, digest, message.content.size_bytes)
 
@@ -326,9 +359,17 @@ def _digest(what: str, raw: bytes) -> str:
     return raw.hex()
 
 
-def _text(what: str, text: str) -> None:
-    if not 1 <= len(text) <= MAX_TEXT:
-        raise RemoteProtocolError(f"{what}: a name of {len(text)} characters; expected 1 to {MAX_TEXT}")
+def _name(what: str, text: str) -> None:
+    # Names become file names and rows: what our own side would not take is not taken from the other side.
+    try:
+        check_name(what, text[:MAX_TEXT])
+    except ConfigError as error:
+        raise RemoteProtocolError(str(error)) from None
+
+
+def _count(what: str, value: int, highest: int) -> None:
+    if value > highest:
+        raise RemoteProtocolError(f"{what} is {value}; expected at most {highest}")
 
 
 def _refuse(reason: UpdateRefusal, message: str) -> NoReturn:

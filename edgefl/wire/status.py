@@ -15,7 +15,7 @@ from edgefl import errors
 from edgefl.errors import EdgeFLError, InvalidUpdateError, RemoteProtocolError, UpdateRefusal
 from edgefl.proto.v1 import fleet_pb2
 from edgefl.protocol.messages import RetryWindow
-from edgefl.wire.fleet import retry_from_proto, retry_to_proto
+from edgefl.wire.fleet import MAX_TEXT, retry_from_proto, retry_to_proto
 
 IDENTITY_KEY = "edgefl-identity"
 """Request metadata, honoured on an insecure loopback server only: "device/NAME" or "operator/NAME"."""
@@ -53,11 +53,15 @@ _CLASS_OF_CODE: dict[str, type[EdgeFLError]] = {
 
 
 def error_to_status(error: EdgeFLError, retry: RetryWindow | None = None) -> tuple[str, str, Metadata]:
-    """The gRPC code's name, the details, and the trailing metadata."""
+    """The gRPC code's name, the details, and the trailing metadata.
+
+    Details are cut to ``MAX_TEXT``: they travel as a header, percent-encoded, and gRPC replaces an error whose headers
+    exceed 8 KiB by one of its own.
+    """
     trailing: list[tuple[str, str | bytes]] = [(ERROR_KEY, type(error).__name__)]
     if retry is not None:
         trailing.append((RETRY_KEY, retry_to_proto(retry).SerializeToString()))
-    return error.grpc_code, str(error), tuple(trailing)
+    return error.grpc_code, str(error)[:MAX_TEXT], tuple(trailing)
 
 
 def error_from_status(
@@ -65,6 +69,7 @@ def error_from_status(
 ) -> tuple[EdgeFLError, RetryWindow | None]:
     """The error that a failed call means, and the retry window that came with it."""
     name, retry = "", None
+    details = details[:MAX_TEXT]
     for key, value in trailing:
         if key == ERROR_KEY:
             name = value.decode("ascii", "replace") if isinstance(value, bytes) else value

@@ -1,0 +1,70 @@
+"""``edgefl simulate``: run task definitions over a data set in this process, without a server.
+
+The same machines, the same client work and the same arithmetic as the daemons: the digests printed here are the ones
+that a fleet with the same examples makes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+from pathlib import Path
+
+from edgefl.cli.output import print_json, print_table, write_file
+from edgefl.cli.rounds import as_dict, print_line
+from edgefl.datasets import load
+from edgefl.models.tflite_writer import write_tflite
+from edgefl.protocol.events import RoundSummary
+from edgefl.protocol.task import TaskKind, parse_task
+from edgefl.settings import read_toml
+from edgefl.simulation import SimulationResult, TaskResult, release_inputs, simulate
+
+
+def simulate_tasks(args: argparse.Namespace) -> None:
+    """Run the tasks; print each round as it ends, then each task's last version with its digest."""
+    tasks = []
+    for name in args.files:
+        text = read_toml(Path(name))
+        tasks.append((parse_task(text, name), text))
+    data = load(args.dataset)
+
+    def show(summary: RoundSummary) -> None:
+        if args.json:
+            print_json(as_dict(summary))
+        else:
+            print_line(summary, f"{summary.task:<20} ")
+
+    result = simulate(tasks, data.clients, data.held_out, on_round=show)
+    files = _write_models(result, Path(args.out)) if args.out else {}
+    rows = [_row(task, files) for task in result.tasks]
+    if args.json:
+        for row in rows:
+            print_json(row)
+        return
+    columns = ("task", "version", "accuracy", "model_sha256", "tflite_sha256")
+    print()
+    print_table([c.upper() for c in columns], [[row[c] for c in columns] for row in rows], "no tasks")
+
+
+def _row(task: TaskResult, files: dict[str, str]) -> dict[str, object]:
+    accuracy = ""
+    if task.spec.kind is not TaskKind.STATISTICS:
+        accuracy = next((f"{r.metrics.accuracy:.4f}" for r in reversed(task.rounds) if r.metrics is not None), "")
+    return {
+        "task": task.spec.name,
+        "version": task.state.version,
+        "accuracy": accuracy,
+        "model_sha256": task.state.model_digest,
+        "tflite_sha256": files.get(task.spec.name, ""),
+    }
+
+
+def _write_models(result: SimulationResult, out: Path) -> dict[str, str]:
+    """Write OUT/TASK.tflite for every training task; returns the SHA-256 of each file by task."""
+    digests = {}
+    for task in result.tasks:
+        if task.spec.kind is TaskKind.TRAINING:
+            data = write_tflite(*release_inputs(result, task.spec.name))
+            write_file(out / f"{task.spec.name}.tflite", data)
+            digests[task.spec.name] = hashlib.sha256(data).hexdigest()
+    return digests

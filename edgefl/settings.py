@@ -8,7 +8,6 @@ file, the key and what was expected; a close spelling is suggested. Ranges are c
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import enum
 import tomllib
 import types
@@ -57,6 +56,8 @@ def from_table(table: dict[str, Any], kind: type[T], where: str) -> T:
     fields = {f.name: f for f in dataclasses.fields(kind) if f.init}  # type: ignore[arg-type]
     for key in table:
         if key not in fields:
+            import difflib  # for this error alone: the agent reads its configuration by this module
+
             near = difflib.get_close_matches(key, fields, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else f"; expected one of {', '.join(sorted(fields))}"
             raise ConfigError(f"{where}: unknown key {key!r}{hint}")

@@ -13,7 +13,7 @@ from typing import Any
 
 from edgefl.errors import InvalidUpdateError, KernelError, UpdateRefusal
 from edgefl.models.softmax import SoftmaxModel
-from edgefl.protocol.coordinator import Coordinator, CoordinatorConfig
+from edgefl.protocol.coordinator import Coordinator
 from edgefl.protocol.events import (
     DeviceRecord,
     Effect,
@@ -41,6 +41,7 @@ from edgefl.protocol.messages import (
     TrainingWork,
     WorkFailure,
 )
+from edgefl.protocol.pace import CoordinatorConfig
 from edgefl.protocol.process import ProcessState, RoundMetrics
 from edgefl.protocol.task import ClientSpec, ModelSpec, RoundSpec, StatisticsSpec, TaskKind, TaskSpec
 from edgefl.types import Standardization

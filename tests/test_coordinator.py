@@ -11,6 +11,7 @@ from protocol_kit import (
     ENCODING,
     NOT_A_NUMBER,
     POISON,
+    Adding,
     Server,
     check_in,
     evaluation,
@@ -23,7 +24,7 @@ from protocol_kit import (
 )
 
 from edgefl.errors import ConfigError, ConflictError, EdgeFLError, NotFoundError, StorageError, UpdateRefusal
-from edgefl.protocol.coordinator import Coordinator, CoordinatorConfig
+from edgefl.protocol.coordinator import Coordinator
 from edgefl.protocol.events import (
     AnswerCheckIn,
     DeviceCheckedIn,
@@ -65,6 +66,7 @@ from edgefl.protocol.messages import (
     ReleaseInfo,
     RetryWindow,
 )
+from edgefl.protocol.pace import CoordinatorConfig
 from edgefl.protocol.task import TaskSpec
 from edgefl.types import Standardization
 
@@ -264,10 +266,8 @@ def test_the_gate_refuses_in_its_order_and_counts() -> None:
         assert isinstance(receipt(effects), Refused)
         assert receipt(effects).reason is reason  # type: ignore[union-attr]
         assert not of(SaveReport, effects)
-    assert fleet.server.coordinator.refusals() == dict.fromkeys(UpdateRefusal, 1) | {
-        UpdateRefusal.TOO_LARGE: 0,
-        UpdateRefusal.MALFORMED: 0,
-    }
+    before_parsing = {UpdateRefusal.TOO_LARGE, UpdateRefusal.MALFORMED}
+    assert fleet.server.coordinator.refusals() == dict.fromkeys(set(UpdateRefusal) - before_parsing, 1)
 
 
 def test_a_member_whose_update_is_refused_is_a_failed_member() -> None:
@@ -301,7 +301,7 @@ def test_a_duplicate_gets_the_first_sequence_however_old_its_round() -> None:
     for number, job in enumerate(jobs, start=1):
         assert receipt(fleet.answer("a", job)) == AlreadyAccepted(number)
         assert receipt(fleet.answer("b", job)) == Late()
-    fleet.server.coordinator = Coordinator(fleet.server.coordinator._board._factory, CoordinatorConfig())
+    fleet.server.coordinator = Coordinator(Adding, CoordinatorConfig())
     fleet.server.coordinator.restore(fleet.server.store.snapshot(), 0.0)
     assert receipt(fleet.answer("a", jobs[0])) == Late(), "without the store nothing is known"
 
@@ -389,6 +389,14 @@ def test_a_parked_device_that_does_not_come_back_is_forgotten() -> None:
     assert fleet.server.coordinator.rounds()[-1].cohort == 3
 
 
+def test_the_devices_expected_back_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgefl.protocol.waiting.MAX_PARKED", 2)
+    fleet = Fleet(training(goal=4, minimum=4), config=CoordinatorConfig(max_waiting=1))
+    assert not fleet.arrive_all("abcd"), "b was forgotten for d"
+    assert assignments(fleet.arrive("b")) == {}, "c was forgotten for b"
+    assert sorted(fleet.server.coordinator._board.get("train").candidates) == ["a", "b", "d"]
+
+
 def test_a_few_devices_may_come_at_once_and_a_crowd_is_spread() -> None:
     fleet = Fleet(training(goal=2))
     jobs = fleet.arrive_all("ab")
@@ -454,6 +462,30 @@ def test_an_evaluation_reads_the_version_that_it_evaluates() -> None:
         fleet.answer("b", job)
     assert seen == [("eval", digest, 8) for digest in digests]
     assert fleet.server.coordinator._board._models == {}, "nothing is kept that none needs"
+
+
+@pytest.mark.parametrize("loads", [True, False])
+def test_models_for_evaluations_that_lag_are_bounded_when_the_store_has_them(
+    loads: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgefl.protocol.taskboard.KEPT_MODELS", 2)
+    fleet = Fleet()
+    store = fleet.server.store
+    if loads:
+        fleet.server.coordinator = Coordinator(
+            Adding, CoordinatorConfig(), load_model=lambda *key: store.models.get(key)
+        )
+    fleet.handle(TaskCreated(training(goal=1, rounds=8), ""))
+    fleet.handle(TaskCreated(evaluation(goal=1, rounds=8), ""))
+    digests = []
+    for _ in range(8):
+        fleet.answer("a", assignments(fleet.arrive("a", num_held_out=0))["a"], 5)
+        digests.append(fleet.task().state.model_digest)
+    assert len(fleet.server.coordinator._board._models) == (3 if loads else 8), "the last one is not yet stored"
+    for digest in digests:
+        job = assignments(fleet.arrive("b", num_train=0))["b"]
+        assert job.model_digest == digest
+        fleet.answer("b", job)
 
 
 def test_a_training_waits_for_its_statistics_and_gets_their_result() -> None:
@@ -564,6 +596,16 @@ def test_a_wrong_control_event_raises_and_changes_nothing(event: Any, error: typ
     assert rejection(fleet.handle(Ticked()))
 
 
+def test_a_wrong_control_event_does_not_let_time_pass() -> None:
+    fleet = Fleet(training(goal=2, minimum=2))
+    fleet.arrive_all("ab")
+    fleet.now = 60.0
+    with pytest.raises(ConflictError):
+        fleet.handle(TaskResumed("train"))
+    assert fleet.server.coordinator.rounds()[-1].phase is Phase.COLLECTING
+    assert of(SaveAbandon, fleet.handle(Ticked()))
+
+
 def test_an_evaluation_that_comes_too_late_is_refused_unless_the_store_has_the_model() -> None:
     fleet = Fleet(training(goal=1))
     fleet.run_round("a")
@@ -571,8 +613,7 @@ def test_an_evaluation_that_comes_too_late_is_refused_unless_the_store_has_the_m
     with pytest.raises(ConflictError, match="version 1 of 'train' is not kept"):
         fleet.handle(TaskCreated(evaluation(goal=1), ""))
     store = fleet.server.store
-    old = fleet.server.coordinator
-    loading = Coordinator(old._board._factory, CoordinatorConfig(), load_model=lambda *key: store.models.get(key))
+    loading = Coordinator(Adding, CoordinatorConfig(), load_model=lambda *key: store.models.get(key))
     loading.restore(replace(store.snapshot(), models={}), 0.0)
     fleet.server.coordinator = loading
     fleet.handle(TaskCreated(evaluation(goal=1), ""))
@@ -607,6 +648,14 @@ def test_a_stopping_server_answers_all_and_still_takes_reports() -> None:
     assert (sent.receipt, sent.retry) == (Accepted(1), RetryWindow(2.0, 10.0))
     assert of(SaveCommit, fleet.answer("b", jobs["b"]))
     assert fleet.server.coordinator.next_deadline() is None
+
+
+def test_a_stopping_server_starts_no_round_with_those_expected_back() -> None:
+    fleet = Fleet(training(goal=3, minimum=1), config=CoordinatorConfig(max_waiting=1))
+    fleet.arrive_all("ab")
+    fleet.handle(Draining())
+    fleet.now = 6.0
+    assert fleet.handle(Ticked()) == []
 
 
 # ------------------------------------------------------------------------------------------------ time, restarts
@@ -657,7 +706,7 @@ def test_a_round_whose_last_report_was_stored_closes_at_the_restart() -> None:
     snapshot = fleet.server.store.snapshot()
     second = update(jobs["b"].model_digest, 4)
     record = replace(snapshot.rounds[0], accepted=(*snapshot.rounds[0].accepted, (2, "b", second)))
-    coordinator = Coordinator(fleet.server.coordinator._board._factory, CoordinatorConfig())
+    coordinator = Coordinator(Adding, CoordinatorConfig())
     effects = coordinator.restore(replace(snapshot, rounds=(record,), next_sequence=3), 0.0)
     assert unpack(of(SaveCommit, effects)[0].state.model) == 7
 
@@ -667,7 +716,7 @@ def test_a_store_that_contradicts_itself_is_not_run() -> None:
     fleet.arrive("a")
     snapshot = fleet.server.store.snapshot()
     for record in (replace(snapshot.rounds[0], base_version=3), replace(snapshot.rounds[0], round_num=4)):
-        coordinator = Coordinator(fleet.server.coordinator._board._factory, CoordinatorConfig())
+        coordinator = Coordinator(Adding, CoordinatorConfig())
         with pytest.raises(StorageError, match="inconsistent"):
             coordinator.restore(replace(snapshot, rounds=(record,)), 0.0)
 

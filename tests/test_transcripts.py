@@ -24,7 +24,6 @@ from protocol_kit import ENCODING, MODEL, Server, check_in, evaluation, failure,
 
 from edgefl.errors import EdgeFLError, UpdateRefusal
 from edgefl.protocol import session_events as on
-from edgefl.protocol.coordinator import CoordinatorConfig
 from edgefl.protocol.events import (
     DeviceCheckedIn,
     DeviceGone,
@@ -56,6 +55,7 @@ from edgefl.protocol.messages import (
     RetryWindow,
     TrainingWork,
 )
+from edgefl.protocol.pace import CoordinatorConfig
 from edgefl.protocol.process import ProcessState
 from edgefl.protocol.session import SessionConfig, SessionMachine
 

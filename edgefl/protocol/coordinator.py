@@ -8,8 +8,7 @@ for the rounds that can start. A round that closes is finalized in the same call
 reach the store in one transaction.
 
 A check-in waits until a round takes its device, until ``long_poll_s``, or until there is nothing left that it could
-serve. Tasks are served least recently first (ties by name). A task whose round has candidates, but too few, may claim
-them for ``selection_s`` once a round; after that others may take them, and a task that cannot be filled starves no one.
+serve. Which device goes to which task: ``edgefl.protocol.selector``.
 
 A member of a COLLECTING round that has not answered gets the same assignment again at each check-in: it may have been
 killed, and training again gives the same bits.
@@ -61,7 +60,6 @@ from edgefl.protocol.events import (
 )
 from edgefl.protocol.messages import (
     Assignment,
-    CheckIn,
     CheckInAnswer,
     Noted,
     Receipt,
@@ -72,12 +70,11 @@ from edgefl.protocol.messages import (
 from edgefl.protocol.pace import CoordinatorConfig
 from edgefl.protocol.process import ProcessFactory
 from edgefl.protocol.registry import Registry
-from edgefl.protocol.round import RoundEnded, TimePassed, selection_size
+from edgefl.protocol.round import RoundEnded, TimePassed
 from edgefl.protocol.roundkeeper import FindAccepted, RoundKeeper
-from edgefl.protocol.taskboard import FINAL, LoadModel, TaskBoard, TaskRun, unfit
+from edgefl.protocol.selector import Selector
+from edgefl.protocol.taskboard import FINAL, LoadModel, TaskBoard, TaskRun
 from edgefl.protocol.waiting import Waiting, WaitingRoom
-
-__all__ = ["Coordinator", "CoordinatorConfig", "FindAccepted", "LoadModel"]
 
 
 def _none_accepted(task: str, round_num: int, device: str) -> int | None:  # noqa: ARG001
@@ -107,9 +104,9 @@ class Coordinator:
         self._board = TaskBoard(process_factory, load_model)
         self._keeper = RoundKeeper(self._board, find_accepted)
         self._room = WaitingRoom()
+        self._selector = Selector(self._board, self._keeper, self._room, config.max_waiting)
         self._registry = Registry()
         self._draining = False
-        self._served = 0
         self._now = 0.0
 
     # -------------------------------------------------------------------------------------------- the machine
@@ -150,7 +147,8 @@ class Coordinator:
             self._refresh()
         HANDLERS[type(event)](self, event, now)
         self._refresh()
-        self._select(now)
+        if not self._draining:
+            self._selector.select(now, lambda waiting, run: self._assign(waiting, run, now))
         return self._ordered()
 
     def next_deadline(self) -> float | None:
@@ -196,31 +194,27 @@ class Coordinator:
         record = self._registry.note(device, check_in)
         if record is not None:
             self._keeper.out.append(SaveDevice(record))
-        older = self._room.leave(device)
+        older = self._selector.leave(device)
         if older is not None:
             self._reject(older, "superseded by a newer check-in of this device", pace.AT_ONCE)
-        self._room.unpark(device)
-        self._remove_candidate(device)
         waiting = Waiting(event.token, device, check_in, now)
         if self._draining:
             self._reject(waiting, "the server is stopping", pace.drain_window(self._config))
-        elif (run := self._assigned(device, check_in)) is not None:
+        elif (run := self._selector.assigned(device, check_in)) is not None:
             self._assign(waiting, run, now)
         elif reason := self._board.no_work(check_in):
             self._reject(waiting, reason, pace.idle_window(self._config, len(self._registry)))
         elif len(self._room) >= self._config.max_waiting:
             window = pace.full_window(self._config, len(self._registry))
             self._reject(waiting, f"{len(self._room)} devices are waiting, as many as may", window)
-            self._park(waiting, now + window.max_s)
+            self._selector.park(waiting, now + window.max_s)
         else:
-            self._room.enter(waiting)
-            self._add_candidate(device, check_in, parked=False)
+            self._selector.enter(waiting)
 
     def _on_gone(self, event: DeviceGone, _: float) -> None:
         device = self._room.device_of(event.token)
         if device is not None:
-            self._room.leave(device)
-            self._remove_candidate(device)
+            self._selector.leave(device)
 
     def _on_report(self, event: ReportReceived, now: float) -> None:
         report = event.report
@@ -233,13 +227,6 @@ class Coordinator:
         config, known = self._config, len(self._registry)
         window = pace.drain_window(config) if self._draining else pace.next_window(config, known)
         self._keeper.out.append(SendReceipt(event.token, receipt, window))
-
-    def _assigned(self, device: str, check_in: CheckIn) -> TaskRun | None:
-        """The task whose round still awaits the answer of ``device``."""
-        for run in self._board:
-            if run.round.awaits(device) and run.spec.population == check_in.population:
-                return run
-        return None
 
     # -------------------------------------------------------------------------------------------- control
 
@@ -282,7 +269,7 @@ class Coordinator:
         self._draining = True
         self._dismiss("the server is stopping", pace.drain_window(self._config))
 
-    # -------------------------------------------------------------------------------------------- selection
+    # -------------------------------------------------------------------------------------------- time
 
     def _pass_time(self, now: float) -> None:
         for run in self._board:
@@ -297,73 +284,10 @@ class Coordinator:
         if not self._keeper.changed:
             return
         self._keeper.changed = False
-        for run in self._board.prepare():
-            for device, check_in, parked in self._room.present():
-                if self._may_select(run, check_in, parked=parked) and self._assigned(device, check_in) is None:
-                    run.candidates[device] = None
+        self._selector.prepare()
         for waiting in self._room:
             if reason := self._board.no_work(waiting.check_in):
                 self._send_away(waiting, reason, pace.idle_window(self._config, len(self._registry)))
-
-    def _select(self, now: float) -> None:
-        if self._draining:
-            return
-        claimed: set[str] = set()
-        runs = [run for run in self._board if run.status is TaskStatus.RUNNING and run.base is not None]
-        for run in sorted(runs, key=lambda run: (run.served, run.name)):
-            if run.round.phase is not Phase.OPEN:
-                continue
-            if self._offer(run, claimed, now):
-                self._start(run, now)
-            elif run.round.claim_until is not None and now < run.round.claim_until:
-                claimed.update(run.candidates)
-
-    def _offer(self, run: TaskRun, claimed: set[str], now: float) -> bool:
-        """Let the open round select from those whom no other claims. True when it did."""
-        free = [device for device in run.candidates if device not in claimed] if claimed else run.candidates
-        state = run.round
-        if bool(free) == (state.waiting_since is not None) and len(free) < selection_size(state, now):
-            return False
-        gone = [device for device in free if self._room.expired(device, now)]
-        present = tuple(sorted(set(free).difference(gone)))
-        for device in gone:
-            self._room.unpark(device)
-            self._remove_candidate(device)
-        return self._keeper.select(run, present, now)
-
-    def _start(self, run: TaskRun, now: float) -> None:
-        self._served += 1
-        run.served = self._served
-        for device in run.round.cohort:
-            self._remove_candidate(device)
-            waiting = self._room.leave(device)
-            if waiting is not None:
-                self._assign(waiting, run, now)
-
-    def _may_select(self, run: TaskRun, check_in: CheckIn, *, parked: bool) -> bool:
-        if run.base is None or (parked and not self._is_large(run)):
-            return False
-        return not unfit(run, check_in)
-
-    def _is_large(self, run: TaskRun) -> bool:
-        """Whether a cohort is larger than the number that may wait: then those sent away count as candidates."""
-        return run.spec.round.cohort_size > self._config.max_waiting
-
-    def _add_candidate(self, device: str, check_in: CheckIn, *, parked: bool) -> None:
-        for run in self._board:
-            if self._may_select(run, check_in, parked=parked):
-                run.candidates[device] = None
-
-    def _remove_candidate(self, device: str) -> None:
-        for run in self._board:
-            run.candidates.pop(device, None)
-
-    def _park(self, waiting: Waiting, until: float) -> None:
-        if any(run.status is TaskStatus.RUNNING and self._is_large(run) for run in self._board):
-            forgotten = self._room.park(waiting.device, waiting.check_in, until)
-            self._add_candidate(waiting.device, waiting.check_in, parked=True)
-            if forgotten is not None:
-                self._remove_candidate(forgotten)
 
     # -------------------------------------------------------------------------------------------- answers
 
@@ -386,8 +310,7 @@ class Coordinator:
         self._answer(waiting, Rejection(reason), window)
 
     def _send_away(self, waiting: Waiting, reason: str, window: RetryWindow) -> None:
-        self._room.leave(waiting.device)
-        self._remove_candidate(waiting.device)
+        self._selector.leave(waiting.device)
         self._reject(waiting, reason, window)
 
     def _dismiss(self, reason: str, window: RetryWindow, population: str | None = None) -> None:

@@ -11,7 +11,6 @@ import enum
 import math
 import re
 from dataclasses import dataclass, field
-from fractions import Fraction
 
 from edgefl.errors import ConfigError
 from edgefl.models.softmax import SoftmaxModel
@@ -60,6 +59,8 @@ class RoundSpec:
     @property
     def cohort_size(self) -> int:
         """The goal times ``over_selection`` as it was written, rounded up: 10 x 1.1 is 11 (in binary64 it is above)."""
+        from fractions import Fraction  # the server's need alone; the agent reads names by this module
+
         return math.ceil(self.goal * Fraction(repr(float(self.over_selection))))
 
 

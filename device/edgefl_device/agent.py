@@ -1,0 +1,330 @@
+"""The agent: one process that carries out what the session machine says.
+
+::
+
+    signals ──┐                       ┌── worker thread: check-in, download, training, outbox, report (jobs.py)
+              ├─> queue ─> session ───┤
+    timer  ───┘   (main thread)       └── release thread: downloads beside the session
+
+Invariants: the main thread alone touches the session, the notes and the status, and never blocks on network, training
+or a sync. A signal stops a training between two batches and cancels a waiting call; the process then ends with 0.
+systemd's watchdog is fed only while the job at hand is within its time.
+
+Source: design §5 (device machine), §9 (one process; few writes).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import queue
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from edgefl import __version__
+from edgefl.command import one_line
+from edgefl.errors import InterruptedByUser, StorageError, UnavailableError
+from edgefl.kernels import StopFlag
+from edgefl.protocol.messages import Accepted, AlreadyAccepted, Late, Receipt, Refused, Report, WorkFailure
+from edgefl.protocol.session import SessionMachine
+from edgefl.protocol.session_events import (
+    ClearOutbox,
+    FetchModel,
+    FetchRelease,
+    Halt,
+    ReceiptReceived,
+    ReleaseFailed,
+    ReleaseFetched,
+    SaveAssignment,
+    SaveUpdate,
+    SendCheckIn,
+    SendReport,
+    SessionEffect,
+    SessionEvent,
+    Started,
+    StartTimer,
+    StartWork,
+    StopRequested,
+    StopTimer,
+    StopWork,
+    TimerFired,
+)
+from edgefl.protocol.session_state import SessionPhase, SessionState, Uniform
+from edgefl_device.config import DeviceConfig
+from edgefl_device.example_store import ExampleStore
+from edgefl_device.jobs import Jobs, session_config
+from edgefl_device.notify import notify, watchdog_interval_s
+from edgefl_device.rpc import FleetClient
+from edgefl_device.state import MAX_STARTS, StateDir
+from edgefl_device.status import Status, StatusFile, by_call, by_purpose
+from edgefl_device.worker import Crash, Job, Worker
+
+log = logging.getLogger("edgefl.device")
+
+JOB_GRACE_S = 60.0
+"""Beyond its own limit a job may take this long (a slow card, a last batch) before the watchdog is left unfed."""
+
+DOWNLOAD_LIMIT_S = 3600.0
+"""A model that takes longer to fetch will not be reported in time by any link."""
+
+STOP_LIMIT_S = 15.0
+"""A stopping agent waits this long for the job at hand: a batch takes milliseconds, a sync of a bad card seconds."""
+
+
+def system_uniform(low: float, high: float) -> float:
+    """Uniform in [low, high) from the operating system's generator (without the module ``random``, for memory)."""
+    return low + (high - low) * (int.from_bytes(os.urandom(7), "little") >> 3) / 2**53
+
+
+class Agent:
+    """One run of the agent, from ``run`` to its return. ``once``: end after one check-in and what follows from it."""
+
+    def __init__(
+        self,
+        config: DeviceConfig,
+        *,
+        once: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+        uniform: Uniform = system_uniform,
+    ) -> None:
+        self._config = config
+        self._once = once
+        self._clock = clock
+        self._queue: queue.SimpleQueue[SessionEvent | Crash] = queue.SimpleQueue()
+        self._worker = Worker("session", self._queue)
+        self._releases = Worker("releases", self._queue)
+        session = session_config()
+        self._machine = SessionMachine(session, uniform)
+        with contextlib.ExitStack() as stack:
+            self._state = StateDir.open(config.device.state_dir, config.device.name)
+            stack.callback(self._state.close)
+            self._store = ExampleStore.open(config.store_path, config.examples)
+            stack.callback(self._store.close)
+            self._client = FleetClient(config.server.address, config.device.name)
+            self._jobs = Jobs(config, session, self._client, self._state, self._store)
+            stack.pop_all()
+        self._status_file = StatusFile(self._state.path / "status.json")
+        self._stop = StopFlag()
+        self._timer_at: float | None = None
+        self._job_until: float | None = None
+        self._interrupted = False
+        self._went = False
+        self._said = ""
+        self._reported = 0
+        self._outcome = ""
+        self._rounds: tuple[str, int] = (self._state.notes.last_task, self._state.notes.last_round)
+
+    def run(self) -> int:
+        """Work until a signal. Returns the exit status. To be called by the main thread.
+
+        Raises ``UnavailableError`` with ``once`` when the check-in failed.
+        """
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+        address = self._config.server.address
+        log.info("device %s, session %d, server %s", self._config.device.name, self._state.session, address)
+        try:
+            self._handle(self._started())
+            notify("READY=1")
+            while self._machine.state.phase is not SessionPhase.HALTED:
+                self._handle(self._next())
+        finally:
+            notify("STOPPING=1")
+            self._close()
+        if self._once and self._machine.state.failures:
+            raise UnavailableError(self._machine.state.last_error)
+        return InterruptedByUser.exit_code if self._interrupted else 0
+
+    # -------------------------------------------------------------------------------------------- events
+
+    def _on_signal(self, number: int, _frame: object) -> None:
+        # SimpleQueue.put is safe in a signal handler: it takes no lock that the main thread may hold.
+        self._interrupted = number == signal.SIGINT
+        self._queue.put(StopRequested())
+
+    def _started(self) -> Started:
+        notes = self._state.notes
+        outbox: Report | None = self._state.found_outbox
+        if outbox is None and notes.task and notes.starts >= MAX_STARTS:
+            text = f"the agent ended {notes.starts} times in the middle of this work; see its log"
+            outbox = WorkFailure(notes.task, notes.round_num, "CrashLoop", text)
+        return Started(
+            outbox=outbox,
+            last_task=notes.last_task,
+            last_round=notes.last_round,
+            window=None if self._once else notes.window,
+            releases=tuple(release.info for release in self._jobs.releases.installed()),
+        )
+
+    def _next(self) -> SessionEvent:
+        """Wait for an event, feeding the watchdog. Raises what a job left by."""
+        interval = watchdog_interval_s()
+        while True:
+            now = self._clock()
+            if self._timer_at is not None and now >= self._timer_at:
+                self._timer_at = None
+                return TimerFired()
+            if interval is not None and (self._job_until is None or now < self._job_until):
+                notify("WATCHDOG=1")
+            waits = [interval, None if self._timer_at is None else self._timer_at - now]
+            timeout = min((wait for wait in waits if wait is not None), default=None)
+            try:
+                item = self._queue.get(timeout=timeout)
+            except queue.Empty:
+                continue
+            if isinstance(item, Crash):
+                raise item.error
+            if not isinstance(item, ReleaseFetched | ReleaseFailed | StopRequested):
+                self._job_until = None  # the job at hand ended with this
+            return item
+
+    def _handle(self, event: SessionEvent) -> None:
+        before = self._machine.state
+        effects = self._machine.handle(event, self._clock())
+        after = self._machine.state
+        if isinstance(event, ReceiptReceived) and before.report is not None:
+            self._note_receipt(before.report, event.receipt)
+        for effect in effects:
+            self._carry_out(effect)
+        self._say(before, after, effects)
+        self._show()
+        self._went |= before.phase not in (SessionPhase.NEW, SessionPhase.IDLE)
+        if self._once and self._went and after.phase is SessionPhase.IDLE and not after.fetching:
+            self._queue.put(StopRequested())
+
+    # -------------------------------------------------------------------------------------------- effects
+
+    def _carry_out(self, effect: SessionEffect) -> None:
+        jobs = self._jobs
+        match effect:
+            case SendCheckIn():
+                self._submit(lambda: jobs.check_in(effect), effect.timeout_s)
+            case FetchModel():
+                self._submit(lambda: jobs.fetch_model(effect), DOWNLOAD_LIMIT_S)
+            case StartWork():
+                self._stop = stop = StopFlag()
+                self._submit(lambda: jobs.work(effect, stop), effect.assignment.deadline_s)
+            case SaveUpdate():
+                self._submit(lambda: jobs.save_update(effect), JOB_GRACE_S)
+            case SendReport():
+                self._submit(lambda: jobs.report(effect), effect.timeout_s)
+            case FetchRelease():
+                self._releases.submit(lambda: jobs.fetch_release(effect))
+            case StopWork():
+                self._stop.set()
+            case StartTimer():
+                self._timer_at = self._clock() + effect.delay_s
+            case StopTimer():
+                self._timer_at = None
+            case SaveAssignment():
+                self._note_assignment(effect)
+            case ClearOutbox():
+                self._clear_outbox(effect)
+            case Halt():
+                pass  # the loop in run() ends, and _close cancels the call in flight
+
+    def _submit(self, job: Job, limit_s: float) -> None:
+        self._job_until = self._clock() + limit_s + JOB_GRACE_S
+        self._worker.submit(job)
+
+    def _note_assignment(self, effect: SaveAssignment) -> None:
+        notes, assignment = self._state.notes, effect.assignment
+        same = (notes.task, notes.round_num) == (assignment.task, assignment.round_num)
+        self._note(
+            task=assignment.task,
+            round_num=assignment.round_num,
+            starts=notes.starts + 1 if same else 1,
+            window_min_s=effect.retry.min_s,
+            window_max_s=effect.retry.max_s,
+        )
+
+    def _clear_outbox(self, effect: ClearOutbox) -> None:
+        window = {}
+        if effect.retry is not None:
+            window = {"window_min_s": effect.retry.min_s, "window_max_s": effect.retry.max_s}
+        self._note(task="", round_num=0, starts=0, last_task=effect.last_task, last_round=effect.last_round, **window)
+        try:
+            self._state.clear_outbox()
+        except StorageError as error:
+            log.warning("%s; the update may be sent again, which is harmless", error)
+
+    def _note(self, **changes: Any) -> None:
+        try:
+            self._state.note(replace(self._state.notes, session=self._state.session, **changes))
+        except StorageError as error:
+            log.warning("%s; the agent goes on without its notes", error)
+
+    def _close(self) -> None:
+        self._stop.set()
+        self._client.close()
+        ended = self._worker.join(STOP_LIMIT_S) and self._releases.join(STOP_LIMIT_S)
+        if not ended:
+            log.warning("a job did not end within %g s; the agent ends without it", STOP_LIMIT_S)
+        elif self._machine.state.phase is SessionPhase.HALTED and self._state.notes.starts:
+            self._note(starts=self._state.notes.starts - 1)  # a clean end is no reason to give the work up
+        self._show()
+        if ended:
+            self._store.close()
+        self._state.close()
+
+    # -------------------------------------------------------------------------------------------- for people
+
+    def _note_receipt(self, report: Report, receipt: Receipt) -> None:
+        self._outcome = _describe(report, receipt)
+        self._rounds = (report.task, report.round_num)
+        self._reported += 1
+        log.info("task %s round %d: %s", report.task, report.round_num, one_line(self._outcome))
+
+    def _say(self, before: SessionState, after: SessionState, effects: tuple[SessionEffect, ...]) -> None:
+        if after.phase is SessionPhase.TRAINING and before.phase is not after.phase and after.assignment is not None:
+            log.info("task %s round %d: work begins", after.assignment.task, after.assignment.round_num)
+        if after.last_error and after.last_error != self._said:
+            delays = [effect.delay_s for effect in effects if isinstance(effect, StartTimer)]
+            again = f"; next try in {delays[0]:.0f} s" if delays else ""
+            log.warning("%s%s", one_line(after.last_error), again)
+        elif self._said and not after.last_error:
+            log.info("the server answers, and the device goes on")
+        self._said = after.last_error
+
+    def _show(self) -> None:
+        state, traffic = self._machine.state, self._client.traffic
+        status = Status(
+            device=self._config.device.name,
+            population=self._config.device.population,
+            agent_version=__version__,
+            pid=os.getpid(),
+            session=self._state.session,
+            phase=state.phase.value,
+            last_error=state.last_error,
+            last_task=self._rounds[0],
+            last_round=self._rounds[1],
+            last_outcome=self._outcome or ("reported by an earlier session" if self._rounds[0] else ""),
+            rounds_reported=self._reported,
+            num_train=self._jobs.counts.num_train,
+            num_held_out=self._jobs.counts.num_held_out,
+            releases=tuple(f"{r.name} {r.version}" for r in state.releases),
+            calls=by_call(traffic),
+            traffic=by_purpose(traffic),
+        )
+        try:
+            self._status_file.show(status, self._clock(), wall_now=time.time())
+        except StorageError as error:
+            log.debug("%s", error)  # what keeps the status from being written is told where it matters
+
+
+def _describe(report: Report, receipt: Receipt) -> str:
+    match receipt:
+        case Accepted():
+            return f"accepted as {receipt.sequence}"
+        case AlreadyAccepted():
+            return f"was accepted before, as {receipt.sequence}"
+        case Late():
+            return "late: the round had what it wanted"
+        case Refused():
+            return f"refused ({receipt.reason.name}): {receipt.message}"
+        case _:
+            return f"failure noted: {report.message}" if isinstance(report, WorkFailure) else "noted"

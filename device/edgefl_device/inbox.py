@@ -1,0 +1,87 @@
+"""The watched folder: files of examples dropped into it are taken in before each check-in.
+
+A file is taken once it was left alone for ``SETTLE_S``. It ends in ``done/``, or in ``refused/`` beside a ``.error``
+text that says why. A crash between storing and moving does not store a file twice: its identity is kept in the
+transaction of its rows. Under a retention rule, files in ``done/`` go when the examples in them would.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgefl.errors import DataError
+from edgefl_device.config import ExampleSpec
+from edgefl_device.example_store import ExampleStore
+from edgefl_device.files import storage_errors
+from edgefl_device.ingest import SUFFIXES, add_file
+
+SETTLE_S = 2.0
+"""A file changed more recently may still be being written; a rename into the folder avoids the question."""
+
+MAX_FILES = 1000
+"""Taken in one go, so that a full folder does not keep the device from checking in."""
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What became of one file. ``error`` is '' when its ``count`` examples were stored."""
+
+    name: str
+    count: int
+    error: str = ""
+
+
+def take_inbox(store: ExampleStore, spec: ExampleSpec, *, wall_now: float) -> tuple[Taken, ...]:
+    """Take in the files of the inbox, in the order of their names. ``wall_now``: seconds since 1970.
+
+    Raises ``StorageError`` when the folder or the store cannot be used; a wrong file is only refused.
+    """
+    inbox = spec.inbox
+    if inbox is None:
+        return ()
+    with storage_errors(inbox, "read"):
+        for folder in (inbox, inbox / "done", inbox / "refused"):
+            folder.mkdir(parents=True, exist_ok=True)
+        if spec.max_age_days:
+            _drop_expired(inbox / "done", wall_now - spec.max_age_days * 86400)
+        taken = []
+        for path in sorted(inbox.iterdir())[:MAX_FILES]:
+            if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file():
+                # A time in the future means that the clock was set back: such a file is not being written.
+                if 0 <= wall_now - path.stat().st_mtime < SETTLE_S:
+                    continue
+                taken.append(_take(store, spec, inbox, path))
+    return tuple(taken)
+
+
+def _take(store: ExampleStore, spec: ExampleSpec, inbox: Path, path: Path) -> Taken:
+    stat = path.stat()
+    source = f"{path.name} {stat.st_ino} {stat.st_size} {stat.st_mtime_ns}"
+    if store.last_source == source:
+        _move(path, inbox / "done")  # stored before a crash, and not yet moved
+        return Taken(path.name, 0)
+    try:
+        count = add_file(store, spec, path, source=source)
+    except DataError as error:
+        target = _move(path, inbox / "refused")
+        target.with_name(target.name + ".error").write_text(f"{error}\n", encoding="utf-8")
+        return Taken(path.name, 0, str(error))
+    _move(path, inbox / "done")
+    return Taken(path.name, count)
+
+
+def _move(path: Path, folder: Path) -> Path:
+    """Move without replacing a file of the same name."""
+    target, number = folder / path.name, 1
+    while target.exists():
+        target, number = folder / f"{path.stem}-{number}{path.suffix}", number + 1
+    os.rename(path, target)
+    return target
+
+
+def _drop_expired(folder: Path, horizon: float) -> None:
+    for path in folder.iterdir():
+        if path.is_file() and path.stat().st_mtime < horizon:
+            path.unlink()

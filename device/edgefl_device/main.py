@@ -1,0 +1,197 @@
+"""The command ``edgefl-device``: run the agent, add examples, show its status, predict.
+
+A command imports what it needs and no more: the agent's memory counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+from edgefl import __version__
+from edgefl.command import Parser, one_line, run_command
+from edgefl_device.config import DeviceConfig, load_config
+
+EXAMPLES = """\
+examples:
+  edgefl-device add --config device.toml monday.csv tuesday.npz
+  edgefl-device run --config device.toml
+  edgefl-device status --config device.toml
+  edgefl-device predict --config device.toml --split held_out --limit 5
+"""
+
+PREDICT_EXAMPLES = """\
+examples:
+  edgefl-device predict --config device.toml --index 0
+  edgefl-device predict --config device.toml --release watch --split train --limit 10 --json
+  edgefl-device predict --config device.toml --features 0.1,2.5,-3
+"""
+
+ADD_HELP = """\
+CSV: UTF-8, comma, a header line. Column 'label' (a whole number from 0), optionally 'split' (train or held_out);
+all other columns are features, in the order of the file.
+NPZ: arrays 'features' (n, num_features) and 'labels' (n,), optionally 'held_out' (n,) bool.
+A file with a wrong value is refused as a whole, and nothing of it is stored.
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point of ``edgefl-device``. Returns the exit status."""
+    args = _parser().parse_args(argv)
+    return run_command("edgefl-device", lambda: int(args.command(args)))
+
+
+def _parser() -> Parser:
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = Parser(
+        prog="edgefl-device",
+        description="The agent of one device: it trains on examples that stay here, and reports model deltas.",
+        epilog=EXAMPLES,
+        formatter_class=raw,
+    )
+    parser.add_argument("--version", action="version", version=f"edgefl-device {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    common = Parser(add_help=False)
+    common.add_argument("--config", type=Path, required=True, metavar="FILE", help="the device's TOML file")
+
+    run = commands.add_parser("run", parents=[common], help="run the agent until it is stopped")
+    run.add_argument("--once", action="store_true", help="end after one check-in and what follows from it")
+    run.add_argument("--insecure", action="store_true", help="speak plaintext, to a server on loopback")
+    run.set_defaults(command=_run)
+
+    add = commands.add_parser(
+        "add", parents=[common], help="add examples from files", epilog=ADD_HELP, formatter_class=raw
+    )
+    add.add_argument("files", nargs="+", type=Path, metavar="FILE", help="a .csv or .npz file")
+    add.set_defaults(command=_add)
+
+    status = commands.add_parser("status", parents=[common], help="show what the agent does and why")
+    status.add_argument("--json", action="store_true", help="as JSON")
+    status.set_defaults(command=_status)
+
+    predict = commands.add_parser(
+        "predict",
+        parents=[common],
+        help="run the released model on examples",
+        epilog=PREDICT_EXAMPLES,
+        formatter_class=raw,
+    )
+    predict.add_argument("--release", default="", metavar="NAME", help="which release; needed if there are several")
+    predict.add_argument("--split", choices=["train", "held_out"], default="held_out", help="default: held_out")
+    which = predict.add_mutually_exclusive_group()
+    which.add_argument("--index", type=_natural, metavar="N", help="one stored example, counted from 0")
+    which.add_argument("--limit", type=_natural, metavar="N", help="the first N stored examples (default: all)")
+    which.add_argument("--features", metavar="ROW", help="one row of raw features, comma-separated")
+    predict.add_argument("--json", action="store_true", help="as JSON")
+    predict.set_defaults(command=_predict)
+    return parser
+
+
+def _natural(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise ValueError
+    return value
+
+
+def _run(args: argparse.Namespace) -> int:
+    config = load_config(args.config, insecure=args.insecure)
+    config.server.check_transport()
+    _log_to_stderr()
+    # Of gRPC's own lines only errors are for people; it reads this when it is loaded.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    from edgefl_device.agent import Agent
+
+    return Agent(config, once=args.once).run()
+
+
+def _log_to_stderr() -> None:
+    import logging
+
+    # journald stamps lines itself.
+    stamp = "" if "JOURNAL_STREAM" in os.environ else "%(asctime)s "
+    logging.basicConfig(stream=sys.stderr, format=stamp + "edgefl-device: %(levelname)s: %(message)s")
+    logging.getLogger("edgefl").setLevel(logging.INFO)
+
+
+def _add(args: argparse.Namespace) -> int:
+    from edgefl.protocol.messages import Split
+    from edgefl_device.example_store import ExampleStore
+    from edgefl_device.ingest import add_file
+
+    config = load_config(args.config)
+    with ExampleStore.open(config.store_path, config.examples) as store:
+        for path in args.files:
+            print(f"{path}: {add_file(store, config.examples, path)} examples added")
+        train, held_out = store.count(Split.TRAIN), store.count(Split.HELD_OUT)
+    print(f"the device now has {train} examples for training and {held_out} held out")
+    return 0
+
+
+def _status(args: argparse.Namespace) -> int:
+    from dataclasses import replace
+
+    from edgefl.errors import NotFoundError, StorageError
+    from edgefl_device.state import agent_is_running
+    from edgefl_device.status import format_status, peak_rss_bytes, read_status
+
+    config = load_config(args.config)
+    folder = config.device.state_dir
+    status = read_status(folder / "status.json")
+    if status is None:
+        raise NotFoundError(f"no agent ever ran in {folder}; start one with 'edgefl-device run'")
+    running = agent_is_running(folder)
+    if running:
+        status = replace(status, peak_rss_bytes=peak_rss_bytes(status.pid) or status.peak_rss_bytes)
+    try:
+        num_train, num_held_out = _stored(config)
+        status = replace(status, num_train=num_train, num_held_out=num_held_out)
+    except StorageError as error:
+        # The status is wanted most when something is broken: the counts are then those of the last check-in.
+        print(f"edgefl-device: warning: {one_line(str(error))}", file=sys.stderr)
+    if args.json:
+        print(json.dumps({"running": running, "age_s": round(time.time() - status.updated_at, 1), **asdict(status)}))
+    else:
+        print(format_status(status, running))
+    return 0
+
+
+def _stored(config: DeviceConfig) -> tuple[int, int]:
+    """How many examples there are now, which is later than the agent's last check-in."""
+    from edgefl.protocol.messages import Split
+    from edgefl_device.example_store import ExampleStore
+
+    with ExampleStore.open(config.store_path, config.examples) as store:
+        return store.count(Split.TRAIN), store.count(Split.HELD_OUT)
+
+
+def _predict(args: argparse.Namespace) -> int:
+    from edgefl.protocol.messages import Split
+    from edgefl_device.predict import predict_given, predict_stored
+
+    config = load_config(args.config)
+    if args.features is not None:
+        result = predict_given(config, args.release, args.features)
+    else:
+        result = predict_stored(config, args.release, Split(args.split), index=args.index, limit=args.limit)
+    info = result.release.info
+    if args.json:
+        rows = [asdict(row) for row in result.rows]
+        print(json.dumps({"release": info.name, "version": info.version, "runtime": result.runtime, "rows": rows}))
+        return 0
+    print(f"release {info.name} version {info.version}")
+    for row in result.rows:
+        place = "given" if row.index < 0 else f"example {row.index}"
+        label = "" if row.label is None else f"label {row.label}, "
+        shares = " ".join(f"{value:.4f}" for value in row.probabilities)
+        print(f"{place}: {label}predicted {row.predicted}, probabilities {shares}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

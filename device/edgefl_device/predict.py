@@ -1,0 +1,121 @@
+"""Inference by the release that this device runs. The model runs in a child process; this one loads no runtime.
+
+The features are raw: standardization and 8-bit scaling are part of the model file (``scale * (stored - zero_point)``
+is computed here, because the file takes float32).
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from array import array
+from dataclasses import dataclass
+
+from edgefl.errors import DataError, NotFoundError, VerificationError
+from edgefl.models.tflite_runner import predict_tflite
+from edgefl.protocol.messages import Split
+from edgefl.types import MIN_MAGNITUDE, DType, Examples
+from edgefl_device.config import DeviceConfig, ExampleSpec
+from edgefl_device.content import InstalledRelease, ReleaseStore
+from edgefl_device.example_store import ExampleStore
+
+_FLOAT32_MAX = (2 - 2.0**-23) * 2.0**127
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One row: its ``index`` in the store (-1: given by hand) and ``label`` (None: not known), and what the model says.
+
+    A tie between classes is won by the lowest.
+    """
+
+    index: int
+    label: int | None
+    predicted: int
+    probabilities: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Predictions:
+    release: InstalledRelease
+    runtime: str
+    rows: tuple[Prediction, ...]
+
+
+def predict_stored(
+    config: DeviceConfig, release: str, split: Split, *, index: int | None = None, limit: int | None = None
+) -> Predictions:
+    """Predict stored examples: number ``index`` of ``split``, or the first ``limit`` (None: all).
+
+    Raises ``NotFoundError`` when there is no such example or release; ``VerificationError`` for a model file that is
+    not what its manifest says, and what ``predict_tflite`` and the store raise.
+    """
+    with ExampleStore.open(config.store_path, config.examples) as store:
+        examples = store.load(split)
+    count = len(examples)
+    if not count:
+        raise NotFoundError(f"this device has no {split.value} examples; add some with 'edgefl-device add'")
+    if index is not None and not 0 <= index < count:
+        raise NotFoundError(f"index is {index}; expected 0 to {count - 1} ({split.value})")
+    first, last = (0, count if limit is None else min(limit, count)) if index is None else (index, index + 1)
+    labels = list(examples.labels_view[first:last])
+    return _predict(config, release, _as_float32(examples, first, last), labels, first)
+
+
+def predict_given(config: DeviceConfig, release: str, text: str) -> Predictions:
+    """Predict one row of features given as comma-separated numbers, as the applications measure them."""
+    spec = config.examples
+    cells = next(csv.reader([text]), [])
+    if len(cells) != spec.num_features:
+        raise DataError(f"--features has {len(cells)} values; expected {spec.num_features}")
+    values = array("f")
+    for column, cell in enumerate(cells):
+        try:
+            value = float(cell)
+        except ValueError:
+            value = math.nan
+        if not -_FLOAT32_MAX <= value <= _FLOAT32_MAX:
+            raise DataError(f"--features, value {column} is {cell!r}; expected a finite number")
+        if spec.dtype is not DType.FLOAT32:
+            value = _meaning(spec, value)
+        values.append(value if abs(value) >= MIN_MAGNITUDE else 0.0)
+    return _predict(config, release, values.tobytes(), [None], -1)
+
+
+def _predict(
+    config: DeviceConfig, release: str, features: bytes, labels: list[int] | list[None], first: int
+) -> Predictions:
+    store = ReleaseStore(config.device.state_dir / "releases")
+    found = store.get(release)
+    model = store.read(found)
+    result = predict_tflite(model, features, config.examples.num_features, sha256=found.info.sha256)
+    if result.num_classes != config.examples.num_classes:
+        raise VerificationError(
+            f"release {found.info.name} {found.info.version} has {result.num_classes} classes; "
+            f"the configuration says {config.examples.num_classes}"
+        )
+    rows = []
+    flat = memoryview(result.probabilities).cast("f")
+    for number, label in enumerate(labels):
+        start = number * result.num_classes
+        row = tuple(flat[start : start + result.num_classes])
+        rows.append(Prediction(-1 if first < 0 else first + number, label, row.index(max(row)), row))
+    return Predictions(found, result.runtime, tuple(rows))
+
+
+def _as_float32(examples: Examples, first: int, last: int) -> bytes:
+    """Rows [first, last) as the float32 values that they mean."""
+    size = examples.num_features * examples.dtype.size_bytes
+    raw = examples.features[first * size : last * size]
+    if examples.dtype is DType.FLOAT32:
+        return raw
+    scale, zero = examples.quantization.scale, examples.quantization.zero_point
+    stored = array("B" if examples.dtype is DType.UINT8 else "b", raw)
+    return array("f", [scale * (value - zero) for value in stored]).tobytes()
+
+
+def _meaning(spec: ExampleSpec, stored: float) -> float:
+    low, high = (0, 255) if spec.dtype is DType.UINT8 else (-128, 127)
+    if stored != int(stored) or not low <= stored <= high:
+        raise DataError(f"--features has {stored!r}; expected whole numbers from {low} to {high}")
+    return spec.scale * (stored - spec.zero_point)

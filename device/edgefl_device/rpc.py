@@ -1,0 +1,219 @@
+"""The device's calls to ``Fleet``: blocking, with a deadline each, and with errors as ``EdgeFLError``.
+
+Called from worker threads; ``close`` from any thread ends the calls in flight. Content is downloaded into a ``.part``
+file, resumed after a break from where it stopped, and verified before anybody uses it.
+
+Source: design §6 (the wire), §5 (retry windows on errors too).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from edgefl.errors import EdgeFLError, RemoteProtocolError, UnavailableError, VerificationError
+from edgefl.proto.v1 import fleet_pb2, fleet_pb2_grpc
+from edgefl.protocol.messages import CheckIn, CheckInAnswer, Receipt, Report, RetryWindow, WorkFailure
+from edgefl.wire import (
+    IDENTITY_KEY,
+    MAX_MESSAGE_BYTES,
+    answer_from_proto,
+    check_in_to_proto,
+    error_from_status,
+    receipt_from_proto,
+    report_to_proto,
+)
+from edgefl_device.files import storage_errors
+
+DOWNLOAD_CALL_S = 60.0
+"""One call of a download may take this long; a slow link resumes in the next, as long as each brings something."""
+
+CHANNEL_OPTIONS = (
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    # A waiting check-in whose server vanished is noticed; a longer silence than a long poll never occurs in health.
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    # Our retry windows set the pace: the channel must be ready to try when they end.
+    ("grpc.initial_reconnect_backoff_ms", 500),
+    ("grpc.min_reconnect_backoff_ms", 500),
+    ("grpc.max_reconnect_backoff_ms", 5_000),
+    # Plaintext goes to loopback alone, so never by a proxy.
+    ("grpc.enable_http_proxy", 0),
+    # A download needs no thread of its own beside the caller's.
+    ("SingleThreadedUnaryStream", 1),
+)
+
+
+class CallError(Exception):
+    """A call failed: ``error`` says how, ``retry`` is the server's wish, if it had one."""
+
+    def __init__(self, error: EdgeFLError, retry: RetryWindow | None) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.retry = retry
+
+
+OTHER = "other"
+"""The purpose of traffic that serves no kind of work: idle check-ins, releases."""
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """Serialized bytes of some calls that were answered, without HTTP/2's framing."""
+
+    calls: int = 0
+    sent_bytes: int = 0
+    received_bytes: int = 0
+
+
+class FleetClient:
+    """A connection to the server at ``address``, as the device ``device``. Nothing is sent before the first call."""
+
+    def __init__(self, address: str, device: str, options: tuple[tuple[str, int], ...] = CHANNEL_OPTIONS) -> None:
+        self._address = address
+        self._metadata = ((IDENTITY_KEY, f"device/{device}"),)
+        self._channel: Any = grpc.insecure_channel(address, options=options)
+        self._stub: Any = fleet_pb2_grpc.FleetStub(self._channel)
+        self._lock = threading.Lock()
+        self._traffic = {(call, OTHER): Traffic() for call in ("check_in", "download", "report")}
+        self._closed = False
+
+    def close(self) -> None:
+        """End the calls in flight and the connection."""
+        self._closed = True
+        self._channel.close()
+
+    @property
+    def traffic(self) -> dict[tuple[str, str], Traffic]:
+        """What was sent and received so far, by call (check_in, download, report) and purpose (a kind of work)."""
+        with self._lock:
+            return dict(self._traffic)
+
+    def check_in(self, check_in: CheckIn, timeout_s: float) -> CheckInAnswer | WorkFailure:
+        """Wait for an answer, at most ``timeout_s``. A plan that this agent cannot read gives the failure to report.
+
+        Raises ``CallError``.
+        """
+        request = check_in_to_proto(check_in)
+        response = self._call(self._stub.CheckIn, request, timeout_s)
+        purpose = response.assignment.plan.WhichOneof("work") or OTHER
+        self._count("check_in", purpose, calls=1, sent=request.ByteSize(), received=response.ByteSize())
+        try:
+            return answer_from_proto(response)
+        except EdgeFLError as error:
+            key = response.assignment.key
+            if response.WhichOneof("outcome") == "assignment" and key.task:
+                return WorkFailure(key.task, key.round, type(error).__name__, str(error))
+            raise CallError(error, None) from error
+
+    def report(self, report: Report, timeout_s: float, purpose: str = OTHER) -> tuple[Receipt, RetryWindow]:
+        """Deliver a report. Raises ``CallError``."""
+        request = report_to_proto(report)
+        response = self._call(self._stub.Report, request, timeout_s)
+        self._count("report", purpose, calls=1, sent=request.ByteSize(), received=response.ByteSize())
+        try:
+            return receipt_from_proto(response)
+        except EdgeFLError as error:
+            raise CallError(error, None) from error
+
+    def download(self, sha256: str, size_bytes: int, part: Path, purpose: str = OTHER) -> None:
+        """Complete the file ``part`` with the content of that digest, resuming what is there; verified on return.
+
+        Raises ``CallError``: a transient one keeps the part for the next try; a ``VerificationError`` (longer than
+        promised, or another digest) removes it. ``StorageError`` when it cannot be written.
+        """
+        resumed = _size(part) > 0
+        while (have := _size(part)) < size_bytes:
+            failure = self._download_from(sha256, have, size_bytes, part, purpose)
+            if _size(part) <= have:
+                raise failure or CallError(
+                    UnavailableError(f"the download of {sha256[:12]} ended after {have} of {size_bytes} bytes"), None
+                )
+            if failure is not None and (self._closed or not failure.error.transient):
+                raise failure
+        found = _digest(part)
+        if have == size_bytes and found == sha256:
+            return None
+        with storage_errors(part, "remove"):
+            part.unlink()
+        if resumed:
+            return self.download(
+                sha256, size_bytes, part, purpose
+            )  # what an earlier run left was damaged: once more, whole
+        raise CallError(
+            VerificationError(
+                f"downloaded {have} bytes with the SHA-256 {found}; expected {size_bytes} bytes with {sha256}"
+            ),
+            None,
+        )
+
+    def _download_from(self, sha256: str, offset: int, size_bytes: int, part: Path, purpose: str) -> CallError | None:
+        """Append what one call brings. Returns the error that ended it, None at the stream's end."""
+        request = fleet_pb2.DownloadRequest(sha256=bytes.fromhex(sha256), offset=offset)
+        with storage_errors(part, "write"), part.open("ab") as file:
+            self._count("download", purpose, calls=1, sent=request.ByteSize())
+            try:
+                stream = self._stub.Download(request, timeout=DOWNLOAD_CALL_S, metadata=self._metadata)
+                for response in stream:
+                    self._count("download", purpose, received=response.ByteSize())
+                    file.write(response.data)
+                    offset += len(response.data)
+                    if offset > size_bytes:
+                        stream.cancel()  # more than promised: the digest cannot be right
+                        return None
+            except (grpc.RpcError, ValueError) as error:
+                return self._call_error(error)
+        return None
+
+    def _call(self, method: Callable[..., Any], request: Any, timeout_s: float) -> Any:
+        try:
+            return method(request, timeout=timeout_s, metadata=self._metadata)
+        except (grpc.RpcError, ValueError) as error:
+            raise self._call_error(error) from None
+
+    def _call_error(self, error: Exception) -> CallError:
+        if isinstance(error, ValueError):
+            if not self._closed:
+                raise error
+            return CallError(UnavailableError("the connection was closed by this side"), None)
+        assert isinstance(error, grpc.RpcError)
+        call: Any = error
+        code, details = call.code().name, call.details() or ""
+        ours, retry = error_from_status(code, details, call.trailing_metadata() or ())
+        if code == "UNAVAILABLE" and "failed to connect" in details.lower():
+            ours = UnavailableError(f"no server at {self._address}: is it running, and is the address right?")
+        if code == "INTERNAL" and "deserializ" in details.lower():
+            ours = RemoteProtocolError(f"the server's answer cannot be read: {details}")
+        return CallError(ours, retry)
+
+    def _count(self, call: str, purpose: str, *, calls: int = 0, sent: int = 0, received: int = 0) -> None:
+        with self._lock:
+            old = self._traffic.get((call, purpose), Traffic())
+            self._traffic[call, purpose] = replace(
+                old,
+                calls=old.calls + calls,
+                sent_bytes=old.sent_bytes + sent,
+                received_bytes=old.received_bytes + received,
+            )
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    with storage_errors(path, "read"), path.open("rb") as file:
+        while chunk := file.read(1 << 18):
+            digest.update(chunk)
+    return digest.hexdigest()

@@ -1,0 +1,160 @@
+"""What the agent shows to people: ``status.json``, written unsynced and seldom, and its text form.
+
+A change of the phase that matters, an error or a round's end is written at once; mere counters at most every
+``REFRESH_S``, for cards wear. ``edgefl-device status`` reads the file, and memory figures from the live process.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+from edgefl.errors import StorageError
+from edgefl_device.files import FileOps, read_if_there, write_unsynced
+from edgefl_device.rpc import Traffic
+
+REFRESH_S = 300.0
+"""Counters in the file are at most this old while the agent waits for work."""
+
+_FORMAT = 1
+_QUIET = ("idle", "checked_in")
+"""Between these two phases the agent goes to and fro while it waits: no reason to write."""
+
+
+@dataclass(frozen=True)
+class PurposeTraffic:
+    """What served one kind of work: assignments, models, reports, receipts. ``report_bytes``: the reports alone."""
+
+    reports: int = 0
+    report_bytes: int = 0
+    sent_bytes: int = 0
+    received_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Status:
+    """The agent in a moment. ``updated_at``: seconds since 1970 by the device's clock.
+
+    ``calls`` counts serialized bytes by call (check_in, download, report); ``traffic`` counts the same bytes by what
+    they served: a kind of work (training, evaluation, statistics), or ``other``.
+    """
+
+    device: str
+    population: str
+    agent_version: str
+    pid: int
+    session: int
+    phase: str = "new"
+    last_error: str = ""
+    last_task: str = ""
+    last_round: int = 0
+    last_outcome: str = ""
+    rounds_reported: int = 0
+    num_train: int = 0
+    num_held_out: int = 0
+    releases: tuple[str, ...] = ()
+    calls: dict[str, Traffic] = field(default_factory=dict)
+    traffic: dict[str, PurposeTraffic] = field(default_factory=dict)
+    peak_rss_bytes: int = 0
+    updated_at: float = 0.0
+
+
+class StatusFile:
+    """Writes ``status.json``. ``show`` may be called as often as one likes."""
+
+    def __init__(self, path: Path, ops: FileOps | None = None) -> None:
+        self._path = path
+        self._ops = ops or FileOps()
+        self._written: Status | None = None
+        self._written_at = 0.0
+
+    def show(self, status: Status, now: float, *, wall_now: float) -> bool:
+        """Write ``status`` if it says something new; returns whether it did. ``now`` is monotonic. ``StorageError``."""
+        last = self._written
+        if last is not None and now - self._written_at < REFRESH_S and _essence(status) == _essence(last):
+            return False
+        status = replace(status, updated_at=wall_now, peak_rss_bytes=peak_rss_bytes())
+        text = json.dumps({"format": _FORMAT, **asdict(status)}, indent=1)
+        write_unsynced(self._ops, self._path, (text + "\n").encode())
+        self._written, self._written_at = status, now
+        return True
+
+
+def read_status(path: Path) -> Status | None:
+    """The last status, None when the agent never ran here. Raises ``StorageError`` for a damaged file."""
+    raw = read_if_there(path)
+    if raw is None:
+        return None
+    try:
+        body = json.loads(raw)
+        if body.pop("format") != _FORMAT:
+            raise ValueError("of another format")
+        body["calls"] = {name: Traffic(**counts) for name, counts in body["calls"].items()}
+        body["traffic"] = {name: PurposeTraffic(**counts) for name, counts in body["traffic"].items()}
+        body["releases"] = tuple(body["releases"])
+        return Status(**body)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StorageError(f"{path} cannot be read ({error}); a running agent soon writes it anew") from error
+
+
+def by_call(traffic: dict[tuple[str, str], Traffic]) -> dict[str, Traffic]:
+    """A client's traffic, summed by call."""
+    sums: dict[str, Traffic] = {}
+    for (call, _), part in traffic.items():
+        old = sums.get(call, Traffic())
+        sums[call] = Traffic(
+            old.calls + part.calls, old.sent_bytes + part.sent_bytes, old.received_bytes + part.received_bytes
+        )
+    return sums
+
+
+def by_purpose(traffic: dict[tuple[str, str], Traffic]) -> dict[str, PurposeTraffic]:
+    """A client's traffic, summed by what it served."""
+    sums: dict[str, PurposeTraffic] = {}
+    for (call, purpose), part in traffic.items():
+        old, is_report = sums.get(purpose, PurposeTraffic()), call == "report"
+        sums[purpose] = PurposeTraffic(
+            old.reports + part.calls * is_report,
+            old.report_bytes + part.sent_bytes * is_report,
+            old.sent_bytes + part.sent_bytes,
+            old.received_bytes + part.received_bytes,
+        )
+    return sums
+
+
+def peak_rss_bytes(pid: int | str = "self") -> int:
+    """The highest resident memory (VmHWM) of a process, 0 when there is no such process."""
+    try:
+        for line in Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return 0
+
+
+def format_status(status: Status, running: bool) -> str:
+    """The status as lines for people."""
+    state = f"running (pid {status.pid})" if running else "not running"
+    lines = [
+        f"device      {status.device} of population {status.population}",
+        f"agent       {state}, version {status.agent_version}, session {status.session}",
+        f"phase       {status.phase}" + (f": {status.last_error}" if status.last_error else ""),
+        f"examples    {status.num_train} for training, {status.num_held_out} held out",
+    ]
+    if status.last_task:
+        lines.append(f"last round  {status.last_task} round {status.last_round}: {status.last_outcome}")
+    lines.append(f"reported    {status.rounds_reported} rounds since the agent started")
+    lines.append(f"releases    {', '.join(status.releases) or 'none'}")
+    for name, counts in status.calls.items():
+        lines.append(
+            f"{name:<12}{counts.calls} calls, {counts.sent_bytes} bytes sent, {counts.received_bytes} received"
+        )
+    lines.append(f"peak memory {status.peak_rss_bytes / 1e6:.1f} MB")
+    return "\n".join(lines)
+
+
+def _essence(status: Status) -> Status:
+    phase = "waiting" if status.phase in _QUIET else status.phase
+    return replace(status, phase=phase, calls={}, traffic={}, peak_rss_bytes=0, updated_at=0.0)

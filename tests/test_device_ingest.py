@@ -1,0 +1,280 @@
+"""Files of examples: CSV, NPZ without NumPy, and the watched folder."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from array import array
+from pathlib import Path
+
+import numpy as np
+import pytest
+from device_fleet import environment, write_config
+from edgefl_device.config import ExampleSpec
+from edgefl_device.example_store import ExampleStore
+from edgefl_device.inbox import SETTLE_S, take_inbox
+from edgefl_device.ingest import add_file
+from edgefl_device.main import main
+
+from edgefl.datasets import from_csv, from_npz
+from edgefl.errors import DataError
+from edgefl.protocol.messages import Split
+from edgefl.types import DType
+
+SPEC = ExampleSpec(num_features=2, num_classes=3)
+HEADER = "a,label,b,split\n"
+
+
+def added(tmp_path: Path, path: Path, spec: ExampleSpec = SPEC) -> ExampleStore:
+    store = ExampleStore.open(tmp_path / "e.db", spec)
+    add_file(store, spec, path)
+    return store
+
+
+def test_a_csv_file_is_added(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("\ufeff" + HEADER + "1, 2 ,0.1,train\n\n-2.5e3,0,1e-12,held_out\n", encoding="utf-8")
+    with added(tmp_path, path) as store:
+        train, held_out = store.load(Split.TRAIN), store.load(Split.HELD_OUT)
+    assert train.features == array("f", [1, 0.1]).tobytes()
+    assert train.labels == array("i", [2]).tobytes()
+    assert held_out.features == array("f", [-2500, 0]).tobytes()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (HEADER + "1,0,2,train\n1,0,nan,train\n", "line 3, column 'b' is 'nan'; expected a finite number"),
+        (HEADER + "1,0,x,train\n", "line 2, column 'b' is 'x'"),
+        (HEADER + "1,0,1e39,train\n", "line 2, column 'b' is '1e39'"),
+        (HEADER + "1,0,1_0,train\n", "line 2, column 'b' is '1_0'"),
+        (HEADER + "1,3,1,train\n", "line 2, column 'label' is '3'; expected a whole number from 0 to 2"),
+        (HEADER + "1,-1,1,train\n", "column 'label' is '-1'"),
+        (HEADER + "1,1.0,1,train\n", "column 'label' is '1.0'"),
+        (HEADER + "1,0,1,test\n", "column 'split' is 'test'; expected train or held_out"),
+        (HEADER + "1,0,1\n", "line 2 has 3 values; expected 4"),
+        ("a,label\n1,0\n", r"has 1 feature columns \(a\); expected 2"),
+        ("a,b,label,client\n1,2,0,x\n", "has 3 feature columns .*; expected 2"),
+        ("a,b\n1,2\n", "has no column 'label'"),
+        ("a,a,label\n1,2,0\n", "column 2 is named 'a'; expected unique names"),
+        ("", "has no column 'label'"),
+        (HEADER, "has no example"),
+        (HEADER + '1,0,"1,train\n', "expected comma-separated values"),
+    ],
+)
+def test_a_wrong_csv_file_is_refused_as_a_whole(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(text)
+    with ExampleStore.open(tmp_path / "e.db", SPEC) as store:
+        with pytest.raises(DataError, match=message) as caught:
+            add_file(store, SPEC, path)
+        assert str(path) in str(caught.value)
+        assert store.count(Split.TRAIN) + store.count(Split.HELD_OUT) == 0
+
+
+def test_an_npz_file_is_added_without_numpy(tmp_path: Path) -> None:
+    features = np.array([[1.5, 2**-31], [3, -4], [5, 6]], np.float64)
+    np.savez_compressed(
+        tmp_path / "a.npz", features=features, labels=np.array([0, 2, 1]), held_out=np.array([False, True, False])
+    )
+    config = write_config(tmp_path / "d")
+    config.write_text(config.read_text().replace("num_features = 4", "num_features = 2"))
+    script = (
+        "import sys; from edgefl_device.main import main\n"
+        "assert main(sys.argv[1:]) == 0; assert 'numpy' not in sys.modules"
+    )
+    command = [sys.executable, "-c", script, "add", "--config", str(config), str(tmp_path / "a.npz")]
+    subprocess.run(command, check=True, env=environment(), capture_output=True)
+    with ExampleStore.open(tmp_path / "d" / "state" / "examples.db", SPEC) as store:
+        train, held_out = store.load(Split.TRAIN), store.load(Split.HELD_OUT)
+    assert train.features == array("f", [1.5, 0, 5, 6]).tobytes()
+    assert train.labels == array("i", [0, 1]).tobytes()
+    assert held_out.features == array("f", [3, -4]).tobytes()
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8", "u1", "i1", "u2", "i2", "i4", "u4", "i8"])
+def test_every_number_type_gives_the_bytes_that_a_simulation_reads(tmp_path: Path, dtype: str) -> None:
+    features = np.random.default_rng(1).uniform(0, 100, (20, 2)).astype(dtype)
+    path = tmp_path / "a.npz"
+    np.savez(path, features=features, labels=np.arange(20, dtype=np.int64) % 3, clients=np.zeros(20, np.int64))
+    expected = from_npz(path).clients[0].examples
+    np.savez(path, features=features, labels=np.arange(20, dtype=np.int16) % 3)
+    spec = ExampleSpec(num_features=2, num_classes=3, dtype=expected.dtype)
+    with added(tmp_path, path, spec) as store:
+        assert store.load(Split.TRAIN) == expected
+
+
+def test_csv_gives_the_bytes_that_a_simulation_reads(tmp_path: Path) -> None:
+    cells = ["0.1", "9.3132257e-10", "9.3132258e-10", "-0.0", "3.4e38", "1e-40", " 7 ", "-1.00000001"]
+    path = tmp_path / "a.csv"
+    path.write_text("client,x,y,label\n" + "".join(f"c,{cell},1,0\n" for cell in cells))
+    expected = from_csv(path).clients[0].examples
+    path.write_text("x,y,label\n" + "".join(f"{cell},1,0\n" for cell in cells))
+    with added(tmp_path, path) as store:
+        assert store.load(Split.TRAIN) == expected
+
+
+def test_eight_bit_stores_take_whole_numbers(tmp_path: Path) -> None:
+    spec = ExampleSpec(num_features=2, num_classes=3, dtype=DType.UINT8, scale=0.5)
+    path = tmp_path / "a.csv"
+    path.write_text("a,b,label\n0,255,1\n")
+    with added(tmp_path, path, spec) as store:
+        assert store.load(Split.TRAIN).features == b"\x00\xff"
+        path.write_text("a,b,label\n0,256,1\n")
+        with pytest.raises(DataError, match="column 'b' is '256'; expected a whole number from 0 to 255"):
+            add_file(store, spec, path)
+        npz = tmp_path / "a.npz"
+        np.savez(npz, features=np.array([[1, 2]], np.int64), labels=np.array([0]), scale=0.5, zero_point=0)
+        assert add_file(store, spec, npz) == 1
+        np.savez(npz, features=np.array([[1, 300]], np.int64), labels=np.array([0]))
+        with pytest.raises(DataError, match=r"features\[0, 1\] is 300; expected 0 to 255"):
+            add_file(store, spec, npz)
+        np.savez(npz, features=np.array([[1, 2]], np.uint8), labels=np.array([0]), scale=0.25)
+        with pytest.raises(DataError, match=r"scale is 0\.25; the configuration says 0\.5"):
+            add_file(store, spec, npz)
+
+
+GOOD = {"features": np.ones((2, 2), np.float32), "labels": np.array([0, 1])}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"features": np.array([[1, 2], [3, np.nan]])}, r"row 1: features\[1\] is nan"),
+        ({"features": np.array([[1, 2], [1e300, 0]])}, r"row 1: features\[0\] is inf"),
+        ({"features": np.ones((2, 3), np.float32)}, r"features have the shape \(2, 3\); expected \(n, 2\)"),
+        ({"features": np.ones((0, 2), np.float32)}, "n > 0"),
+        ({"features": np.array([["a", "b"]])}, "'<U1'; expected numbers"),
+        ({"features": np.ones((2, 2), ">f4")}, "'>f4'; expected numbers"),
+        ({"features": np.asfortranarray(np.ones((2, 2)))}, "Fortran order"),
+        ({"features": np.array([[object(), 1]])}, r"'\|O'; expected numbers"),
+        ({"labels": np.array([0, 3])}, r"labels\[1\] is 3; expected 0 to 2"),
+        ({"labels": np.array([0, -1])}, r"labels\[1\] is -1"),
+        ({"labels": np.array([0.0, 1.0])}, "labels is <f8"),
+        ({"labels": np.array([0])}, r"labels is <i8 of shape \(1,\); expected integers of shape \(2,\)"),
+        ({"held_out": np.array([0, 1])}, "held_out is <i8 .*; expected bool"),
+        ({"clients": np.array([0, 1])}, "has an array 'clients'"),
+    ],
+)
+def test_a_wrong_npz_file_is_refused_as_a_whole(tmp_path: Path, changes: dict[str, object], message: str) -> None:
+    path = tmp_path / "a.npz"
+    np.savez(path, **{**GOOD, **changes})  # type: ignore[arg-type]
+    with ExampleStore.open(tmp_path / "e.db", SPEC) as store:
+        with pytest.raises(DataError, match=message) as caught:
+            add_file(store, SPEC, path)
+        assert str(path) in str(caught.value)
+        assert store.count(Split.TRAIN) == 0
+
+
+@pytest.mark.parametrize("cut", [0, 10, 200, -100])
+def test_a_damaged_npz_file_is_refused(tmp_path: Path, cut: int) -> None:
+    path = tmp_path / "a.npz"
+    np.savez(path, **GOOD)  # type: ignore[arg-type]
+    path.write_bytes(path.read_bytes()[:cut])
+    with ExampleStore.open(tmp_path / "e.db", SPEC) as store, pytest.raises(DataError, match=re.escape(str(path))):
+        add_file(store, SPEC, path)
+
+
+def test_an_npz_file_with_damaged_content_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    np.savez(path, **GOOD)  # type: ignore[arg-type]
+    raw = path.read_bytes()
+    path.write_bytes(raw.replace(np.ones(4, np.float32).tobytes(), np.full(4, 2, np.float32).tobytes()))
+    with ExampleStore.open(tmp_path / "e.db", SPEC) as store:
+        with pytest.raises(DataError, match="not a readable NPZ file"):
+            add_file(store, SPEC, path)
+        assert store.count(Split.TRAIN) == 0
+
+
+def test_the_command_names_file_row_and_expectation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = write_config(tmp_path)
+    good, bad = tmp_path / "good.csv", tmp_path / "bad.csv"
+    good.write_text("a,b,c,d,label\n1,2,3,4,0\n")
+    bad.write_text("a,b,c,d,label\n1,2,3,4,0\n1,2,nan,4,0\n")
+    assert main(["add", "--config", str(config), str(good)]) == 0
+    assert "good.csv: 1 examples added" in capsys.readouterr().out
+    assert main(["add", "--config", str(config), str(bad)]) == 65
+    error = capsys.readouterr().err
+    assert "bad.csv, line 3, column 'c' is 'nan'; expected a finite number" in error
+    assert error.count("\n") == 1
+    assert main(["add", "--config", str(config), str(tmp_path / "none.csv")]) == 65
+    assert main(["add", "--config", str(config), str(config)]) == 65
+
+
+# the watched folder
+
+
+def inbox_spec(tmp_path: Path, **options: float) -> ExampleSpec:
+    return ExampleSpec(num_features=2, num_classes=3, inbox=tmp_path / "inbox", **options)  # type: ignore[arg-type]
+
+
+def drop(tmp_path: Path, name: str, text: str) -> float:
+    """Write a file into the inbox; returns a time at which it has been left alone for long enough."""
+    path = tmp_path / "inbox" / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+    return path.stat().st_mtime + SETTLE_S
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_files_in_the_inbox_are_taken_in_or_refused(tmp_path: Path) -> None:
+    spec = inbox_spec(tmp_path)
+    drop(tmp_path, "b.csv", "a,b,label\n1,2,0\n")
+    drop(tmp_path, "a.csv", "a,b,label\n1,2,9\n")
+    now = drop(tmp_path, "c.txt", "left alone")
+    with ExampleStore.open(tmp_path / "e.db", spec) as store:
+        taken = take_inbox(store, spec, wall_now=now)
+        assert [(t.name, t.count, bool(t.error)) for t in taken] == [("a.csv", 0, True), ("b.csv", 1, False)]
+        now = drop(tmp_path, "b.csv", "a,b,label\n1,2,0\n3,4,0\n")  # another file of the same name
+        assert [t.count for t in take_inbox(store, spec, wall_now=now)] == [2]
+        assert store.count(Split.TRAIN) == 3
+    inbox = tmp_path / "inbox"
+    assert names(inbox) == ["c.txt", "done", "refused"]
+    assert names(inbox / "done") == ["b-1.csv", "b.csv"]
+    assert names(inbox / "refused") == ["a.csv", "a.csv.error"]
+    assert "column 'label' is '9'" in (inbox / "refused" / "a.csv.error").read_text()
+
+
+def test_a_file_that_may_still_be_written_waits(tmp_path: Path) -> None:
+    spec = inbox_spec(tmp_path)
+    now = drop(tmp_path, "a.csv", "a,b,label\n1,2,0\n")
+    with ExampleStore.open(tmp_path / "e.db", spec) as store:
+        assert take_inbox(store, spec, wall_now=now - 0.1) == ()
+        assert len(take_inbox(store, spec, wall_now=now)) == 1
+
+
+def test_a_crash_between_storing_and_moving_stores_nothing_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = inbox_spec(tmp_path)
+    now = drop(tmp_path, "a.csv", "a,b,label\n1,2,0\n")
+    with ExampleStore.open(tmp_path / "e.db", spec) as store:
+
+        def die(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr("edgefl_device.inbox._move", die)
+            with pytest.raises(KeyboardInterrupt):
+                take_inbox(store, spec, wall_now=now)
+        assert take_inbox(store, spec, wall_now=now)[0].error == ""
+        assert store.count(Split.TRAIN) == 1
+    assert names(tmp_path / "inbox" / "done") == ["a.csv"]
+
+
+def test_retention_reaches_the_files_that_were_taken(tmp_path: Path) -> None:
+    spec = inbox_spec(tmp_path, max_age_days=1)
+    now = drop(tmp_path, "a.csv", "a,b,label\n1,2,0\n")
+    with ExampleStore.open(tmp_path / "e.db", spec) as store:
+        take_inbox(store, spec, wall_now=now)
+        done = tmp_path / "inbox" / "done"
+        os.utime(done / "a.csv", (now, now))
+        take_inbox(store, spec, wall_now=now + 86400)
+        assert names(done) == ["a.csv"]
+        take_inbox(store, spec, wall_now=now + 86401)
+        assert names(done) == []

@@ -1,0 +1,65 @@
+"""Following tasks while they run: a thread a task reads the server's stream, and opens it again when it breaks.
+
+A killed server is part of what the demo may show, so a broken stream is no error until the server stays away.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from edgefl.cli.connection import Connection, Target
+from edgefl.cli.rounds import summaries
+from edgefl.errors import EdgeFLError, UnavailableError
+from edgefl.protocol.events import Phase, RoundSummary
+
+PATIENCE_S = 60.0
+"""How long a stream may stay broken."""
+
+PAUSE_S = 0.1
+"""Between two tries to open a broken stream."""
+
+
+class Follower:
+    """The committed rounds of one task, in order. ``error`` is set when the stream could not be had again."""
+
+    def __init__(self, target: Target, task: str, wanted: int) -> None:
+        self.task = task
+        self.wanted = wanted
+        self.committed: dict[int, RoundSummary] = {}
+        self.error: EdgeFLError | None = None
+        self._target = target
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"follow {task}", daemon=True)
+        self._thread.start()
+
+    @property
+    def done(self) -> bool:
+        return len(self.committed) >= self.wanted
+
+    def in_order(self) -> list[RoundSummary]:
+        """The committed rounds by model version."""
+        return [self.committed[version] for version in sorted(self.committed)]
+
+    def stop(self) -> None:
+        self._stop.set()
+
+    def _run(self) -> None:
+        last_word = time.monotonic()
+        while not self._stop.is_set() and not self.done:
+            try:
+                with Connection(self._target) as server:
+                    for summary in summaries(server, self.task, follow=True):
+                        last_word = time.monotonic()
+                        if summary.phase is Phase.COMMITTED:
+                            self.committed[summary.version] = summary
+                        if self._stop.is_set():
+                            return
+            except UnavailableError as error:
+                if time.monotonic() - last_word > PATIENCE_S:
+                    self.error = error
+                    return
+            except EdgeFLError as error:
+                self.error = error
+                return
+            self._stop.wait(PAUSE_S)

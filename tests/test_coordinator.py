@@ -67,7 +67,7 @@ from edgefl.protocol.messages import (
     RetryWindow,
 )
 from edgefl.protocol.pace import CoordinatorConfig
-from edgefl.protocol.task import TaskSpec
+from edgefl.protocol.task import ModelSpec, TaskSpec
 from edgefl.types import Standardization
 
 E = TypeVar("E")
@@ -594,6 +594,13 @@ def test_a_wrong_control_event_raises_and_changes_nothing(event: Any, error: typ
         fleet.handle(event)
     assert (fleet.server.coordinator.tasks(), fleet.server.coordinator.rounds()) == before
     assert rejection(fleet.handle(Ticked()))
+
+
+def test_counts_of_more_classes_than_fit_a_report_are_refused_when_the_task_is_created() -> None:
+    wide = replace(training("wide"), model=ModelSpec(num_features=1, num_classes=363))
+    fleet = Fleet(wide)
+    with pytest.raises(ConfigError, match="363 x 363 classes, 1054152 bytes; expected at most 1048576"):
+        fleet.handle(TaskCreated(evaluation("e", "wide"), ""))
 
 
 def test_a_wrong_control_event_does_not_let_time_pass() -> None:

@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-from edgefl_device.config import load_config
-from edgefl_device.example_store import ExampleStore, Row
 
 from edgefl.models.softmax import SoftmaxModel
 from edgefl.proto.v1 import fleet_pb2, fleet_pb2_grpc
@@ -32,6 +30,8 @@ from edgefl.protocol.messages import (
     TrainingWork,
 )
 from edgefl.wire import answer_to_proto, check_in_from_proto, error_to_status, receipt_to_proto, report_from_proto
+from edgefl_device.config import load_config
+from edgefl_device.example_store import ExampleStore, Row
 
 NOW = RetryWindow(0.0, 0.0)
 LATER = RetryWindow(3000.0, 3000.0)

@@ -29,11 +29,6 @@ from device_fleet import (
     wait_for_line,
     write_config,
 )
-from edgefl_device.config import load_config
-from edgefl_device.example_store import ExampleStore
-from edgefl_device.main import main
-from edgefl_device.state import Notes, StateDir
-from edgefl_device.status import peak_rss_bytes, read_status
 
 from edgefl.learning.client import run_plan
 from edgefl.protocol.messages import (
@@ -50,6 +45,11 @@ from edgefl.protocol.messages import (
 )
 from edgefl.types import Examples
 from edgefl.wire import report_to_proto
+from edgefl_device.config import load_config
+from edgefl_device.example_store import ExampleStore
+from edgefl_device.main import main
+from edgefl_device.state import Notes, StateDir
+from edgefl_device.status import peak_rss_bytes, read_status
 
 
 @pytest.fixture

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 from device_fleet import ROOT, write_config
-from edgefl_device.config import load_config
-from edgefl_device.main import main
 
 from edgefl.errors import ConfigError
+from edgefl_device.config import load_config
+from edgefl_device.main import main
 
 
 def test_paths_are_relative_to_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,16 +12,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from device_fleet import environment, write_config
-from edgefl_device.config import ExampleSpec
-from edgefl_device.example_store import ExampleStore
-from edgefl_device.inbox import SETTLE_S, take_inbox
-from edgefl_device.ingest import add_file
-from edgefl_device.main import main
 
 from edgefl.datasets import from_csv, from_npz
 from edgefl.errors import DataError
 from edgefl.protocol.messages import Split
 from edgefl.types import DType
+from edgefl_device.config import ExampleSpec
+from edgefl_device.example_store import ExampleStore
+from edgefl_device.inbox import SETTLE_S, take_inbox
+from edgefl_device.ingest import add_file
+from edgefl_device.main import main
 
 SPEC = ExampleSpec(num_features=2, num_classes=3)
 HEADER = "a,label,b,split\n"

@@ -23,8 +23,6 @@ from device_fleet import (
     fill,
     write_config,
 )
-from edgefl_device.agent import Agent
-from edgefl_device.config import load_config
 
 from edgefl.errors import BusyError
 from edgefl.protocol.messages import (
@@ -36,6 +34,8 @@ from edgefl.protocol.messages import (
     Report,
     RetryWindow,
 )
+from edgefl_device.agent import Agent
+from edgefl_device.config import load_config
 
 
 @pytest.fixture

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 from device_fleet import write_config
-from edgefl_device.config import load_config
-from edgefl_device.content import ReleaseStore
-from edgefl_device.example_store import ExampleStore, Row
-from edgefl_device.main import main
 
 from edgefl import kernels
 from edgefl.models.tflite_writer import write_tflite
 from edgefl.protocol.messages import ReleaseInfo, Split
 from edgefl.types import Quantization, Weights
+from edgefl_device.config import load_config
+from edgefl_device.content import ReleaseStore
+from edgefl_device.example_store import ExampleStore, Row
+from edgefl_device.main import main
 
 ROWS = [array("f", [n, 1 - n, 0.5 * n, 2]) for n in range(4)]
 WEIGHTS = Weights(

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 from device_fleet import LATER, ScriptedFleet
-from edgefl_device.rpc import CallError, FleetClient
 
 from edgefl.errors import (
     BusyError,
@@ -33,6 +32,7 @@ from edgefl.protocol.messages import (
     WorkFailure,
 )
 from edgefl.wire import answer_to_proto, check_in_to_proto
+from edgefl_device.rpc import CallError, FleetClient
 
 CHECK_IN = CheckIn("watch", "0.1", 1, 2, 3, ("training",), ("float32",))
 UPDATE = ClientUpdate("shoulder", 3, "ab" * 32, "float32", b"1234", 17, 34, 20, -5)

@@ -8,13 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from edgefl.errors import ConfigError, FencedError, NotFoundError, StorageError, VerificationError
+from edgefl.protocol.messages import ClientUpdate, ReleaseInfo
 from edgefl_device.content import ModelCache, ReleaseStore
 from edgefl_device.files import FileOps
 from edgefl_device.state import Notes, StateDir, agent_is_running, pack_outbox, unpack_outbox
 from edgefl_device.status import REFRESH_S, Status, StatusFile, read_status
-
-from edgefl.errors import ConfigError, FencedError, NotFoundError, StorageError, VerificationError
-from edgefl.protocol.messages import ClientUpdate, ReleaseInfo
 
 UPDATE = ClientUpdate("shoulder", 3, "ab" * 32, "float32", bytes(range(256)) * 4, 17, 34, 20, -5)
 

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from device_fleet import environment
-from edgefl_device.config import ExampleSpec
-from edgefl_device.example_store import CLOCK_WAS_SET, ExampleStore, Row
 
 from edgefl.errors import ConfigError, DataError, StorageError
 from edgefl.protocol.messages import Split
 from edgefl.types import DType
+from edgefl_device.config import ExampleSpec
+from edgefl_device.example_store import CLOCK_WAS_SET, ExampleStore, Row
 
 SPEC = ExampleSpec(num_features=2, num_classes=3)
 DAY = 86400

@@ -1,0 +1,87 @@
+"""The ``Fleet`` service: what enrolled devices call. Thin: wire to values, the engine, values to wire."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import AsyncIterator
+from typing import Any
+
+from edgefl.errors import BusyError, InvalidUpdateError, RemoteProtocolError
+from edgefl.proto.v1 import fleet_pb2, fleet_pb2_grpc
+from edgefl.protocol.messages import Refused, RetryWindow
+from edgefl.wire import (
+    DOWNLOAD_CHUNK_BYTES,
+    answer_to_proto,
+    check_in_from_proto,
+    receipt_to_proto,
+    report_from_proto,
+)
+from edgefl_server.engine import Engine
+from edgefl_server.identity import caller
+from edgefl_server.store import Store
+
+MAX_CACHED_BYTES = 8 << 20
+"""Content kept for the devices of one cohort, which all ask for the same model."""
+
+
+class ContentCache:
+    """The content asked for last, so that a cohort's downloads read the database once and share one copy."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._kept: OrderedDict[str, bytes] = OrderedDict()
+        self._size = 0
+
+    def get(self, sha256: str) -> bytes:
+        """Raises ``NotFoundError``."""
+        data = self._kept.pop(sha256, None)
+        if data is None:
+            data = self._store.content(sha256)
+            self._size += len(data)
+        self._kept[sha256] = data
+        while self._size > MAX_CACHED_BYTES:
+            _, dropped = self._kept.popitem(last=False)
+            self._size -= len(dropped)
+        return data
+
+
+class FleetService(fleet_pb2_grpc.FleetServicer):
+    """``retry``: when a device shall come back that found too many reports in flight."""
+
+    def __init__(self, engine: Engine, store: Store, *, max_reports_in_flight: int, retry: RetryWindow) -> None:
+        self._engine = engine
+        self._content = ContentCache(store)
+        self._max_reports = max_reports_in_flight
+        self._reports = 0
+        self._retry = retry
+
+    async def CheckIn(self, request: fleet_pb2.CheckInRequest, context: Any) -> fleet_pb2.CheckInResponse:  # noqa: ARG002
+        answer = await self._engine.check_in(caller().name, check_in_from_proto(request))
+        return answer_to_proto(answer)
+
+    async def Report(self, request: fleet_pb2.ReportRequest, context: Any) -> fleet_pb2.ReportResponse:  # noqa: ARG002
+        if self._reports >= self._max_reports:
+            raise BusyError(f"{self._reports} reports in flight; send this one again after the retry window")
+        self._reports += 1
+        try:
+            try:
+                report = report_from_proto(request)
+            except InvalidUpdateError as error:
+                return receipt_to_proto(Refused(error.reason, str(error)), self._retry)
+            receipt, retry = await self._engine.report(caller().name, report)
+            return receipt_to_proto(receipt, retry)
+        finally:
+            self._reports -= 1
+
+    async def Download(
+        self,
+        request: fleet_pb2.DownloadRequest,
+        context: Any,  # noqa: ARG002
+    ) -> AsyncIterator[fleet_pb2.DownloadResponse]:
+        if len(request.sha256) != 32:
+            raise RemoteProtocolError(f"a digest of {len(request.sha256)} bytes; expected the 32 of a SHA-256")
+        data = self._content.get(request.sha256.hex())
+        if request.offset > len(data):
+            raise RemoteProtocolError(f"offset {request.offset} of {len(data)} bytes; begin again at 0")
+        for start in range(request.offset, len(data), DOWNLOAD_CHUNK_BYTES):
+            yield fleet_pb2.DownloadResponse(data=data[start : start + DOWNLOAD_CHUNK_BYTES])

@@ -1,0 +1,125 @@
+"""From a model version to bytes: canonical weights, or a ``.tflite`` file, verified before it is published.
+
+The writer and the verifier are imported when the first file is made: a server that only runs rounds pays for neither.
+They run on a worker thread (and the file itself in a child process), so that rounds go on meanwhile.
+
+Source: design §8.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from edgefl.errors import ConfigError, ConflictError, NotFoundError
+from edgefl.learning import build_process
+from edgefl.proto.v1 import control_pb2
+from edgefl.protocol.coordinator import Coordinator
+from edgefl.protocol.events import ReleaseCreated, ReleaseRecord, TaskRecord
+from edgefl.protocol.messages import ReleaseInfo
+from edgefl.protocol.task import check_name
+from edgefl.types import Standardization, Weights
+from edgefl_server.engine import Engine
+from edgefl_server.store import Store
+
+if TYPE_CHECKING:
+    from edgefl.models.tflite_verifier import Verification
+    from edgefl.models.tflite_writer import WeightType
+
+_WEIGHT_TYPES: dict[int, WeightType] = {
+    control_pb2.MODEL_FORMAT_TFLITE_FLOAT32: "float32",
+    control_pb2.MODEL_FORMAT_TFLITE_INT8: "int8",
+}
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A model version with what a file of it needs. Features enter a file as values: 8-bit ones after their scale."""
+
+    record: TaskRecord
+    version: int
+    weights: Weights
+    standardization: Standardization | None
+
+
+def find_task(coordinator: Coordinator, name: str) -> TaskRecord:
+    """Raises ``NotFoundError``."""
+    for record in coordinator.tasks():
+        if record.spec.name == name:
+            return record
+    raise NotFoundError(f"no task {name!r}; list the tasks to see which exist")
+
+
+class Releases:
+    """Makes files of model versions and publishes them; one release at a time, so that versions follow each other."""
+
+    def __init__(self, engine: Engine, store: Store) -> None:
+        self._engine = engine
+        self._store = store
+        self._one_at_a_time = asyncio.Lock()
+
+    async def export(self, task: str, version: int, model_format: int) -> bytes:
+        """The bytes of a version (0: the latest) as WEIGHTS or as a verified ``.tflite`` file."""
+        source = await self._source(task, version)
+        if model_format == control_pb2.MODEL_FORMAT_WEIGHTS:
+            return source.weights.to_bytes()
+        data, _ = await asyncio.to_thread(_write_and_verify, source, _weight_type(model_format, "weights, "))
+        return data
+
+    async def create(self, name: str, task: str, version: int, model_format: int) -> tuple[ReleaseRecord, float]:
+        """Write, verify and publish; returns the release and the largest difference in probability that was seen.
+
+        Raises ``VerificationError`` when the file does not compute what the kernel computes.
+        """
+        check_name("name", name)
+        weight_type = _weight_type(model_format)
+        async with self._one_at_a_time:
+            source = await self._source(task, version)
+            data, verification = await asyncio.to_thread(_write_and_verify, source, weight_type)
+            highest = await self._engine.ask(
+                lambda c: max((r.info.version for r in c.releases() if r.info.name == name), default=0)
+            )
+            info = ReleaseInfo(name, highest + 1, hashlib.sha256(data).hexdigest(), len(data))
+            record = ReleaseRecord(info, source.record.spec.population, task, source.version)
+            await self._engine.control(ReleaseCreated(record), (data,))
+        return record, verification.max_abs_diff
+
+    async def _source(self, task: str, version: int) -> ModelSource:
+        record, standardization = await self._engine.ask(lambda c: _describe(c, task))
+        shape = record.spec.model
+        if shape is None or not record.state.model:
+            raise ConflictError(
+                f"task {task!r} is of kind {record.spec.kind.value!r} and has no model; name a training task"
+            )
+        version = version or record.state.version
+        weights = Weights.from_bytes(self._store.model(task, version), shape.num_classes, shape.num_features)
+        return ModelSource(record, version, weights, standardization)
+
+
+def _describe(coordinator: Coordinator, task: str) -> tuple[TaskRecord, Standardization | None]:
+    record = find_task(coordinator, task)
+    name = record.spec.model.standardize_by if record.spec.model is not None else ""
+    if not name:
+        return record, None
+    statistics = find_task(coordinator, name)
+    standardization = build_process(statistics.spec, None, None).standardization(statistics.state)
+    if standardization is None:
+        raise ConflictError(f"task {task!r} has no model that can be used before {name!r} is completed")
+    return record, standardization
+
+
+def _weight_type(model_format: int, other: str = "") -> WeightType:
+    found = _WEIGHT_TYPES.get(model_format)
+    if found is None:
+        raise ConfigError(f"model format is {model_format}; expected {other}tflite float32 or tflite int8")
+    return found
+
+
+def _write_and_verify(source: ModelSource, weight_type: WeightType) -> tuple[bytes, Verification]:
+    from edgefl.models.tflite_verifier import verify_tflite
+    from edgefl.models.tflite_writer import write_tflite
+
+    data = write_tflite(source.weights, source.standardization, weight_type=weight_type)
+    return data, verify_tflite(data, source.weights, source.standardization, weight_type=weight_type)

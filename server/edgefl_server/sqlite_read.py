@@ -1,0 +1,129 @@
+"""Rows back into records: the snapshot that a coordinator is restored from, and the summaries that people read."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from typing import Any
+
+from edgefl.errors import ConfigError, StorageError
+from edgefl.protocol.events import (
+    DeviceRecord,
+    Phase,
+    ReleaseRecord,
+    RoundRecord,
+    RoundSummary,
+    Snapshot,
+    TaskRecord,
+    TaskStatus,
+)
+from edgefl.protocol.messages import ClientUpdate, ReleaseInfo
+from edgefl.protocol.process import ProcessState, RoundMetrics
+from edgefl.protocol.task import parse_task
+
+MAX_MODELS = 64
+"""Models in a snapshot for each evaluation; a coordinator asks for later ones as it goes."""
+
+_FINAL = (TaskStatus.COMPLETED, TaskStatus.ENDED)
+
+
+def read_snapshot(db: sqlite3.Connection, source: str) -> Snapshot:
+    """All of it, read in one transaction. ``source`` names the database in errors (``StorageError``)."""
+    db.execute("BEGIN")
+    try:
+        tasks = tuple(_tasks(db, source))
+        (last,) = db.execute("SELECT coalesce(max(sequence), 0) FROM reports").fetchone()
+        return Snapshot(
+            tasks=tasks,
+            rounds=tuple(_rounds(db)),
+            devices=tuple(_devices(db)),
+            releases=tuple(_releases(db)),
+            models=dict(_models(db, tasks)),
+            next_sequence=last + 1,
+        )
+    finally:
+        db.execute("COMMIT")
+
+
+def summary_of(row: tuple[Any, ...]) -> RoundSummary:
+    """A row of the query in ``SqliteStore.ended_rounds``."""
+    task, round_num, phase, goal, cohort, accepted, failed, version, metrics, reason = row
+    return RoundSummary(
+        task, round_num, Phase(phase), goal, cohort, accepted, failed, version, _metrics(metrics), reason
+    )
+
+
+def _metrics(text: str | None) -> RoundMetrics | None:
+    if text is None:
+        return None
+    fields = json.loads(text)
+    return RoundMetrics(**{**fields, "confusion": tuple(fields["confusion"])})
+
+
+def _tasks(db: sqlite3.Connection, source: str) -> Iterator[TaskRecord]:
+    rows = db.execute(
+        "SELECT name, definition, status, next_round, tasks.version, extra, coalesce(data, x'') FROM tasks"
+        " JOIN states ON states.task = name AND states.version = tasks.version"
+        " LEFT JOIN content USING (sha256) ORDER BY id"
+    )
+    for name, definition, status, next_round, version, extra, model in rows:
+        try:
+            spec = parse_task(definition, f"task {name}")
+        except ConfigError as error:
+            raise StorageError(f"{source}: its stored definition is refused: {error}") from None
+        yield TaskRecord(spec, definition, TaskStatus(status), ProcessState(version, model, extra), next_round)
+
+
+def _rounds(db: sqlite3.Connection) -> Iterator[RoundRecord]:
+    rows = db.execute(
+        "SELECT task, round, candidates, cohort, base_version, remaining_s FROM rounds WHERE phase = 'collecting'"
+    ).fetchall()
+    for task, round_num, candidates, cohort, base_version, remaining_s in rows:
+        accepted = db.execute(
+            "SELECT sequence, device, base_model, encoding, payload, weight, num_examples, num_correct, loss_grid,"
+            " attempt FROM reports WHERE task = ? AND round = ? ORDER BY sequence",
+            (task, round_num),
+        )
+        failed = db.execute("SELECT device FROM failures WHERE task = ? AND round = ?", (task, round_num))
+        yield RoundRecord(
+            task=task,
+            round_num=round_num,
+            candidates=tuple(json.loads(candidates)),
+            cohort=tuple(json.loads(cohort)),
+            base_version=base_version,
+            remaining_s=remaining_s,
+            accepted=tuple(
+                (sequence, device, ClientUpdate(task, round_num, *update)) for sequence, device, *update in accepted
+            ),
+            failed=tuple(device for (device,) in failed),
+        )
+
+
+def _devices(db: sqlite3.Connection) -> Iterator[DeviceRecord]:
+    rows = db.execute(
+        "SELECT device, population, agent_version, session, num_train, num_held_out, suspect FROM devices"
+        " ORDER BY device"
+    )
+    for device, population, agent_version, session, num_train, num_held_out, suspect in rows:
+        yield DeviceRecord(device, population, agent_version, session, num_train, num_held_out, bool(suspect))
+
+
+def _releases(db: sqlite3.Connection) -> Iterator[ReleaseRecord]:
+    rows = db.execute(
+        "SELECT name, version, sha256, size_bytes, population, task, model_version FROM releases ORDER BY name, version"
+    )
+    for name, version, sha256, size_bytes, population, task, model_version in rows:
+        yield ReleaseRecord(ReleaseInfo(name, version, sha256, size_bytes), population, task, model_version)
+
+
+def _models(db: sqlite3.Connection, tasks: tuple[TaskRecord, ...]) -> Iterator[tuple[tuple[str, int], bytes]]:
+    """The versions that evaluation tasks have not evaluated yet: version v is the work of their round v."""
+    for task in tasks:
+        if task.spec.evaluates and task.status not in _FINAL:
+            for version, data in db.execute(
+                "SELECT version, data FROM states JOIN content USING (sha256) WHERE task = ? AND version > ?"
+                " ORDER BY version LIMIT ?",
+                (task.spec.evaluates, task.state.version, MAX_MODELS),
+            ):
+                yield (task.spec.evaluates, version), data

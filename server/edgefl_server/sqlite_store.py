@@ -1,0 +1,170 @@
+"""The SQLite store: one writing connection, group-committed transactions, fenced by a file lock and an epoch.
+
+Every transaction is ``BEGIN IMMEDIATE`` and compares the epoch before it writes. ``synchronous=FULL`` makes COMMIT
+return only when the log is synced. After any error of a write the store refuses further writes: an fsync that failed
+may have dropped what it should have written, and a second one would then succeed falsely (design §5).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import sqlite3
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from edgefl.errors import FencedError, NotFoundError, StorageError
+from edgefl.protocol.events import Persist, Phase, RoundSummary, Snapshot
+from edgefl.protocol.messages import Fate
+from edgefl_server.sqlite_file import (
+    DATABASE_NAME,
+    ConnectionFactory,
+    connect,
+    open_database,
+    open_reader,
+    storage_errors,
+    take_lock,
+)
+from edgefl_server.sqlite_read import read_snapshot, summary_of
+from edgefl_server.sqlite_write import Writer
+from edgefl_server.store import ModelRecord
+
+
+class SqliteStore:
+    """``edgefl_server.store.Store`` in ``data_dir``/edgefl.db.
+
+    ``retention_rounds``: a committed round drops the payloads of those older than this many rounds of its task.
+    Raises ``FencedError`` when another server holds ``data_dir``, ``StorageError`` when the database is not usable.
+    """
+
+    def __init__(self, data_dir: Path, *, retention_rounds: int, factory: ConnectionFactory = connect) -> None:
+        self.path = data_dir / DATABASE_NAME
+        self._lock = take_lock(data_dir)
+        self._failed = False
+        self._closed = False
+        try:
+            self._db = open_database(self.path, factory)
+            try:
+                self._epoch = self._next_epoch()
+                self._reader = open_reader(self.path, factory)
+            except BaseException:
+                self._db.close()
+                raise
+        except BaseException:
+            os.close(self._lock)
+            raise
+        self._reading = threading.Lock()
+        self._writer = Writer(self._db, retention_rounds)
+
+    # -------------------------------------------------------------------------------------- the engine's thread
+
+    def load(self) -> Snapshot:
+        with storage_errors(self.path, "cannot be read"):
+            return read_snapshot(self._db, str(self.path))
+
+    def apply(self, effects: Sequence[Persist], content: Sequence[bytes] = ()) -> None:
+        if not effects and not content:
+            return
+        if self._failed:
+            raise StorageError(f"{self.path}: an earlier write failed; start the server again to recover")
+        self._failed = True
+        with storage_errors(self.path, "cannot be written"):
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                self._compare_epoch()
+                for data in content:
+                    self._writer.put_content(hashlib.sha256(data).hexdigest(), data)
+                self._writer.write(effects)
+                self._db.execute("COMMIT")
+            except BaseException:
+                self._roll_back()
+                raise
+        self._failed = False
+
+    def find_accepted(self, task: str, round_num: int, device: str) -> int | None:
+        with storage_errors(self.path, "cannot be read"):
+            row = self._db.execute(
+                "SELECT sequence FROM reports WHERE task = ? AND round = ? AND device = ?", (task, round_num, device)
+            ).fetchone()
+        return None if row is None else int(row[0])
+
+    def fate(self, task: str, round_num: int, device: str) -> Fate:
+        with storage_errors(self.path, "cannot be read"):
+            row = self._db.execute(
+                "SELECT rounds.phase, reports.counted FROM reports JOIN rounds USING (task, round)"
+                " WHERE task = ? AND round = ? AND device = ?",
+                (task, round_num, device),
+            ).fetchone()
+        if row is None or row[0] not in (Phase.COMMITTED.value, Phase.ABANDONED.value):
+            return Fate.OPEN
+        return Fate.COUNTED if row[1] else Fate.NOT_COUNTED
+
+    # -------------------------------------------------------------------------------------------- any thread
+
+    def content(self, sha256: str) -> bytes:
+        rows = self._query("SELECT data FROM content WHERE sha256 = ?", (sha256,))
+        if not rows:
+            raise NotFoundError(f"no content with SHA-256 {sha256}; ask again for what the server offers now")
+        return bytes(rows[0][0])
+
+    def models(self, task: str) -> tuple[ModelRecord, ...]:
+        rows = self._query(
+            "SELECT version, sha256, length(data) FROM states JOIN content USING (sha256)"
+            " WHERE task = ? ORDER BY version",
+            (task,),
+        )
+        return tuple(ModelRecord(task, version, sha256, size) for version, sha256, size in rows)
+
+    def model(self, task: str, version: int) -> bytes:
+        rows = self._query(
+            "SELECT data FROM states JOIN content USING (sha256) WHERE task = ? AND version = ?", (task, version)
+        )
+        if not rows:
+            raise NotFoundError(f"task {task!r} has no model of version {version}; list its models to see which exist")
+        return bytes(rows[0][0])
+
+    def ended_rounds(self, task: str, from_round: int, limit: int) -> tuple[RoundSummary, ...]:
+        rows = self._query(
+            "SELECT rounds.task, round, phase, goal, cohort_size, accepted, failed, rounds.version, metrics, reason"
+            " FROM rounds JOIN tasks ON tasks.name = rounds.task"
+            " WHERE rounds.task = ? AND round >= ? AND phase IN ('committed', 'abandoned') ORDER BY round LIMIT ?",
+            (task, from_round, limit),
+        )
+        return tuple(map(summary_of, rows))
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        self._reader.close()
+        self._db.close()
+        os.close(self._lock)
+
+    # ---------------------------------------------------------------------------------------------- privately
+
+    def _query(self, sql: str, parameters: tuple[object, ...]) -> list[tuple[Any, ...]]:
+        with self._reading, storage_errors(self.path, "cannot be read"):
+            return self._reader.execute(sql, parameters).fetchall()
+
+    def _next_epoch(self) -> int:
+        with storage_errors(self.path, "cannot be written"):
+            self._db.execute("BEGIN IMMEDIATE")
+            self._db.execute("UPDATE server SET epoch = epoch + 1")
+            epoch = int(self._db.execute("SELECT epoch FROM server").fetchone()[0])
+            self._db.execute("COMMIT")
+        return epoch
+
+    def _compare_epoch(self) -> None:
+        found = int(self._db.execute("SELECT epoch FROM server").fetchone()[0])
+        if found != self._epoch:
+            raise FencedError(
+                f"{self.path}: epoch {found}, but this server opened it as {self._epoch}: another server took it over; "
+                "stop one of the two"
+            )
+
+    def _roll_back(self) -> None:
+        with contextlib.suppress(sqlite3.Error):  # it has rolled back by itself after a full disk or an I/O error
+            self._db.execute("ROLLBACK")

@@ -1,0 +1,213 @@
+"""Persist effects as SQL, one function for each kind. Runs inside the store's transaction and never commits."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sqlite3
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from edgefl.errors import LocalProtocolError
+from edgefl.protocol.events import (
+    Persist,
+    Phase,
+    SaveAbandon,
+    SaveCommit,
+    SaveDevice,
+    SaveFailure,
+    SaveRelease,
+    SaveReport,
+    SaveSelection,
+    SaveTask,
+    SaveTaskStatus,
+)
+from edgefl.protocol.process import ProcessState
+
+
+class Writer:
+    """Writes effects through one connection; ``retention_rounds`` as in ``SqliteStore``."""
+
+    def __init__(self, connection: sqlite3.Connection, retention_rounds: int) -> None:
+        self._run = connection.execute
+        self._run_many = connection.executemany
+        self._retention = retention_rounds
+        self._handlers: dict[type[Any], Callable[[Any], None]] = {
+            SaveTask: self._task,
+            SaveTaskStatus: self._task_status,
+            SaveSelection: self._selection,
+            SaveReport: self._report,
+            SaveFailure: self._failure,
+            SaveCommit: self._commit,
+            SaveAbandon: self._abandon,
+            SaveDevice: self._device,
+            SaveRelease: self._release,
+        }
+
+    def write(self, effects: Sequence[Persist]) -> None:
+        for effect in effects:
+            self._handlers[type(effect)](effect)
+
+    def put_content(self, sha256: str, data: bytes) -> None:
+        self._run("INSERT INTO content VALUES (?, ?) ON CONFLICT DO NOTHING", (sha256, data))
+
+    def _task(self, effect: SaveTask) -> None:
+        record = effect.record
+        name = record.spec.name
+        self._run(
+            "INSERT INTO tasks (name, definition, status, goal, next_round, version) VALUES (?, ?, ?, ?, ?, ?)",
+            (
+                name,
+                record.definition,
+                record.status.value,
+                record.spec.round.goal,
+                record.next_round,
+                record.state.version,
+            ),
+        )
+        self._state(name, 0, record.state)
+
+    def _state(self, task: str, round_num: int, state: ProcessState) -> None:
+        if state.model:
+            self.put_content(state.model_digest, state.model)
+        self._run(
+            "INSERT INTO states VALUES (?, ?, ?, ?, ?)",
+            (task, state.version, round_num, state.model_digest, state.extra),
+        )
+
+    def _task_status(self, effect: SaveTaskStatus) -> None:
+        self._one("UPDATE tasks SET status = ? WHERE name = ?", (effect.status.value, effect.task))
+
+    def _selection(self, effect: SaveSelection) -> None:
+        chosen = effect.round
+        self._run(
+            "INSERT INTO rounds (task, round, phase, base_version, remaining_s, cohort_size, cohort, candidates)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                chosen.task,
+                chosen.round_num,
+                Phase.COLLECTING.value,
+                chosen.base_version,
+                chosen.remaining_s,
+                len(chosen.cohort),
+                json.dumps(chosen.cohort),
+                json.dumps(chosen.candidates),
+            ),
+        )
+
+    def _report(self, effect: SaveReport) -> None:
+        update = effect.update
+        self._run(
+            "INSERT INTO reports (task, round, device, sequence, attempt, base_model, encoding, weight, num_examples,"
+            " num_correct, loss_grid, payload_sha256, payload) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                update.task,
+                update.round_num,
+                effect.device,
+                effect.sequence,
+                update.attempt,
+                update.base_model_digest,
+                update.encoding,
+                update.weight,
+                update.num_examples,
+                update.num_correct,
+                update.loss_grid,
+                update.payload_digest,
+                update.payload,
+            ),
+        )
+
+    def _failure(self, effect: SaveFailure) -> None:
+        failure = effect.failure
+        self._run(
+            "INSERT INTO failures VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",  # the first failure tells the most
+            (failure.task, failure.round_num, effect.device, failure.kind, failure.message),
+        )
+
+    def _commit(self, effect: SaveCommit) -> None:
+        task, round_num, state = effect.task, effect.round_num, effect.state
+        for device in effect.counted:
+            self._one(
+                "UPDATE reports SET counted = 1 WHERE task = ? AND round = ? AND device = ?", (task, round_num, device)
+            )
+        self._state(task, round_num, state)
+        self._end(task, round_num, Phase.COMMITTED, "", state.version, json.dumps(dataclasses.asdict(effect.metrics)))
+        self._one(
+            "UPDATE tasks SET status = ?, version = ?, next_round = ? WHERE name = ?",
+            (effect.status.value, state.version, round_num + 1, task),
+        )
+        self._prune(task, round_num)
+
+    def _abandon(self, effect: SaveAbandon) -> None:
+        self._end(effect.task, effect.round_num, Phase.ABANDONED, effect.reason, 0, None)
+        self._one("UPDATE tasks SET next_round = ? WHERE name = ?", (effect.round_num + 1, effect.task))
+        self._prune(effect.task, effect.round_num)
+
+    def _end(self, task: str, round_num: int, phase: Phase, reason: str, version: int, metrics: str | None) -> None:
+        # A round that ends while it is OPEN has no row yet; it consumes its number all the same.
+        self._run(
+            "INSERT INTO rounds (task, round, phase, base_version, remaining_s, cohort_size, cohort, candidates)"
+            " SELECT name, ?, 'open', version, 0, 0, '[]', '[]' FROM tasks WHERE name = ? ON CONFLICT DO NOTHING",
+            (round_num, task),
+        )
+        self._one(
+            "UPDATE rounds SET phase = ?, reason = ?, version = ?, metrics = ?,"
+            " accepted = (SELECT count(*) FROM reports WHERE task = rounds.task AND round = rounds.round),"
+            " failed = (SELECT count(*) FROM failures WHERE task = rounds.task AND round = rounds.round)"
+            " WHERE task = ? AND round = ? AND phase NOT IN ('committed', 'abandoned')",
+            (phase.value, reason, version, metrics, task, round_num),
+        )
+
+    def _prune(self, task: str, round_num: int) -> None:
+        """Drop the payloads of rounds that fell out of retention, and the states that only a replay of them needs."""
+        last = round_num - self._retention
+        (pruned,) = self._run("SELECT pruned FROM tasks WHERE name = ?", (task,)).fetchone()
+        if last <= pruned:
+            return
+        self._run("UPDATE reports SET payload = NULL WHERE task = ? AND round > ? AND round <= ?", (task, pruned, last))
+        # The state that the first kept round starts from is the newest one made by a pruned round: it stays.
+        self._run(
+            "UPDATE states SET extra = NULL WHERE task = ?1 AND round <= ?2 AND extra IS NOT NULL AND round <"
+            " (SELECT max(round) FROM states WHERE task = ?1 AND round <= ?2)",
+            (task, last),
+        )
+        self._run("UPDATE tasks SET pruned = ? WHERE name = ?", (last, task))
+
+    def _device(self, effect: SaveDevice) -> None:
+        record = effect.record
+        self._run(
+            "INSERT OR REPLACE INTO devices VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (
+                record.device,
+                record.population,
+                record.agent_version,
+                record.session,
+                record.num_train,
+                record.num_held_out,
+                record.suspect,
+            ),
+        )
+
+    def _release(self, effect: SaveRelease) -> None:
+        release = effect.release
+        info = release.info
+        self._run(
+            "INSERT INTO releases VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (
+                info.name,
+                info.version,
+                info.sha256,
+                info.size_bytes,
+                release.population,
+                release.task,
+                release.model_version,
+            ),
+        )
+
+    def _one(self, sql: str, parameters: tuple[Any, ...]) -> None:
+        """Run an UPDATE that must meet exactly one row; anything else is a coordinator and a store that disagree."""
+        changed = self._run(sql, parameters).rowcount
+        if changed != 1:
+            raise LocalProtocolError(
+                f"{sql.split(' WHERE')[0]} changed {changed} rows, expected 1: {parameters!r:.200}"
+            )

@@ -32,10 +32,10 @@ from server_kit import (
 from edgefl.errors import ConfigError, EdgeFLError, FencedError, StorageError, UnavailableError
 from edgefl.proto.v1 import control_pb2
 from edgefl.protocol.messages import Accepted, AlreadyAccepted, Fate, Rejection
+from edgefl.systemd import notify
 from edgefl.wire import report_to_proto
 from edgefl_server.config import ServerConfig, load_config
 from edgefl_server.main import main
-from edgefl_server.notify import notify_systemd
 
 
 def ledger(folder: Path) -> list[tuple[str, int, int]]:
@@ -299,7 +299,7 @@ def test_importing_the_daemon_loads_nothing_heavy() -> None:
 
 
 def test_systemd_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    notify_systemd("READY=1")  # not started by systemd: nothing happens
+    notify("READY=1")  # not started by systemd: nothing happens
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
         receiver.bind(str(tmp_path / "notify"))
         receiver.settimeout(DEADLINE_S)

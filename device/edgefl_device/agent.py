@@ -54,10 +54,10 @@ from edgefl.protocol.session_events import (
     TimerFired,
 )
 from edgefl.protocol.session_state import SessionPhase, SessionState, Uniform
+from edgefl.systemd import notify, watchdog_interval_s
 from edgefl_device.config import DeviceConfig
 from edgefl_device.example_store import ExampleStore
 from edgefl_device.jobs import Jobs, session_config
-from edgefl_device.notify import notify, watchdog_interval_s
 from edgefl_device.rpc import FleetClient
 from edgefl_device.state import MAX_STARTS, StateDir
 from edgefl_device.status import Status, StatusFile, by_call, by_purpose

@@ -29,13 +29,13 @@ from edgefl.protocol.coordinator import Coordinator
 from edgefl.protocol.events import Draining
 from edgefl.protocol.messages import RetryWindow
 from edgefl.protocol.pace import CoordinatorConfig
+from edgefl.systemd import notify
 from edgefl.wire import MAX_MESSAGE_BYTES
 from edgefl_server.config import ServerConfig
 from edgefl_server.control_service import ControlService
 from edgefl_server.engine import Engine
 from edgefl_server.fleet_service import FleetService
 from edgefl_server.identity import IdentityInterceptor, insecure_identity
-from edgefl_server.notify import notify_systemd
 from edgefl_server.sqlite_store import SqliteStore
 from edgefl_server.store import Store
 
@@ -196,11 +196,11 @@ async def serve(config: ServerConfig) -> int:
         loop.add_signal_handler(number, on_signal, number)
     print(f"listening on {daemon.address}", flush=True)
     log.info("edgefl-server %s serves %s from %s", __version__, daemon.address, config.data_dir)
-    notify_systemd("READY=1")
+    notify("READY=1")
     stop = asyncio.ensure_future(stopping.wait())
     await asyncio.wait((stop, daemon.failed), return_when=asyncio.FIRST_COMPLETED)
     stop.cancel()
-    notify_systemd("STOPPING=1")
+    notify("STOPPING=1")
     if daemon.failed.done():
         await daemon.give_up()
         raise daemon.failed.result()

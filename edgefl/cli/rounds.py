@@ -57,7 +57,7 @@ def print_line(summary: RoundSummary, prefix: str = "") -> None:
     text = f"{prefix}round {summary.round_num:4d}  {summary.phase.value:10s}  {summary.accepted}/{summary.goal} reports"
     if summary.failed:
         text += f", {summary.failed} failed"
-    if summary.metrics is not None and summary.metrics.num_examples:
+    if summary.metrics is not None and summary.metrics.loss_sum:  # a round of statistics has none
         text += f"  loss {summary.metrics.mean_loss:.4f}  accuracy {summary.metrics.accuracy:.4f}"
     if summary.reason:
         text += f"  ({summary.reason})"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import io
+import re
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +14,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from edgefl.cli.demo.watching import Follower
+
+PICTURE_WIDTH = 104
+"""Columns of the picture: the longest line of the end fits."""
 
 PLAIN_STEP = 10
 """Without a terminal one line is printed every so many rounds."""
@@ -27,10 +32,20 @@ class Row:
 
 
 class Display:
-    """Steps as lines; rounds as live bars on a terminal and as plain lines elsewhere."""
+    """Steps as lines; rounds as live bars on a terminal and as plain lines elsewhere; the end also as a picture."""
 
     def __init__(self) -> None:
         self.console = Console()
+
+    def finish(self, picture: Path, show: Callable[[Console], None]) -> None:
+        """Show the end, here and in the SVG file ``picture``."""
+        show(self.console)
+        recorder = Console(record=True, file=io.StringIO(), width=PICTURE_WIDTH, force_terminal=True)
+        recorder.print("$ make demo\n", highlight=False)
+        show(recorder)
+        svg = recorder.export_svg(title="make demo", unique_id="edgefl-demo")
+        # Without rich's web fonts: a picture that is looked at must not call anybody.
+        picture.write_text(re.sub(r"@font-face \{.*?\}", "", svg, flags=re.DOTALL))
 
     def step(self, text: str) -> None:
         self.console.print(text, highlight=False, soft_wrap=True)
@@ -61,9 +76,9 @@ class Bars:
     def update(self, follower: Follower) -> None:
         rounds = follower.in_order()
         note = ""
-        if rounds and rounds[-1].metrics is not None and rounds[-1].metrics.num_examples:
+        if follower.shows and rounds and rounds[-1].metrics is not None:
             metrics = rounds[-1].metrics
-            note = f"accuracy {metrics.accuracy:.3f}  loss {metrics.mean_loss:.3f}"
+            note = f"{follower.shows} accuracy {metrics.accuracy:.3f}  loss {metrics.mean_loss:.3f}"
         self._progress.update(self._bars[follower.task], completed=len(rounds), note=note)
         new = len(rounds) // PLAIN_STEP
         if self._progress.disable and (new > self._printed[follower.task]):
@@ -109,7 +124,7 @@ def plot_accuracy(path: Path, by_round: Sequence[float], alone: float, pooled: f
     axes.set_ylabel("accuracy on everyone's held-out windows")
     axes.set_ylim(min(*by_round, alone) - 0.05, 1.0)
     axes.grid(alpha=0.3)
-    axes.legend(loc="lower right")
+    axes.legend(loc="center right")
     figure.tight_layout()
     figure.savefig(path, format="svg", metadata={"Date": None})
     plt.close(figure)

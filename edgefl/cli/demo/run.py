@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from rich.console import Console
+
 from edgefl.cli.connection import RELEASE_TIMEOUT_S, Connection, Target
 from edgefl.cli.demo import prepare
 from edgefl.cli.demo.baselines import Model, accuracy, train_centrally
@@ -33,6 +35,7 @@ from edgefl.protocol.task import TaskSpec
 from edgefl.types import Standardization, Weights
 
 RELEASE = "shoulder"
+SHOWS = {"statistics": "", "training": "training", "evaluation": "held-out"}
 POLL_S = 0.1
 ROUND_LIMIT = 1000
 
@@ -84,7 +87,9 @@ def run_demo(args: argparse.Namespace) -> int:
         followers, baselines = _train(demo)
         report = _finish(demo, followers, baselines, started)
     report.write(out / "report.json")
-    display.step(f"wrote report.json, accuracy.svg and {RELEASE}.tflite in {out}; took {report.seconds:.0f} s")
+    display.step(
+        f"wrote report.json, accuracy.svg, summary.svg and {RELEASE}.tflite in {out}; took {report.seconds:.0f} s"
+    )
     return 0
 
 
@@ -134,7 +139,9 @@ def _start(
 
 def _train(demo: Demo) -> tuple[dict[str, Follower], Baselines]:
     """Follow the three tasks to their end; train the baselines meanwhile; kill what was asked to be killed."""
-    followers = {kind: Follower(demo.target, spec.name, spec.rounds) for kind, (spec, _) in demo.tasks.items()}
+    followers = {
+        kind: Follower(demo.target, spec.name, spec.rounds, SHOWS[kind]) for kind, (spec, _) in demo.tasks.items()
+    }
     baselines = _baselines(demo)
     kills = {"server": demo.kill_server, "device": demo.kill_device}
     try:
@@ -244,24 +251,25 @@ def _show(
         own = [accuracy(model, [client]) for client in demo.data.held_out]
         return Row(name, sum(own) / len(own), everyone)
 
-    console = demo.display.console
     rows = [
         Row("one person alone, mean", report.accuracy_alone_own, report.accuracy_alone),
         means("federated", federated, report.accuracy_federated),
         means("all data pooled", baselines.pooled, report.accuracy_pooled),
     ]
-    print_accuracies(console, baselines.people, rows)
     up, down = report.bytes_up_per_report, report.bytes_down_per_round
     agent, server = report.agent_peak_rss_bytes / 1e6, report.server_peak_rss_bytes / 1e6
-    print_costs(
-        console,
-        [
-            ("up", f"{up:,.0f} bytes a training report; {costs.total_up:,} in all from one device"),
-            ("down", f"{down:,.0f} bytes a round with its evaluation; {costs.total_down:,} in all to one device"),
-            ("peak memory", f"agent {agent:.1f} MB, server {server:.1f} MB"),
-            ("model", f"SHA-256 {report.model_sha256}"),
-            ("TFLite", f"within {report.tflite_max_abs_diff:.1e} of the kernel's probabilities"),
-            ("prediction", sentence),
-        ],
-    )
+    lines = [
+        ("up", f"{up:,.0f} bytes a training report; {costs.total_up:,} in all from one device"),
+        ("down", f"{down:,.0f} bytes a round with its evaluation; {costs.total_down:,} in all to one device"),
+        ("peak memory", f"agent {agent:.1f} MB, server {server:.1f} MB"),
+        ("model", f"SHA-256 {report.model_sha256}"),
+        ("TFLite", f"within {report.tflite_max_abs_diff:.1e} of the kernel's probabilities"),
+        ("prediction", sentence),
+    ]
+
+    def show(console: Console) -> None:
+        print_accuracies(console, baselines.people, rows)
+        print_costs(console, lines)
+
+    demo.display.finish(demo.out / "summary.svg", show)
     plot_accuracy(demo.out / "accuracy.svg", report.accuracy_by_round, report.accuracy_alone, report.accuracy_pooled)

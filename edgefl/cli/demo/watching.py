@@ -21,11 +21,15 @@ PAUSE_S = 0.1
 
 
 class Follower:
-    """The committed rounds of one task, in order. ``error`` is set when the stream could not be had again."""
+    """The committed rounds of one task, in order. ``error`` is set when the stream could not be had again.
 
-    def __init__(self, target: Target, task: str, wanted: int) -> None:
+    ``shows`` says whose accuracy the rounds tell ("training", "held-out"); '' for a task that has none.
+    """
+
+    def __init__(self, target: Target, task: str, wanted: int, shows: str) -> None:
         self.task = task
         self.wanted = wanted
+        self.shows = shows
         self.committed: dict[int, RoundSummary] = {}
         self.error: EdgeFLError | None = None
         self._target = target

@@ -81,9 +81,13 @@ def test_the_example_configuration_is_valid(tmp_path: Path) -> None:
     assert config.device.state_dir == tmp_path / "state"
 
 
-@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
 def test_the_unit_is_hardened() -> None:
     unit = ROOT / "device" / "edgefl-device.service"
+    lines = unit.read_text().splitlines()
+    for directive in ("NoNewPrivileges=yes", "ProtectSystem=strict", "CapabilityBoundingSet=", "WatchdogSec="):
+        assert any(line.startswith(directive) for line in lines), directive
+    if shutil.which("systemd-analyze") is None:  # a container without systemd: the lines above are all that can be held
+        return
     command = ["systemd-analyze", "security", "--offline=true", "--threshold=20", str(unit)]
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout[-200:]  # 20 means an exposure of 2.0

@@ -300,7 +300,8 @@ def test_arguments_out_of_range_are_refused(call: Callable[[], object]) -> None:
 
 
 def test_byte_orders_are_told_apart() -> None:
-    numpy = pytest.importorskip("numpy")
+    import numpy
+
     little = numpy.array(ROWS, dtype="<f4").reshape(2, 3)
     assert kernels.predict_softmax(ZEROS, little) == kernels.predict_softmax(ZEROS, matrix(ROWS))
     with pytest.raises(DataError, match=">f"):

@@ -1,0 +1,139 @@
+"""Committed versions computed again from the ledger: the state before, and the reports that were counted.
+
+``model[r] = finalize(model[r-1], optimizer state, aggregate(recorded set))``, bit for bit (design §5, I3). It works for
+every version whose round is within retention: older rounds have no payloads any more.
+
+All reads are of a closed server's database.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sqlite3
+
+from edgefl.errors import NotFoundError, StorageError
+from edgefl.learning.registry import LearningProcess, build_process
+from edgefl.models.softmax import SoftmaxModel
+from edgefl.protocol.messages import ClientUpdate
+from edgefl.protocol.process import ProcessState, RoundMetrics
+from edgefl.protocol.task import TaskKind, TaskSpec, parse_task
+from edgefl.types import Standardization
+
+
+@dataclasses.dataclass(frozen=True)
+class Recomputed:
+    """A version as computed again; the ``stored_*`` are what the database says of it (``stored_metrics``: JSON)."""
+
+    round_num: int
+    state: ProcessState
+    metrics: RoundMetrics
+    stored_digest: str
+    stored_extra: bytes | None
+    stored_metrics: str
+
+    @property
+    def differences(self) -> tuple[str, ...]:
+        """What is not the same, for people; empty when every bit is."""
+        found = []
+        if self.state.model_digest != self.stored_digest:
+            found.append(f"the model: computed {self.state.model_digest or 'none'}, stored {self.stored_digest}")
+        if self.stored_extra is not None and self.state.extra != self.stored_extra:
+            found.append("the optimizer's state or the sums")
+        if json.dumps(dataclasses.asdict(self.metrics)) != self.stored_metrics:
+            found.append("the metrics")
+        return tuple(found)
+
+
+class Recomputer:
+    """Computes versions again from ``db``; processes are built once a task."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+        self._processes: dict[str, LearningProcess] = {}
+
+    def version(self, task: str, version: int) -> Recomputed:
+        """``version`` (1 or more) of ``task``.
+
+        Raises ``NotFoundError`` when the task, the version, or what it is computed from is not there (any more), and
+        what the process raises for reports that it cannot take.
+        """
+        process = self.process(task)
+        row = self._db.execute(
+            "SELECT round, sha256, extra, metrics, pruned FROM states JOIN tasks ON tasks.name = states.task"
+            " JOIN rounds USING (task, round) WHERE task = ? AND states.version = ?",
+            (task, version),
+        ).fetchone()
+        if row is None:
+            raise NotFoundError(f"task {task!r} has no committed version {version}; list its models to see which exist")
+        round_num, digest, extra, metrics, pruned = row
+        if round_num <= pruned:
+            raise NotFoundError(
+                f"version {version} of task {task!r} was made by round {round_num}; the reports of rounds up to "
+                f"{pruned} fell out of retention; choose a later version"
+            )
+        before = self.state(task, version - 1)
+        accumulator = process.new_accumulator()
+        for update in self._counted(task, round_num):
+            decoded = process.decode(update)
+            process.check(update, decoded)
+            process.fold(accumulator, update, decoded)
+        state, computed = process.finalize(before, accumulator)
+        return Recomputed(round_num, state, computed, digest, extra, metrics)
+
+    def latest(self, task: str) -> int:
+        """The number of the task's last version. Raises ``NotFoundError``."""
+        row = self._db.execute("SELECT version FROM tasks WHERE name = ?", (task,)).fetchone()
+        if row is None:
+            raise NotFoundError(f"no task {task!r}; list the tasks to see which exist")
+        return int(row[0])
+
+    def state(self, task: str, version: int) -> ProcessState:
+        """A stored state that a round can start from. Raises ``NotFoundError``."""
+        row = self._db.execute(
+            "SELECT sha256, extra, data FROM states LEFT JOIN content USING (sha256) WHERE task = ? AND version = ?",
+            (task, version),
+        ).fetchone()
+        if row is None or row[1] is None or (row[0] and row[2] is None):
+            raise NotFoundError(f"the state of version {version} of task {task!r} is not kept; choose a later version")
+        return ProcessState(version, row[2] or b"", row[1])
+
+    def spec(self, task: str) -> TaskSpec:
+        """Raises ``NotFoundError``."""
+        row = self._db.execute("SELECT definition FROM tasks WHERE name = ?", (task,)).fetchone()
+        if row is None:
+            raise NotFoundError(f"no task {task!r}; list the tasks to see which exist")
+        return parse_task(row[0], f"task {task}")
+
+    def process(self, task: str) -> LearningProcess:
+        """The task's process, with the results that it depends on."""
+        if task not in self._processes:
+            spec = self.spec(task)
+            standardization: Standardization | None = None
+            model: SoftmaxModel | None = None
+            if spec.kind is TaskKind.EVALUATION:
+                evaluated = self.process(spec.evaluates)
+                model = evaluated.model
+            elif spec.model is not None and spec.model.standardize_by:
+                standardization = self._standardization(spec.model.standardize_by)
+            self._processes[task] = build_process(spec, standardization, model)
+        return self._processes[task]
+
+    def _standardization(self, task: str) -> Standardization | None:
+        (version,) = self._db.execute("SELECT max(version) FROM states WHERE task = ?", (task,)).fetchone()
+        if version is None:
+            raise StorageError(f"no state of task {task!r}; restore the database from a backup")
+        return self.process(task).standardization(self.state(task, version))
+
+    def _counted(self, task: str, round_num: int) -> list[ClientUpdate]:
+        rows = self._db.execute(
+            "SELECT base_model, encoding, payload, weight, num_examples, num_correct, loss_grid, attempt, device"
+            " FROM reports WHERE task = ? AND round = ? AND counted ORDER BY sequence",
+            (task, round_num),
+        ).fetchall()
+        for row in rows:
+            if row[2] is None:
+                raise NotFoundError(
+                    f"the payload of device {row[8]!r} in round {round_num} of task {task!r} is missing"
+                )
+        return [ClientUpdate(task, round_num, *row[:8]) for row in rows]

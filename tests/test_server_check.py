@@ -1,0 +1,70 @@
+"""``edgefl-server check``: a whole database has no finding, and each broken promise is one."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+from pathlib import Path
+
+import pytest
+from server_kit import Caller, definition, run
+
+from edgefl.errors import FencedError, VerificationError
+from edgefl_server.check import check
+from edgefl_server.main import main
+from edgefl_server.sqlite_store import SqliteStore
+
+
+def filled(folder: Path) -> Path:
+    """The data folder of a stopped server after three rounds of two devices."""
+
+    async def body(caller: Caller) -> None:
+        await caller.create(definition(goal=2, rounds=3))
+        for _ in range(3):
+            await caller.run_round(("a", "b"))
+
+    run(folder, body)
+    return folder / "data"
+
+
+def test_a_whole_database_has_no_finding(tmp_path: Path) -> None:
+    verdict = check(filled(tmp_path))
+    assert (verdict.findings, verdict.rounds, verdict.recomputed) == ((), 3, 3)
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        ("UPDATE reports SET payload = zeroblob(length(payload)) WHERE sequence = 1", "is not what was accepted"),
+        ("UPDATE reports SET payload = NULL WHERE sequence = 1", "is missing"),
+        ("UPDATE reports SET counted = 0 WHERE sequence = 1", "counts ['"),
+        ("UPDATE reports SET weight = weight + 1 WHERE sequence = 3", "version 2 computed again differs in the model"),
+        ("UPDATE reports SET sequence = 100 WHERE sequence = 1", "after 100"),
+        ("UPDATE rounds SET phase = 'abandoned' WHERE round = 3", "expected one of each"),
+        ("UPDATE rounds SET cohort = candidates, candidates = '[]' WHERE round = 2", "its cohort"),
+        ("UPDATE rounds SET accepted = 9 WHERE round = 2", "9 accepted"),
+        ("UPDATE content SET data = zeroblob(length(data))", "its bytes have the digest"),
+        ("DELETE FROM states WHERE version = 1", "states; expected"),
+        ("UPDATE tasks SET next_round = 9", "round 9 is next"),
+        ("UPDATE tasks SET pruned = 1", "older than retention"),
+    ],
+)
+def test_each_broken_promise_is_found(tmp_path: Path, damage: str, words: str) -> None:
+    data = filled(tmp_path)
+    with contextlib.closing(sqlite3.connect(data / "edgefl.db")) as db, db:
+        db.execute(damage)
+    assert any(words in str(finding) for finding in check(data).findings)
+
+
+def test_the_command_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = filled(tmp_path)
+    config = tmp_path / "server.toml"
+    config.write_text('data_dir = "data"\n')
+    assert main(["check", "--config", str(config), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"findings": [], "rounds": 3, "recomputed": 3}
+    with contextlib.closing(sqlite3.connect(data / "edgefl.db")) as db, db:
+        db.execute("UPDATE tasks SET next_round = 9")
+    assert main(["check", "--config", str(config)]) == VerificationError.exit_code
+    with contextlib.closing(SqliteStore(data, retention_rounds=2)):
+        assert main(["check", "--config", str(config)]) == FencedError.exit_code

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import json
 import os
@@ -163,6 +164,34 @@ def test_sigterm_stops_a_training_between_batches(tmp_path: Path, fleet: Scripte
     assert state.found_outbox is None
     assert (state.notes.task, state.notes.starts) == ("shoulder", 0)  # a clean end is not held against the work
     state.close()
+
+
+def test_a_signal_that_does_not_wake_the_main_thread_is_not_missed(tmp_path: Path, fleet: ScriptedFleet) -> None:
+    # Delivered to another thread, a signal leaves the main thread asleep: what a signal in the moment before it sleeps
+    # does by chance, made certain.
+    config = write_config(tmp_path, fleet.address)
+    fill(config)
+    arrived, release_call = threading.Event(), threading.Event()
+
+    def wait(_: CheckIn) -> CheckInAnswer:
+        arrived.set()
+        release_call.wait(30)
+        return NO_WORK
+
+    fleet.on_check_in = wait
+    with start_device("run", "--config", str(config)) as process:
+        try:
+            assert arrived.wait(20)
+            tasks = Path(f"/proc/{process.pid}/task")
+            while (tasks / str(process.pid) / "stat").read_text().rpartition(")")[2].split()[0] != "S":
+                pass
+            other = max(int(task.name) for task in tasks.iterdir() if int(task.name) != process.pid)
+            assert ctypes.CDLL(None).tgkill(process.pid, other, signal.SIGTERM) == 0
+            process.communicate(timeout=10)
+            assert process.returncode == 0
+        finally:
+            release_call.set()
+            process.kill()
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])

@@ -59,6 +59,7 @@ from edgefl_device.config import DeviceConfig
 from edgefl_device.example_store import ExampleStore
 from edgefl_device.jobs import Jobs, session_config
 from edgefl_device.rpc import FleetClient
+from edgefl_device.signals import SignalWatch
 from edgefl_device.state import MAX_STARTS, StateDir
 from edgefl_device.status import Status, StatusFile, by_call, by_purpose
 from edgefl_device.worker import Crash, Job, Worker
@@ -123,8 +124,7 @@ class Agent:
 
         Raises ``UnavailableError`` with ``once`` when the check-in failed.
         """
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._on_signal)
+        watch = SignalWatch((signal.SIGTERM, signal.SIGINT), self._on_signal)
         address = self._config.server.address
         log.info("device %s, session %d, server %s", self._config.device.name, self._state.session, address)
         try:
@@ -135,14 +135,14 @@ class Agent:
         finally:
             notify("STOPPING=1")
             self._close()
+            watch.close()
         if self._once and self._machine.state.failures:
             raise UnavailableError(self._machine.state.last_error)
         return InterruptedByUser.exit_code if self._interrupted else 0
 
     # -------------------------------------------------------------------------------------------- events
 
-    def _on_signal(self, number: int, _frame: object) -> None:
-        # SimpleQueue.put is safe in a signal handler: it takes no lock that the main thread may hold.
+    def _on_signal(self, number: int) -> None:
         self._interrupted = number == signal.SIGINT
         self._queue.put(StopRequested())
 

@@ -597,9 +597,9 @@ def test_a_wrong_control_event_raises_and_changes_nothing(event: Any, error: typ
 
 
 def test_counts_of_more_classes_than_fit_a_report_are_refused_when_the_task_is_created() -> None:
-    wide = replace(training("wide"), model=ModelSpec(num_features=1, num_classes=363))
+    wide = replace(training("wide"), model=ModelSpec(num_features=1, num_classes=1025))
     fleet = Fleet(wide)
-    with pytest.raises(ConfigError, match="363 x 363 classes, 1054152 bytes; expected at most 1048576"):
+    with pytest.raises(ConfigError, match="1025 x 1025 classes, 8405000 bytes; expected at most 8388608"):
         fleet.handle(TaskCreated(evaluation("e", "wide"), ""))
 
 

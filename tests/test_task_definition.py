@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from edgefl.errors import ConfigError
-from edgefl.protocol.messages import INLINE_UPDATE_MAX_BYTES
+from edgefl.protocol.messages import MAX_UPLOAD_BYTES
 from edgefl.protocol.task import (
     AggregatorSpec,
     ClientSpec,
@@ -194,12 +194,12 @@ def test_the_sum_of_all_weights_must_fit_the_grid() -> None:
     assert "exceeds 2**32" in refused("evaluation", aggregator={"max_weight": 2**32})
 
 
-def test_an_update_that_does_not_go_inline_is_refused_when_the_task_is_written() -> None:
-    most = INLINE_UPDATE_MAX_BYTES // 4 // 64 - 1
-    assert task(model={"num_features": most, "num_classes": 64}).model is not None
-    assert refused(model={"num_features": most + 1, "num_classes": 64}) == (
-        f"an update of 64 x {most + 1} weights has {INLINE_UPDATE_MAX_BYTES + 256} bytes; "
-        f"expected at most {INLINE_UPDATE_MAX_BYTES}"
+def test_an_update_that_is_too_large_to_upload_is_refused_when_the_task_is_written() -> None:
+    most = MAX_UPLOAD_BYTES // 4 // 4096 - 1
+    assert task(model={"num_features": most, "num_classes": 4096}).model is not None
+    assert refused(model={"num_features": most + 1, "num_classes": 4096}) == (
+        f"an update of 4096 x {most + 1} weights has {MAX_UPLOAD_BYTES + 4 * 4096} bytes; "
+        f"expected at most {MAX_UPLOAD_BYTES}"
     )
 
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgefl.errors import ConfigError, EdgeFLError, NotFoundError, StorageError, VerificationError
-from edgefl.protocol.messages import ReleaseInfo
+from edgefl.protocol.messages import MAX_UPLOAD_BYTES, ReleaseInfo
 from edgefl.protocol.task import check_name
 from edgefl_device.files import (
     FileOps,
@@ -37,8 +37,8 @@ log = logging.getLogger("edgefl.device")
 Fetch = Callable[[str, int, Path], None]
 """``fetch(sha256, size_bytes, part)`` completes the file ``part`` by download; verified when it returns."""
 
-MAX_MODEL_BYTES = 64 << 20
-"""A model to train fits an inline update (1 MiB); this leaves room for other kinds."""
+MAX_MODEL_BYTES = MAX_UPLOAD_BYTES
+"""A model to train is as large as its update."""
 
 MAX_RELEASE_BYTES = 256 << 20
 """A release is a backbone with its head; a larger one would fill a small card."""

@@ -1,7 +1,8 @@
 """The device's calls to ``Fleet``: blocking, with a deadline each, and with errors as ``EdgeFLError``.
 
 Called from worker threads; ``close`` from any thread ends the calls in flight. Content is downloaded into a ``.part``
-file, resumed after a break from where it stopped, and verified before anybody uses it.
+file, resumed after a break from where it stopped, and verified before anybody uses it. An update above 1 MiB is
+uploaded, resumed likewise, and then reported by its SHA-256.
 
 Source: design §6 (the wire), §5 (retry windows on errors too).
 """
@@ -10,29 +11,57 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import grpc
 
-from edgefl.errors import EdgeFLError, RemoteProtocolError, UnavailableError, VerificationError
+from edgefl.errors import (
+    ConflictError,
+    EdgeFLError,
+    NotFoundError,
+    RemoteProtocolError,
+    UnavailableError,
+    VerificationError,
+)
 from edgefl.proto.v1 import fleet_pb2, fleet_pb2_grpc
-from edgefl.protocol.messages import CheckIn, CheckInAnswer, Receipt, Report, RetryWindow, WorkFailure
+from edgefl.protocol.messages import (
+    INLINE_UPDATE_MAX_BYTES,
+    CheckIn,
+    CheckInAnswer,
+    Receipt,
+    Report,
+    RetryWindow,
+    UploadedContent,
+    WorkFailure,
+)
 from edgefl.wire import (
     IDENTITY_KEY,
     MAX_MESSAGE_BYTES,
+    UPLOAD_CHUNK_BYTES,
     answer_from_proto,
     check_in_to_proto,
     error_from_status,
+    have_from_proto,
+    query_to_proto,
     receipt_from_proto,
+    referring_report_to_proto,
     report_to_proto,
+    upload_start_to_proto,
 )
 from edgefl_device.files import storage_errors
 
 DOWNLOAD_CALL_S = 60.0
 """One call of a download may take this long; a slow link resumes in the next, as long as each brings something."""
+
+UPLOAD_CALL_S = 60.0
+"""The same for an upload."""
+
+UPLOADS_A_REPORT = 2
+"""A report tries so often to bring what the server lacks: the second time for one that restarted or dropped it."""
 
 CHANNEL_OPTIONS = (
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
@@ -92,7 +121,7 @@ class FleetClient:
 
     @property
     def traffic(self) -> dict[tuple[str, str], Traffic]:
-        """What was sent and received so far, by call (check_in, download, report) and purpose (a kind of work)."""
+        """What was sent and received, by call (check_in, download, upload, report) and purpose (a kind of work)."""
         with self._lock:
             return dict(self._traffic)
 
@@ -114,14 +143,77 @@ class FleetClient:
             raise CallError(error, None) from error
 
     def report(self, report: Report, timeout_s: float, purpose: str = OTHER) -> tuple[Receipt, RetryWindow]:
-        """Deliver a report. Raises ``CallError``."""
-        request = report_to_proto(report)
+        """Deliver a report; a large update is uploaded first, as far as the server wants and lacks it.
+
+        Raises ``CallError``. After a transient one the server keeps what it has, and the next try goes on from there.
+        """
+        if isinstance(report, WorkFailure) or len(report.payload) <= INLINE_UPDATE_MAX_BYTES:
+            return self._send_report(report_to_proto(report), timeout_s, purpose)
+        until = time.monotonic() + timeout_s
+        content = UploadedContent(report.payload_digest, len(report.payload))
+        request = referring_report_to_proto(report, content)
+        for _ in range(UPLOADS_A_REPORT):
+            try:
+                return self._send_report(request, _left(until), purpose)
+            except CallError as error:
+                if not isinstance(error.error, NotFoundError):
+                    raise
+            self._upload(report.payload, content, until, purpose)
+        try:
+            return self._send_report(request, _left(until), purpose)
+        except CallError as error:
+            if not isinstance(error.error, NotFoundError):
+                raise
+            raise CallError(UnavailableError(f"the server lost the upload: {error}"), error.retry) from None
+
+    def _send_report(
+        self, request: fleet_pb2.ReportRequest, timeout_s: float, purpose: str
+    ) -> tuple[Receipt, RetryWindow]:
         response = self._call(self._stub.Report, request, timeout_s)
         self._count("report", purpose, calls=1, sent=request.ByteSize(), received=response.ByteSize())
         try:
             return receipt_from_proto(response)
         except EdgeFLError as error:
             raise CallError(error, None) from error
+
+    def _upload(self, payload: bytes, content: UploadedContent, until: float, purpose: str) -> None:
+        """Bring the server what it lacks. Returns when it has all, or when it takes no more: the report tells why."""
+        have, damaged = self._query_upload(content, until), False
+        while True:
+            try:
+                self._upload_from(payload, content, have, until, purpose)
+                return
+            except CallError as error:
+                if isinstance(error.error, ConflictError):
+                    return
+                # What it had of an earlier try may have been damaged: once more, whole.
+                again = isinstance(error.error, VerificationError) and have > 0 and not damaged
+                if self._closed or not (again or error.error.transient):
+                    raise
+                now = self._query_upload(content, until)
+                if not again and now <= have:
+                    raise
+                have, damaged = now, damaged or again
+
+    def _query_upload(self, content: UploadedContent, until: float) -> int:
+        response = self._call(self._stub.QueryUpload, query_to_proto(content), _left(until))
+        try:
+            return have_from_proto(response.have_bytes, content)
+        except EdgeFLError as error:
+            raise CallError(error, None) from None
+
+    def _upload_from(self, payload: bytes, content: UploadedContent, offset: int, until: float, purpose: str) -> None:
+        def messages() -> Iterator[fleet_pb2.UploadRequest]:
+            first = upload_start_to_proto(content, offset)
+            self._count("upload", purpose, calls=1, sent=first.ByteSize())
+            yield first
+            for start in range(offset, len(payload), UPLOAD_CHUNK_BYTES):
+                message = fleet_pb2.UploadRequest(data=payload[start : start + UPLOAD_CHUNK_BYTES])
+                self._count("upload", purpose, sent=message.ByteSize())
+                yield message
+
+        response = self._call(self._stub.Upload, messages(), min(UPLOAD_CALL_S, _left(until)))
+        self._count("upload", purpose, received=response.ByteSize())
 
     def download(self, sha256: str, size_bytes: int, part: Path, purpose: str = OTHER) -> None:
         """Complete the file ``part`` with the content of that digest, resuming what is there; verified on return.
@@ -202,6 +294,14 @@ class FleetClient:
                 sent_bytes=old.sent_bytes + sent,
                 received_bytes=old.received_bytes + received,
             )
+
+
+def _left(until: float) -> float:
+    """Seconds to ``until``. Raises a transient ``CallError`` when there are none."""
+    left = until - time.monotonic()
+    if left <= 0:
+        raise CallError(UnavailableError("the time for this report is over; the next try goes on from here"), None)
+    return left
 
 
 def _size(path: Path) -> int:

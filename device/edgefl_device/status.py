@@ -24,7 +24,10 @@ _QUIET = ("idle", "checked_in")
 
 @dataclass(frozen=True)
 class PurposeTraffic:
-    """What served one kind of work: assignments, models, reports, receipts. ``report_bytes``: the reports alone."""
+    """What served one kind of work: assignments, models, reports, receipts.
+
+    ``report_bytes``: the reports alone, with what they uploaded.
+    """
 
     reports: int = 0
     report_bytes: int = 0
@@ -36,8 +39,8 @@ class PurposeTraffic:
 class Status:
     """The agent in a moment. ``updated_at``: seconds since 1970 by the device's clock.
 
-    ``calls`` counts serialized bytes by call (check_in, download, report); ``traffic`` counts the same bytes by what
-    they served: a kind of work (training, evaluation, statistics), or ``other``.
+    ``calls`` counts serialized bytes by call (check_in, download, upload, report); ``traffic`` counts the same bytes by
+    what they served: a kind of work (training, evaluation, statistics), or ``other``.
     """
 
     device: str
@@ -113,10 +116,10 @@ def by_purpose(traffic: dict[tuple[str, str], Traffic]) -> dict[str, PurposeTraf
     """A client's traffic, summed by what it served."""
     sums: dict[str, PurposeTraffic] = {}
     for (call, purpose), part in traffic.items():
-        old, is_report = sums.get(purpose, PurposeTraffic()), call == "report"
+        old = sums.get(purpose, PurposeTraffic())
         sums[purpose] = PurposeTraffic(
-            old.reports + part.calls * is_report,
-            old.report_bytes + part.sent_bytes * is_report,
+            old.reports + part.calls * (call == "report"),
+            old.report_bytes + part.sent_bytes * (call in ("report", "upload")),
             old.sent_bytes + part.sent_bytes,
             old.received_bytes + part.received_bytes,
         )

@@ -61,6 +61,7 @@ from edgefl.protocol.events import (
 from edgefl.protocol.messages import (
     Assignment,
     CheckInAnswer,
+    ClientUpdate,
     Noted,
     Receipt,
     Rejection,
@@ -187,6 +188,15 @@ class Coordinator:
         """How many updates the gate refused since the start, by reason."""
         return Counter(self._keeper.refusals)
 
+    def early_receipt(self, device: str, update: ClientUpdate) -> tuple[Receipt, RetryWindow] | None:
+        """How ``update`` is answered whatever its payload, which need not be there; None when the payload decides."""
+        receipt = self._keeper.early_receipt(device, update)
+        return None if receipt is None else (receipt, self._report_window())
+
+    def awaits(self, device: str) -> bool:
+        """Whether a round waits for a report of ``device``."""
+        return any(run.round.awaits(device) for run in self._board)
+
     # -------------------------------------------------------------------------------------------- devices
 
     def _on_check_in(self, event: DeviceCheckedIn, now: float) -> None:
@@ -224,9 +234,12 @@ class Coordinator:
             receipt = Noted()
         else:
             receipt = self._keeper.receive(event.device, report, now)
-        config, known = self._config, len(self._registry)
-        window = pace.drain_window(config) if self._draining else pace.next_window(config, known)
-        self._keeper.out.append(SendReceipt(event.token, receipt, window))
+        self._keeper.out.append(SendReceipt(event.token, receipt, self._report_window()))
+
+    def _report_window(self) -> RetryWindow:
+        if self._draining:
+            return pace.drain_window(self._config)
+        return pace.next_window(self._config, len(self._registry))
 
     # -------------------------------------------------------------------------------------------- control
 

@@ -11,6 +11,7 @@ coordinator away and recovers from the store.
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from edgefl.protocol.messages import (
@@ -61,7 +62,10 @@ class TaskRecord:
 
 @dataclass(frozen=True)
 class RoundRecord:
-    """A selected round that has not ended; ``accepted`` is (sequence, device, update) in ledger order."""
+    """A selected round that has not ended; ``accepted`` is (sequence, device, update) in ledger order.
+
+    A store may read ``accepted`` as it is iterated, one update in memory at a time.
+    """
 
     task: str
     round_num: int
@@ -69,7 +73,7 @@ class RoundRecord:
     cohort: tuple[str, ...]
     base_version: int
     remaining_s: float
-    accepted: tuple[tuple[int, str, ClientUpdate], ...] = ()
+    accepted: Sequence[tuple[int, str, ClientUpdate]] = ()
     failed: tuple[str, ...] = ()
 
 

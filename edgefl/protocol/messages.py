@@ -16,7 +16,13 @@ from edgefl.errors import ConfigError, UpdateRefusal
 from edgefl.models.softmax import SoftmaxModel
 
 INLINE_UPDATE_MAX_BYTES = 1 << 20
-"""An update up to 1 MiB goes inline in ``Report`` (design §6)."""
+"""An update up to 1 MiB goes inline in ``Report`` (design §6); a larger one goes by ``Upload``."""
+
+MAX_UPLOAD_BYTES = 64 << 20
+"""Largest update: 16 million float32 weights, more than a softmax layer on a Pi-class device will have."""
+
+MAX_COUNTS_BYTES = 8 << 20
+"""Largest counts of an evaluation, 1024 classes: their sums, as varints, fit one message to those who watch rounds."""
 
 MAX_WEIGHT = 1 << 32
 """Bound of (reports that can be counted) x (largest weight): sums stay within int64 (design §4.4)."""
@@ -180,6 +186,14 @@ class ClientUpdate:
     @property
     def payload_digest(self) -> str:
         return hashlib.sha256(self.payload).hexdigest()
+
+
+@dataclass(frozen=True)
+class UploadedContent:
+    """Bytes that a device uploads: their SHA-256 in hexadecimal, and how many they are."""
+
+    sha256: str
+    size_bytes: int
 
 
 @dataclass(frozen=True)

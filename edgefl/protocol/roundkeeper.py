@@ -87,6 +87,18 @@ class RoundKeeper:
         self.advance(run, UpdateAccepted(sequence, device, update), now)
         return Accepted(sequence)
 
+    def early_receipt(self, device: str, update: ClientUpdate) -> Receipt | None:
+        """The receipt that ``update`` gets whatever its payload is; None when that decides. Changes nothing."""
+        run = self._board.find(update.task)
+        if run is None:
+            return Refused(UpdateRefusal.WRONG_TASK, f"no task {update.task!r}; check in for another")
+        try:
+            return self._admit(run, device, update)
+        except InvalidUpdateError as error:
+            if update.round_num == run.round.round_num and run.round.awaits(device):
+                return None  # to its round this refusal is a failure, which is for `receive` to note
+            return Refused(error.reason, str(error))
+
     def fail(self, device: str, failure: WorkFailure, now: float) -> None:
         """Note a failure, if it answers an assignment; others change nothing."""
         run = self._board.find(failure.task)

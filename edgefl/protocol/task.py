@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from edgefl.errors import ConfigError
 from edgefl.models.softmax import SoftmaxModel
-from edgefl.protocol.messages import INLINE_UPDATE_MAX_BYTES, MAX_WEIGHT
+from edgefl.protocol.messages import MAX_UPLOAD_BYTES, MAX_WEIGHT
 from edgefl.settings import parse_toml
 from edgefl.types import MAX_EPOCHS, DType, Quantization, TrainConfig, check_multiplier
 
@@ -195,10 +195,10 @@ class TaskSpec:
         self._need(model=True, client=True, statistics=False, evaluates=False)
         assert self.model is not None
         size = 4 * self.model.num_classes * (self.model.num_features + 1)
-        if size > INLINE_UPDATE_MAX_BYTES:
+        if size > MAX_UPLOAD_BYTES:
             raise ConfigError(
                 f"an update of {self.model.num_classes} x {self.model.num_features} weights has {size} bytes; "
-                f"expected at most {INLINE_UPDATE_MAX_BYTES}"
+                f"expected at most {MAX_UPLOAD_BYTES}"
             )
 
     def _check_evaluation(self) -> None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from edgefl.errors import ConfigError, ConflictError, NotFoundError
 from edgefl.models.softmax import SoftmaxModel
 from edgefl.protocol.events import TaskRecord, TaskStatus
-from edgefl.protocol.messages import INLINE_UPDATE_MAX_BYTES, CheckIn, Plan
+from edgefl.protocol.messages import MAX_COUNTS_BYTES, CheckIn, Plan
 from edgefl.protocol.process import Accumulator, Process, ProcessFactory, ProcessState
 from edgefl.protocol.round import BaseModel, RoundState
 from edgefl.protocol.task import TaskKind, TaskSpec
@@ -238,10 +238,10 @@ class TaskBoard:
     def _check_evaluated(self, other: TaskRun, spec: TaskSpec) -> None:
         assert other.spec.model is not None
         num_classes = other.spec.model.num_classes
-        if (size := 8 * num_classes * num_classes) > INLINE_UPDATE_MAX_BYTES:
+        if (size := 8 * num_classes * num_classes) > MAX_COUNTS_BYTES:
             raise ConfigError(
                 f"an evaluation of {other.name!r} reports counts of {num_classes} x {num_classes} classes, {size} "
-                f"bytes; expected at most {INLINE_UPDATE_MAX_BYTES}"
+                f"bytes; expected at most {MAX_COUNTS_BYTES}"
             )
         versions = other.state.version if other.status is TaskStatus.ENDED else other.spec.rounds
         if spec.rounds > versions:

@@ -235,7 +235,7 @@ def _assignment_from_proto(a: fleet_pb2.Assignment) -> m.Assignment:
 # ------------------------------------------------------------------------------------------------ report
 
 
-def report_to_proto(report: m.Report) -> fleet_pb2.ReportRequest:
+def report_to_proto(report: m.Report, *, with_payload: bool = True) -> fleet_pb2.ReportRequest:
     message = fleet_pb2.ReportRequest()
     if isinstance(report, m.WorkFailure):
         f = message.failure
@@ -245,18 +245,23 @@ def report_to_proto(report: m.Report) -> fleet_pb2.ReportRequest:
     u = message.update
     u.key.task, u.key.round = report.task, report.round_num
     u.base_model_sha256 = bytes.fromhex(report.base_model_digest)
-    u.encoding, u.payload = report.encoding, report.payload
+    u.encoding = report.encoding
+    if with_payload:
+        u.payload = report.payload
     u.weight, u.num_examples, u.num_correct = report.weight, report.num_examples, report.num_correct
     u.loss_grid, u.attempt = report.loss_grid, report.attempt
     return message
 
 
-def report_from_proto(message: fleet_pb2.ReportRequest) -> m.Report:
-    """Raises ``InvalidUpdateError`` (TOO_LARGE before anything else is looked at, MALFORMED)."""
-    if message.ByteSize() > m.INLINE_UPDATE_MAX_BYTES + 4096:
+def report_from_proto(message: fleet_pb2.ReportRequest, max_bytes: int = m.INLINE_UPDATE_MAX_BYTES) -> m.Report:
+    """``max_bytes``: the largest payload. The payload of one that was uploaded is empty here (``edgefl.wire.upload``).
+
+    Raises ``InvalidUpdateError`` (TOO_LARGE before anything else is looked at, MALFORMED).
+    """
+    if message.ByteSize() > max_bytes + 4096:
         _refuse(
             UpdateRefusal.TOO_LARGE,
-            f"a report of {message.ByteSize()} bytes; expected an update of at most {m.INLINE_UPDATE_MAX_BYTES}",
+            f"a report of {message.ByteSize()} bytes; expected an update of at most {max_bytes}",
         )
     kind = message.WhichOneof("result")
     if kind == "failure":

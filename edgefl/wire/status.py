@@ -32,6 +32,9 @@ MAX_MESSAGE_BYTES = 4 << 20
 DOWNLOAD_CHUNK_BYTES = 256 << 10
 """Large enough to be cheap, small enough that a broken connection costs little."""
 
+UPLOAD_CHUNK_BYTES = DOWNLOAD_CHUNK_BYTES
+"""The other way, for the same reasons."""
+
 Metadata = tuple[tuple[str, str | bytes], ...]
 
 _CLASSES = {

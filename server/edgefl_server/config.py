@@ -11,6 +11,7 @@ from pathlib import Path
 
 from edgefl.address import require_loopback, split_address
 from edgefl.errors import ConfigError
+from edgefl.protocol.messages import MAX_UPLOAD_BYTES
 from edgefl.settings import parse_toml, read_toml
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
@@ -27,6 +28,7 @@ class ServerConfig:
     ``retention_rounds``      reports of this many last rounds of a task keep their payload.
     ``max_waiting_check_ins`` check-ins that wait for work; others are answered at once (one costs about 36 kB).
     ``max_reports_in_flight`` reports between receipt and answer; others are told to come back.
+    ``max_uploads_bytes``     updates above 1 MiB that are kept until their report comes; others are told to come back.
     ``long_poll_s``           how long a check-in waits for work.
     ``idle_retry_min_s``, ``idle_retry_max_s``  when a device without work, or with an error, comes back (spread further
                               for a crowd).
@@ -40,6 +42,7 @@ class ServerConfig:
     retention_rounds: int = 100
     max_waiting_check_ins: int = 128
     max_reports_in_flight: int = 64
+    max_uploads_bytes: int = 1 << 30
     long_poll_s: float = 20.0
     idle_retry_min_s: float = 1.0
     idle_retry_max_s: float = 3.0
@@ -53,6 +56,7 @@ class ServerConfig:
             ("retention_rounds", 1, 1_000_000),
             ("max_waiting_check_ins", 1, 100_000),
             ("max_reports_in_flight", 1, 10_000),
+            ("max_uploads_bytes", MAX_UPLOAD_BYTES, 1 << 50),
             ("long_poll_s", 0.1, 300),
             ("idle_retry_min_s", 0, 3600),
             ("idle_retry_max_s", 0, 3600),

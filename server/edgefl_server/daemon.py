@@ -38,6 +38,8 @@ from edgefl_server.fleet_service import FleetService
 from edgefl_server.identity import IdentityInterceptor, insecure_identity
 from edgefl_server.sqlite_store import SqliteStore
 from edgefl_server.store import Store
+from edgefl_server.upload_calls import UploadCalls
+from edgefl_server.uploads import Uploads
 
 log = logging.getLogger("edgefl_server")
 
@@ -69,6 +71,8 @@ class Daemon:
             self._engine = Engine(
                 self._store, make_coordinator(config, self._store), gather_window_s=config.gather_window_ms / 1000
             )
+            uploads = Uploads(config.data_dir / "uploads", max_total_bytes=config.max_uploads_bytes)
+            self._uploads = UploadCalls(self._engine, uploads, most_calls=config.max_reports_in_flight)
             self._server = self._make_server()
             for service in ("", *SERVICES):
                 await self._health.set(service, _NOT_SERVING)
@@ -76,6 +80,7 @@ class Daemon:
             await self._server.start()
             try:
                 await self._engine.start()
+                await self._uploads.sweep()
             except BaseException:
                 await self._server.stop(None)
                 raise
@@ -122,7 +127,13 @@ class Daemon:
                 ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
             ],
         )
-        fleet = FleetService(self._engine, self._store, max_reports_in_flight=config.max_reports_in_flight, retry=retry)
+        fleet = FleetService(
+            self._engine,
+            self._store,
+            self._uploads,
+            max_reports_in_flight=config.max_reports_in_flight,
+            retry=retry,
+        )
         fleet_pb2_grpc.add_FleetServicer_to_server(fleet, server)
         control_pb2_grpc.add_ControlServicer_to_server(ControlService(self._engine, self._store), server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)

@@ -8,17 +8,20 @@ from typing import Any
 
 from edgefl.errors import BusyError, InvalidUpdateError, RemoteProtocolError
 from edgefl.proto.v1 import fleet_pb2, fleet_pb2_grpc
-from edgefl.protocol.messages import Refused, RetryWindow
+from edgefl.protocol.messages import ClientUpdate, Refused, RetryWindow
 from edgefl.wire import (
     DOWNLOAD_CHUNK_BYTES,
     answer_to_proto,
     check_in_from_proto,
+    query_from_proto,
     receipt_to_proto,
+    reference_from_proto,
     report_from_proto,
 )
 from edgefl_server.engine import Engine
 from edgefl_server.identity import caller
 from edgefl_server.store import Store
+from edgefl_server.upload_calls import UploadCalls
 
 MAX_CACHED_BYTES = 8 << 20
 """Content kept for the devices of one cohort, which all ask for the same model."""
@@ -39,7 +42,7 @@ class ContentCache:
             data = self._store.content(sha256)
             self._size += len(data)
         self._kept[sha256] = data
-        while self._size > MAX_CACHED_BYTES:
+        while self._size > MAX_CACHED_BYTES and len(self._kept) > 1:  # a large one is shared too, else all copy it
             _, dropped = self._kept.popitem(last=False)
             self._size -= len(dropped)
         return data
@@ -48,8 +51,11 @@ class ContentCache:
 class FleetService(fleet_pb2_grpc.FleetServicer):
     """``retry``: when a device shall come back that found too many reports in flight."""
 
-    def __init__(self, engine: Engine, store: Store, *, max_reports_in_flight: int, retry: RetryWindow) -> None:
+    def __init__(
+        self, engine: Engine, store: Store, uploads: UploadCalls, *, max_reports_in_flight: int, retry: RetryWindow
+    ) -> None:
         self._engine = engine
+        self._uploads = uploads
         self._content = ContentCache(store)
         self._max_reports = max_reports_in_flight
         self._reports = 0
@@ -65,13 +71,23 @@ class FleetService(fleet_pb2_grpc.FleetServicer):
         self._reports += 1
         try:
             try:
+                content = reference_from_proto(request)
                 report = report_from_proto(request)
             except InvalidUpdateError as error:
                 return receipt_to_proto(Refused(error.reason, str(error)), self._retry)
-            receipt, retry = await self._engine.report(caller().name, report)
+            if content is not None and isinstance(report, ClientUpdate):
+                receipt, retry = await self._uploads.report(caller().name, report, content)
+            else:
+                receipt, retry = await self._engine.report(caller().name, report)
             return receipt_to_proto(receipt, retry)
         finally:
             self._reports -= 1
+
+    async def Upload(self, request_iterator: Any, context: Any) -> fleet_pb2.UploadResponse:  # noqa: ARG002
+        return fleet_pb2.UploadResponse(have_bytes=await self._uploads.take(caller().name, request_iterator))
+
+    async def QueryUpload(self, request: fleet_pb2.QueryUploadRequest, context: Any) -> fleet_pb2.QueryUploadResponse:  # noqa: ARG002
+        return fleet_pb2.QueryUploadResponse(have_bytes=self._uploads.have(caller().name, query_from_proto(request)))
 
     async def Download(
         self,

@@ -60,6 +60,8 @@ METHOD_ROLES: dict[str, frozenset[Role]] = {
     _FLEET + "CheckIn": _DEVICE,
     _FLEET + "Download": _DEVICE,
     _FLEET + "Report": _DEVICE,
+    _FLEET + "Upload": _DEVICE,
+    _FLEET + "QueryUpload": _DEVICE,
     _CONTROL + "CreateTask": _OPERATOR,
     _CONTROL + "ListTasks": _OPERATOR,
     _CONTROL + "PauseTask": _OPERATOR,
@@ -161,7 +163,7 @@ class IdentityInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
                         await _fail(context, error, retry)
 
             return grpc.unary_stream_rpc_method_handler(run_stream, **codecs)
-        unary = handler.unary_unary
+        unary = handler.stream_unary if handler.request_streaming else handler.unary_unary
 
         async def run_unary(request: Any, context: Any) -> Any:
             with self._serving(identity):
@@ -170,6 +172,8 @@ class IdentityInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
                 except Exception as error:
                     await _fail(context, error, retry)
 
+        if handler.request_streaming:
+            return grpc.stream_unary_rpc_method_handler(run_unary, **codecs)
         return grpc.unary_unary_rpc_method_handler(run_unary, **codecs)
 
 

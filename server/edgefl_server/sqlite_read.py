@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, overload
 
 from edgefl.errors import ConfigError, StorageError
 from edgefl.protocol.events import (
@@ -21,6 +22,7 @@ from edgefl.protocol.events import (
 from edgefl.protocol.messages import ClientUpdate, ReleaseInfo
 from edgefl.protocol.process import ProcessState, RoundMetrics
 from edgefl.protocol.task import parse_task
+from edgefl_server.sqlite_file import storage_errors
 
 MAX_MODELS = 64
 """Models in a snapshot for each evaluation; a coordinator asks for later ones as it goes."""
@@ -36,7 +38,7 @@ def read_snapshot(db: sqlite3.Connection, source: str) -> Snapshot:
         (last,) = db.execute("SELECT coalesce(max(sequence), 0) FROM reports").fetchone()
         return Snapshot(
             tasks=tasks,
-            rounds=tuple(_rounds(db)),
+            rounds=tuple(_rounds(db, source)),
             devices=tuple(_devices(db)),
             releases=tuple(_releases(db)),
             models=dict(_models(db, tasks)),
@@ -75,16 +77,56 @@ def _tasks(db: sqlite3.Connection, source: str) -> Iterator[TaskRecord]:
         yield TaskRecord(spec, definition, TaskStatus(status), ProcessState(version, model, extra), next_round)
 
 
-def _rounds(db: sqlite3.Connection) -> Iterator[RoundRecord]:
+class AcceptedReports(Sequence[tuple[int, str, ClientUpdate]]):
+    """The accepted reports of a round, (sequence, device, update) in ledger order, read anew at each iteration.
+
+    Not kept in memory together: an update may have 64 MiB, and a round hundreds of them. Valid, as the snapshot that
+    it belongs to is, until the store is written.
+    """
+
+    def __init__(self, db: sqlite3.Connection, source: str, task: str, round_num: int) -> None:
+        self._db = db
+        self._source = Path(source)
+        self._key = (task, round_num)
+
+    def __iter__(self) -> Iterator[tuple[int, str, ClientUpdate]]:
+        # Row by row by its key: to order whole rows, SQLite would have all payloads in memory.
+        for sequence, device in self._order():
+            with storage_errors(self._source, "cannot be read"):
+                row = self._db.execute(
+                    "SELECT base_model, encoding, payload, weight, num_examples, num_correct, loss_grid, attempt"
+                    " FROM reports WHERE task = ? AND round = ? AND device = ?",
+                    (*self._key, device),
+                ).fetchone()
+            yield sequence, device, ClientUpdate(*self._key, *row)
+
+    def __len__(self) -> int:
+        return len(self._order())
+
+    def _order(self) -> list[tuple[int, str]]:
+        with storage_errors(self._source, "cannot be read"):
+            return self._db.execute(
+                "SELECT sequence, device FROM reports WHERE task = ? AND round = ? ORDER BY sequence", self._key
+            ).fetchall()
+
+    @overload
+    def __getitem__(self, index: int) -> tuple[int, str, ClientUpdate]: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[tuple[int, str, ClientUpdate], ...]: ...
+    def __getitem__(self, index: int | slice) -> Any:
+        return tuple(self)[index]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and tuple(self) == tuple(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def _rounds(db: sqlite3.Connection, source: str) -> Iterator[RoundRecord]:
     rows = db.execute(
         "SELECT task, round, candidates, cohort, base_version, remaining_s FROM rounds WHERE phase = 'collecting'"
     ).fetchall()
     for task, round_num, candidates, cohort, base_version, remaining_s in rows:
-        accepted = db.execute(
-            "SELECT sequence, device, base_model, encoding, payload, weight, num_examples, num_correct, loss_grid,"
-            " attempt FROM reports WHERE task = ? AND round = ? ORDER BY sequence",
-            (task, round_num),
-        )
         failed = db.execute("SELECT device FROM failures WHERE task = ? AND round = ?", (task, round_num))
         yield RoundRecord(
             task=task,
@@ -93,9 +135,7 @@ def _rounds(db: sqlite3.Connection) -> Iterator[RoundRecord]:
             cohort=tuple(json.loads(cohort)),
             base_version=base_version,
             remaining_s=remaining_s,
-            accepted=tuple(
-                (sequence, device, ClientUpdate(task, round_num, *update)) for sequence, device, *update in accepted
-            ),
+            accepted=AcceptedReports(db, source, task, round_num),
             failed=tuple(device for (device,) in failed),
         )
 

@@ -14,17 +14,17 @@ _sym_db = _symbol_database.Default()
 from edgefl.proto.v1 import plan_pb2 as edgefl_dot_proto_dot_v1_dot_plan__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x65\x64gefl/proto/v1/fleet.proto\x12\x0f\x65\x64gefl.proto.v1\x1a\x1a\x65\x64gefl/proto/v1/plan.proto\"+\n\x0bRetryWindow\x12\r\n\x05min_s\x18\x01 \x01(\x01\x12\r\n\x05max_s\x18\x02 \x01(\x01\"\xc0\x01\n\x0e\x43heckInRequest\x12\x12\n\npopulation\x18\x01 \x01(\t\x12\x15\n\ragent_version\x18\x02 \x01(\t\x12\x0f\n\x07session\x18\x03 \x01(\x04\x12\x11\n\tnum_train\x18\x04 \x01(\x04\x12\x14\n\x0cnum_held_out\x18\x05 \x01(\x04\x12\r\n\x05kinds\x18\x06 \x03(\t\x12\x11\n\tencodings\x18\x07 \x03(\t\x12\'\n\x04last\x18\x08 \x01(\x0b\x32\x19.edgefl.proto.v1.RoundKey\"\'\n\x08RoundKey\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\r\n\x05round\x18\x02 \x01(\r\"\x83\x02\n\x0f\x43heckInResponse\x12\x31\n\nassignment\x18\x01 \x01(\x0b\x32\x1b.edgefl.proto.v1.AssignmentH\x00\x12/\n\trejection\x18\x02 \x01(\x0b\x32\x1a.edgefl.proto.v1.RejectionH\x00\x12+\n\x05retry\x18\x03 \x01(\x0b\x32\x1c.edgefl.proto.v1.RetryWindow\x12*\n\x08releases\x18\x04 \x03(\x0b\x32\x18.edgefl.proto.v1.Release\x12(\n\tlast_fate\x18\x05 \x01(\x0e\x32\x15.edgefl.proto.v1.FateB\t\n\x07outcome\"\xa9\x01\n\nAssignment\x12&\n\x03key\x18\x01 \x01(\x0b\x32\x19.edgefl.proto.v1.RoundKey\x12\x11\n\ttask_seed\x18\x02 \x01(\x04\x12#\n\x04plan\x18\x03 \x01(\x0b\x32\x15.edgefl.proto.v1.Plan\x12\'\n\x05model\x18\x04 \x01(\x0b\x32\x18.edgefl.proto.v1.Content\x12\x12\n\ndeadline_s\x18\x05 \x01(\x01\"\x1b\n\tRejection\x12\x0e\n\x06reason\x18\x01 \x01(\t\"-\n\x07\x43ontent\x12\x0e\n\x06sha256\x18\x01 \x01(\x0c\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\"S\n\x07Release\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12)\n\x07\x63ontent\x18\x03 \x01(\x0b\x32\x18.edgefl.proto.v1.Content\"1\n\x0f\x44ownloadRequest\x12\x0e\n\x06sha256\x18\x01 \x01(\x0c\x12\x0e\n\x06offset\x18\x02 \x01(\x04\" \n\x10\x44ownloadResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"{\n\rReportRequest\x12/\n\x06update\x18\x01 \x01(\x0b\x32\x1d.edgefl.proto.v1.ClientUpdateH\x00\x12/\n\x07\x66\x61ilure\x18\x02 \x01(\x0b\x32\x1c.edgefl.proto.v1.WorkFailureH\x00\x42\x08\n\x06result\"\xd3\x01\n\x0c\x43lientUpdate\x12&\n\x03key\x18\x01 \x01(\x0b\x32\x19.edgefl.proto.v1.RoundKey\x12\x19\n\x11\x62\x61se_model_sha256\x18\x02 \x01(\x0c\x12\x10\n\x08\x65ncoding\x18\x03 \x01(\t\x12\x0f\n\x07payload\x18\x04 \x01(\x0c\x12\x0e\n\x06weight\x18\x05 \x01(\x04\x12\x14\n\x0cnum_examples\x18\x06 \x01(\x04\x12\x13\n\x0bnum_correct\x18\x07 \x01(\x04\x12\x11\n\tloss_grid\x18\x08 \x01(\x12\x12\x0f\n\x07\x61ttempt\x18\t \x01(\r\"T\n\x0bWorkFailure\x12&\n\x03key\x18\x01 \x01(\x0b\x32\x19.edgefl.proto.v1.RoundKey\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\"\xab\x02\n\x0eReportResponse\x12-\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x0b\x32\x19.edgefl.proto.v1.AcceptedH\x00\x12\x35\n\x10\x61lready_accepted\x18\x02 \x01(\x0b\x32\x19.edgefl.proto.v1.AcceptedH\x00\x12%\n\x04late\x18\x03 \x01(\x0b\x32\x15.edgefl.proto.v1.LateH\x00\x12+\n\x07refused\x18\x04 \x01(\x0b\x32\x18.edgefl.proto.v1.RefusedH\x00\x12\'\n\x05noted\x18\x05 \x01(\x0b\x32\x16.edgefl.proto.v1.NotedH\x00\x12+\n\x05retry\x18\x06 \x01(\x0b\x32\x1c.edgefl.proto.v1.RetryWindowB\t\n\x07receipt\"\x1c\n\x08\x41\x63\x63\x65pted\x12\x10\n\x08sequence\x18\x01 \x01(\x04\"\x06\n\x04Late\"\x07\n\x05Noted\"J\n\x07Refused\x12.\n\x06reason\x18\x01 \x01(\x0e\x32\x1e.edgefl.proto.v1.RefusalReason\x12\x0f\n\x07message\x18\x02 \x01(\t*D\n\x04\x46\x61te\x12\x14\n\x10\x46\x41TE_UNSPECIFIED\x10\x00\x12\x10\n\x0c\x46\x41TE_COUNTED\x10\x01\x12\x14\n\x10\x46\x41TE_NOT_COUNTED\x10\x02*\xfa\x02\n\rRefusalReason\x12\x1e\n\x1aREFUSAL_REASON_UNSPECIFIED\x10\x00\x12\x1c\n\x18REFUSAL_REASON_TOO_LARGE\x10\x01\x12\x1c\n\x18REFUSAL_REASON_MALFORMED\x10\x02\x12\x1b\n\x17REFUSAL_REASON_ENCODING\x10\x03\x12\x18\n\x14REFUSAL_REASON_SHAPE\x10\x04\x12\x1d\n\x19REFUSAL_REASON_NON_FINITE\x10\x05\x12\x1d\n\x19REFUSAL_REASON_WRONG_TASK\x10\x06\x12\x1e\n\x1aREFUSAL_REASON_WRONG_ROUND\x10\x07\x12\x1f\n\x1bREFUSAL_REASON_NOT_ASSIGNED\x10\x08\x12#\n\x1fREFUSAL_REASON_WRONG_BASE_MODEL\x10\t\x12\x19\n\x15REFUSAL_REASON_WEIGHT\x10\n\x12\x17\n\x13REFUSAL_REASON_NORM\x10\x0b\x32\xf3\x01\n\x05\x46leet\x12L\n\x07\x43heckIn\x12\x1f.edgefl.proto.v1.CheckInRequest\x1a .edgefl.proto.v1.CheckInResponse\x12Q\n\x08\x44ownload\x12 .edgefl.proto.v1.DownloadRequest\x1a!.edgefl.proto.v1.DownloadResponse0\x01\x12I\n\x06Report\x12\x1e.edgefl.proto.v1.ReportRequest\x1a\x1f.edgefl.proto.v1.ReportResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x65\x64gefl/proto/v1/fleet.proto\x12\x0f\x65\x64gefl.proto.v1\x1a\x1a\x65\x64gefl/proto/v1/plan.proto\"+\n\x0bRetryWindow\x12\r\n\x05min_s\x18\x01 \x01(\x01\x12\r\n\x05max_s\x18\x02 \x01(\x01\"\xc0\x01\n\x0e\x43heckInRequest\x12\x12\n\npopulation\x18\x01 \x01(\t\x12\x15\n\ragent_version\x18\x02 \x01(\t\x12\x0f\n\x07session\x18\x03 \x01(\x04\x12\x11\n\tnum_train\x18\x04 \x01(\x04\x12\x14\n\x0cnum_held_out\x18\x05 \x01(\x04\x12\r\n\x05kinds\x18\x06 \x03(\t\x12\x11\n\tencodings\x18\x07 \x03(\t\x12\'\n\x04last\x18\x08 \x01(\x0b\x32\x19.edgefl.proto.v1.RoundKey\"\'\n\x08RoundKey\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\r\n\x05round\x18\x02 \x01(\r\"\x83\x02\n\x0f\x43heckInResponse\x12\x31\n\nassignment\x18\x01 \x01(\x0b\x32\x1b.edgefl.proto.v1.AssignmentH\x00\x12/\n\trejection\x18\x02 \x01(\x0b\x32\x1a.edgefl.proto.v1.RejectionH\x00\x12+\n\x05retry\x18\x03 \x01(\x0b\x32\x1c.edgefl.proto.v1.RetryWindow\x12*\n\x08releases\x18\x04 \x03(\x0b\x32\x18.edgefl.proto.v1.Release\x12(\n\tlast_fate\x18\x05 \x01(\x0e\x32\x15.edgefl.proto.v1.FateB\t\n\x07outcome\"\xa9\x01\n\nAssignment\x12&\n\x03key\x18\x01 \x01(\x0b\x32\x19.edgefl.proto.v1.RoundKey\x12\x11\n\ttask_seed\x18\x02 \x01(\x04\x12#\n\x04plan\x18\x03 \x01(\x0b\x32\x15.edgefl.proto.v1.Plan\x12\'\n\x05model\x18\x04 \x01(\x0b\x32\x18.edgefl.proto.v1.Content\x12\x12\n\ndeadline_s\x18\x05 \x01(\x01\"\x1b\n\tRejection\x12\x0e\n\x06reason\x18\x01 \x01(\t\"-\n\x07\x43ontent\x12\x0e\n\x06sha256\x18\x01 \x01(\x0c\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\"S\n\x07Release\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12)\n\x07\x63ontent\x18\x03 \x01(\x0b\x32\x18.edgefl.proto.v1.Content\"1\n\x0f\x44ownloadRequest\x12\x0e\n\x06sha256\x18\x01 \x01(\x0c\x12\x0e\n\x06offset\x18\x02 \x01(\x04\" \n\x10\x44ownloadResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"V\n\rUploadRequest\x12-\n\x05start\x18\x01 \x01(\x0b\x32\x1c.edgefl.proto.v1.UploadStartH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"H\n\x0bUploadStart\x12)\n\x07\x63ontent\x18\x01 \x01(\x0b\x32\x18.edgefl.proto.v1.Content\x12\x0e\n\x06offset\x18\x02 \x01(\x04\"$\n\x0eUploadResponse\x12\x12\n\nhave_bytes\x18\x01 \x01(\x04\"?\n\x12QueryUploadRequest\x12)\n\x07\x63ontent\x18\x01 \x01(\x0b\x32\x18.edgefl.proto.v1.Content\")\n\x13QueryUploadResponse\x12\x12\n\nhave_bytes\x18\x01 \x01(\x04\"{\n\rReportRequest\x12/\n\x06update\x18\x01 \x01(\x0b\x32\x1d.edgefl.proto.v1.ClientUpdateH\x00\x12/\n\x07\x66\x61ilure\x18\x02 \x01(\x0b\x32\x1c.edgefl.proto.v1.WorkFailureH\x00\x42\x08\n\x06result\"\x82\x02\n\x0c\x43lientUpdate\x12&\n\x03key\x18\x01 \x01(\x0b\x32\x19.edgefl.proto.v1.RoundKey\x12\x19\n\x11\x62\x61se_model_sha256\x18\x02 \x01(\x0c\x12\x10\n\x08\x65ncoding\x18\x03 \x01(\t\x12\x0f\n\x07payload\x18\x04 \x01(\x0c\x12\x0e\n\x06weight\x18\x05 \x01(\x04\x12\x14\n\x0cnum_examples\x18\x06 \x01(\x04\x12\x13\n\x0bnum_correct\x18\x07 \x01(\x04\x12\x11\n\tloss_grid\x18\x08 \x01(\x12\x12\x0f\n\x07\x61ttempt\x18\t \x01(\r\x12-\n\x0bpayload_ref\x18\n \x01(\x0b\x32\x18.edgefl.proto.v1.Content\"T\n\x0bWorkFailure\x12&\n\x03key\x18\x01 \x01(\x0b\x32\x19.edgefl.proto.v1.RoundKey\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\"\xab\x02\n\x0eReportResponse\x12-\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x0b\x32\x19.edgefl.proto.v1.AcceptedH\x00\x12\x35\n\x10\x61lready_accepted\x18\x02 \x01(\x0b\x32\x19.edgefl.proto.v1.AcceptedH\x00\x12%\n\x04late\x18\x03 \x01(\x0b\x32\x15.edgefl.proto.v1.LateH\x00\x12+\n\x07refused\x18\x04 \x01(\x0b\x32\x18.edgefl.proto.v1.RefusedH\x00\x12\'\n\x05noted\x18\x05 \x01(\x0b\x32\x16.edgefl.proto.v1.NotedH\x00\x12+\n\x05retry\x18\x06 \x01(\x0b\x32\x1c.edgefl.proto.v1.RetryWindowB\t\n\x07receipt\"\x1c\n\x08\x41\x63\x63\x65pted\x12\x10\n\x08sequence\x18\x01 \x01(\x04\"\x06\n\x04Late\"\x07\n\x05Noted\"J\n\x07Refused\x12.\n\x06reason\x18\x01 \x01(\x0e\x32\x1e.edgefl.proto.v1.RefusalReason\x12\x0f\n\x07message\x18\x02 \x01(\t*D\n\x04\x46\x61te\x12\x14\n\x10\x46\x41TE_UNSPECIFIED\x10\x00\x12\x10\n\x0c\x46\x41TE_COUNTED\x10\x01\x12\x14\n\x10\x46\x41TE_NOT_COUNTED\x10\x02*\xfa\x02\n\rRefusalReason\x12\x1e\n\x1aREFUSAL_REASON_UNSPECIFIED\x10\x00\x12\x1c\n\x18REFUSAL_REASON_TOO_LARGE\x10\x01\x12\x1c\n\x18REFUSAL_REASON_MALFORMED\x10\x02\x12\x1b\n\x17REFUSAL_REASON_ENCODING\x10\x03\x12\x18\n\x14REFUSAL_REASON_SHAPE\x10\x04\x12\x1d\n\x19REFUSAL_REASON_NON_FINITE\x10\x05\x12\x1d\n\x19REFUSAL_REASON_WRONG_TASK\x10\x06\x12\x1e\n\x1aREFUSAL_REASON_WRONG_ROUND\x10\x07\x12\x1f\n\x1bREFUSAL_REASON_NOT_ASSIGNED\x10\x08\x12#\n\x1fREFUSAL_REASON_WRONG_BASE_MODEL\x10\t\x12\x19\n\x15REFUSAL_REASON_WEIGHT\x10\n\x12\x17\n\x13REFUSAL_REASON_NORM\x10\x0b\x32\x9a\x03\n\x05\x46leet\x12L\n\x07\x43heckIn\x12\x1f.edgefl.proto.v1.CheckInRequest\x1a .edgefl.proto.v1.CheckInResponse\x12Q\n\x08\x44ownload\x12 .edgefl.proto.v1.DownloadRequest\x1a!.edgefl.proto.v1.DownloadResponse0\x01\x12K\n\x06Upload\x12\x1e.edgefl.proto.v1.UploadRequest\x1a\x1f.edgefl.proto.v1.UploadResponse(\x01\x12X\n\x0bQueryUpload\x12#.edgefl.proto.v1.QueryUploadRequest\x1a$.edgefl.proto.v1.QueryUploadResponse\x12I\n\x06Report\x12\x1e.edgefl.proto.v1.ReportRequest\x1a\x1f.edgefl.proto.v1.ReportResponseb\x06proto3')
 
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, globals())
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'edgefl.proto.v1.fleet_pb2', globals())
 if _descriptor._USE_C_DESCRIPTORS == False:
 
   DESCRIPTOR._options = None
-  _FATE._serialized_start=1887
-  _FATE._serialized_end=1955
-  _REFUSALREASON._serialized_start=1958
-  _REFUSALREASON._serialized_end=2336
+  _FATE._serialized_start=2242
+  _FATE._serialized_end=2310
+  _REFUSALREASON._serialized_start=2313
+  _REFUSALREASON._serialized_end=2691
   _RETRYWINDOW._serialized_start=76
   _RETRYWINDOW._serialized_end=119
   _CHECKINREQUEST._serialized_start=122
@@ -45,22 +45,32 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _DOWNLOADREQUEST._serialized_end=1001
   _DOWNLOADRESPONSE._serialized_start=1003
   _DOWNLOADRESPONSE._serialized_end=1035
-  _REPORTREQUEST._serialized_start=1037
-  _REPORTREQUEST._serialized_end=1160
-  _CLIENTUPDATE._serialized_start=1163
-  _CLIENTUPDATE._serialized_end=1374
-  _WORKFAILURE._serialized_start=1376
-  _WORKFAILURE._serialized_end=1460
-  _REPORTRESPONSE._serialized_start=1463
-  _REPORTRESPONSE._serialized_end=1762
-  _ACCEPTED._serialized_start=1764
-  _ACCEPTED._serialized_end=1792
-  _LATE._serialized_start=1794
-  _LATE._serialized_end=1800
-  _NOTED._serialized_start=1802
-  _NOTED._serialized_end=1809
-  _REFUSED._serialized_start=1811
-  _REFUSED._serialized_end=1885
-  _FLEET._serialized_start=2339
-  _FLEET._serialized_end=2582
+  _UPLOADREQUEST._serialized_start=1037
+  _UPLOADREQUEST._serialized_end=1123
+  _UPLOADSTART._serialized_start=1125
+  _UPLOADSTART._serialized_end=1197
+  _UPLOADRESPONSE._serialized_start=1199
+  _UPLOADRESPONSE._serialized_end=1235
+  _QUERYUPLOADREQUEST._serialized_start=1237
+  _QUERYUPLOADREQUEST._serialized_end=1300
+  _QUERYUPLOADRESPONSE._serialized_start=1302
+  _QUERYUPLOADRESPONSE._serialized_end=1343
+  _REPORTREQUEST._serialized_start=1345
+  _REPORTREQUEST._serialized_end=1468
+  _CLIENTUPDATE._serialized_start=1471
+  _CLIENTUPDATE._serialized_end=1729
+  _WORKFAILURE._serialized_start=1731
+  _WORKFAILURE._serialized_end=1815
+  _REPORTRESPONSE._serialized_start=1818
+  _REPORTRESPONSE._serialized_end=2117
+  _ACCEPTED._serialized_start=2119
+  _ACCEPTED._serialized_end=2147
+  _LATE._serialized_start=2149
+  _LATE._serialized_end=2155
+  _NOTED._serialized_start=2157
+  _NOTED._serialized_end=2164
+  _REFUSED._serialized_start=2166
+  _REFUSED._serialized_end=2240
+  _FLEET._serialized_start=2694
+  _FLEET._serialized_end=3104
 # @@protoc_insertion_point(module_scope)

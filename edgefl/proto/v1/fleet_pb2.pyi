@@ -335,6 +335,104 @@ class DownloadResponse(google.protobuf.message.Message):
 global___DownloadResponse = DownloadResponse
 
 @typing.final
+class UploadRequest(google.protobuf.message.Message):
+    """Set by the device."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    START_FIELD_NUMBER: builtins.int
+    DATA_FIELD_NUMBER: builtins.int
+    data: builtins.bytes
+    """The bytes that follow, in order; never empty. A call may end before the last byte, and a later one go on."""
+    @property
+    def start(self) -> global___UploadStart:
+        """The first message of a call, and only the first."""
+
+    def __init__(
+        self,
+        *,
+        start: global___UploadStart | None = ...,
+        data: builtins.bytes = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["data", b"data", "part", b"part", "start", b"start"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["data", b"data", "part", b"part", "start", b"start"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["part", b"part"]) -> typing.Literal["start", "data"] | None: ...
+
+global___UploadRequest = UploadRequest
+
+@typing.final
+class UploadStart(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CONTENT_FIELD_NUMBER: builtins.int
+    OFFSET_FIELD_NUMBER: builtins.int
+    offset: builtins.int
+    """What the server has: anything else is refused."""
+    @property
+    def content(self) -> global___Content:
+        """size_bytes: above 1 MiB, at most 64 MiB."""
+
+    def __init__(
+        self,
+        *,
+        content: global___Content | None = ...,
+        offset: builtins.int = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["content", b"content"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["content", b"content", "offset", b"offset"]) -> None: ...
+
+global___UploadStart = UploadStart
+
+@typing.final
+class UploadResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    HAVE_BYTES_FIELD_NUMBER: builtins.int
+    have_bytes: builtins.int
+    """When it is the whole size, the digest was verified."""
+    def __init__(
+        self,
+        *,
+        have_bytes: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["have_bytes", b"have_bytes"]) -> None: ...
+
+global___UploadResponse = UploadResponse
+
+@typing.final
+class QueryUploadRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CONTENT_FIELD_NUMBER: builtins.int
+    @property
+    def content(self) -> global___Content: ...
+    def __init__(
+        self,
+        *,
+        content: global___Content | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["content", b"content"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["content", b"content"]) -> None: ...
+
+global___QueryUploadRequest = QueryUploadRequest
+
+@typing.final
+class QueryUploadResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    HAVE_BYTES_FIELD_NUMBER: builtins.int
+    have_bytes: builtins.int
+    """0 when the server has nothing of it."""
+    def __init__(
+        self,
+        *,
+        have_bytes: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["have_bytes", b"have_bytes"]) -> None: ...
+
+global___QueryUploadResponse = QueryUploadResponse
+
+@typing.final
 class ReportRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -369,11 +467,12 @@ class ClientUpdate(google.protobuf.message.Message):
     NUM_CORRECT_FIELD_NUMBER: builtins.int
     LOSS_GRID_FIELD_NUMBER: builtins.int
     ATTEMPT_FIELD_NUMBER: builtins.int
+    PAYLOAD_REF_FIELD_NUMBER: builtins.int
     base_model_sha256: builtins.bytes
     """The model that the work started from. Absent: the work needed none."""
     encoding: builtins.str
     payload: builtins.bytes
-    """The encoded delta (client model - server model), or counts, or sums: int64 little-endian."""
+    """The encoded delta (client model - server model), or counts, or sums: int64 little-endian. Absent with payload_ref."""
     weight: builtins.int
     """The example weight, a positive integer."""
     num_examples: builtins.int
@@ -384,6 +483,12 @@ class ClientUpdate(google.protobuf.message.Message):
     """1 for the first try of this assignment."""
     @property
     def key(self) -> global___RoundKey: ...
+    @property
+    def payload_ref(self) -> global___Content:
+        """A payload above 1 MiB, sent by Upload. While the server lacks its bytes, and they could still count, the report
+        fails with NOT_FOUND: upload them, then report again. Absent: the payload is inline.
+        """
+
     def __init__(
         self,
         *,
@@ -396,9 +501,10 @@ class ClientUpdate(google.protobuf.message.Message):
         num_correct: builtins.int = ...,
         loss_grid: builtins.int = ...,
         attempt: builtins.int = ...,
+        payload_ref: global___Content | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["key", b"key"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "base_model_sha256", b"base_model_sha256", "encoding", b"encoding", "key", b"key", "loss_grid", b"loss_grid", "num_correct", b"num_correct", "num_examples", b"num_examples", "payload", b"payload", "weight", b"weight"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["key", b"key", "payload_ref", b"payload_ref"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "base_model_sha256", b"base_model_sha256", "encoding", b"encoding", "key", b"key", "loss_grid", b"loss_grid", "num_correct", b"num_correct", "num_examples", b"num_examples", "payload", b"payload", "payload_ref", b"payload_ref", "weight", b"weight"]) -> None: ...
 
 global___ClientUpdate = ClientUpdate
 

@@ -24,6 +24,16 @@ class FleetStub(object):
                 request_serializer=edgefl_dot_proto_dot_v1_dot_fleet__pb2.DownloadRequest.SerializeToString,
                 response_deserializer=edgefl_dot_proto_dot_v1_dot_fleet__pb2.DownloadResponse.FromString,
                 )
+        self.Upload = channel.stream_unary(
+                '/edgefl.proto.v1.Fleet/Upload',
+                request_serializer=edgefl_dot_proto_dot_v1_dot_fleet__pb2.UploadRequest.SerializeToString,
+                response_deserializer=edgefl_dot_proto_dot_v1_dot_fleet__pb2.UploadResponse.FromString,
+                )
+        self.QueryUpload = channel.unary_unary(
+                '/edgefl.proto.v1.Fleet/QueryUpload',
+                request_serializer=edgefl_dot_proto_dot_v1_dot_fleet__pb2.QueryUploadRequest.SerializeToString,
+                response_deserializer=edgefl_dot_proto_dot_v1_dot_fleet__pb2.QueryUploadResponse.FromString,
+                )
         self.Report = channel.unary_unary(
                 '/edgefl.proto.v1.Fleet/Report',
                 request_serializer=edgefl_dot_proto_dot_v1_dot_fleet__pb2.ReportRequest.SerializeToString,
@@ -49,6 +59,20 @@ class FleetServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Upload(self, request_iterator, context):
+        """The payload of an update that is too large for Report, for the device's own use alone. A broken upload is resumed
+        where the server says that it stopped. A newer upload of the same device replaces one that still runs.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def QueryUpload(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Report(self, request, context):
         """The result of an assignment. Idempotent by (task, round, device): a repetition is answered with the first receipt.
         """
@@ -68,6 +92,16 @@ def add_FleetServicer_to_server(servicer, server):
                     servicer.Download,
                     request_deserializer=edgefl_dot_proto_dot_v1_dot_fleet__pb2.DownloadRequest.FromString,
                     response_serializer=edgefl_dot_proto_dot_v1_dot_fleet__pb2.DownloadResponse.SerializeToString,
+            ),
+            'Upload': grpc.stream_unary_rpc_method_handler(
+                    servicer.Upload,
+                    request_deserializer=edgefl_dot_proto_dot_v1_dot_fleet__pb2.UploadRequest.FromString,
+                    response_serializer=edgefl_dot_proto_dot_v1_dot_fleet__pb2.UploadResponse.SerializeToString,
+            ),
+            'QueryUpload': grpc.unary_unary_rpc_method_handler(
+                    servicer.QueryUpload,
+                    request_deserializer=edgefl_dot_proto_dot_v1_dot_fleet__pb2.QueryUploadRequest.FromString,
+                    response_serializer=edgefl_dot_proto_dot_v1_dot_fleet__pb2.QueryUploadResponse.SerializeToString,
             ),
             'Report': grpc.unary_unary_rpc_method_handler(
                     servicer.Report,
@@ -115,6 +149,40 @@ class Fleet(object):
         return grpc.experimental.unary_stream(request, target, '/edgefl.proto.v1.Fleet/Download',
             edgefl_dot_proto_dot_v1_dot_fleet__pb2.DownloadRequest.SerializeToString,
             edgefl_dot_proto_dot_v1_dot_fleet__pb2.DownloadResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def Upload(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(request_iterator, target, '/edgefl.proto.v1.Fleet/Upload',
+            edgefl_dot_proto_dot_v1_dot_fleet__pb2.UploadRequest.SerializeToString,
+            edgefl_dot_proto_dot_v1_dot_fleet__pb2.UploadResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def QueryUpload(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/edgefl.proto.v1.Fleet/QueryUpload',
+            edgefl_dot_proto_dot_v1_dot_fleet__pb2.QueryUploadRequest.SerializeToString,
+            edgefl_dot_proto_dot_v1_dot_fleet__pb2.QueryUploadResponse.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
 

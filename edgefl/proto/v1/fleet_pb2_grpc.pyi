@@ -33,6 +33,19 @@ class FleetStub:
     ]
     """Content by digest, from an offset: a broken download is resumed where it stopped."""
 
+    Upload: grpc.StreamUnaryMultiCallable[
+        edgefl.proto.v1.fleet_pb2.UploadRequest,
+        edgefl.proto.v1.fleet_pb2.UploadResponse,
+    ]
+    """The payload of an update that is too large for Report, for the device's own use alone. A broken upload is resumed
+    where the server says that it stopped. A newer upload of the same device replaces one that still runs.
+    """
+
+    QueryUpload: grpc.UnaryUnaryMultiCallable[
+        edgefl.proto.v1.fleet_pb2.QueryUploadRequest,
+        edgefl.proto.v1.fleet_pb2.QueryUploadResponse,
+    ]
+
     Report: grpc.UnaryUnaryMultiCallable[
         edgefl.proto.v1.fleet_pb2.ReportRequest,
         edgefl.proto.v1.fleet_pb2.ReportResponse,
@@ -53,6 +66,19 @@ class FleetAsyncStub:
         edgefl.proto.v1.fleet_pb2.DownloadResponse,
     ]
     """Content by digest, from an offset: a broken download is resumed where it stopped."""
+
+    Upload: grpc.aio.StreamUnaryMultiCallable[
+        edgefl.proto.v1.fleet_pb2.UploadRequest,
+        edgefl.proto.v1.fleet_pb2.UploadResponse,
+    ]
+    """The payload of an update that is too large for Report, for the device's own use alone. A broken upload is resumed
+    where the server says that it stopped. A newer upload of the same device replaces one that still runs.
+    """
+
+    QueryUpload: grpc.aio.UnaryUnaryMultiCallable[
+        edgefl.proto.v1.fleet_pb2.QueryUploadRequest,
+        edgefl.proto.v1.fleet_pb2.QueryUploadResponse,
+    ]
 
     Report: grpc.aio.UnaryUnaryMultiCallable[
         edgefl.proto.v1.fleet_pb2.ReportRequest,
@@ -78,6 +104,23 @@ class FleetServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[collections.abc.Iterator[edgefl.proto.v1.fleet_pb2.DownloadResponse], collections.abc.AsyncIterator[edgefl.proto.v1.fleet_pb2.DownloadResponse]]:
         """Content by digest, from an offset: a broken download is resumed where it stopped."""
+
+    @abc.abstractmethod
+    def Upload(
+        self,
+        request_iterator: _MaybeAsyncIterator[edgefl.proto.v1.fleet_pb2.UploadRequest],
+        context: _ServicerContext,
+    ) -> typing.Union[edgefl.proto.v1.fleet_pb2.UploadResponse, collections.abc.Awaitable[edgefl.proto.v1.fleet_pb2.UploadResponse]]:
+        """The payload of an update that is too large for Report, for the device's own use alone. A broken upload is resumed
+        where the server says that it stopped. A newer upload of the same device replaces one that still runs.
+        """
+
+    @abc.abstractmethod
+    def QueryUpload(
+        self,
+        request: edgefl.proto.v1.fleet_pb2.QueryUploadRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[edgefl.proto.v1.fleet_pb2.QueryUploadResponse, collections.abc.Awaitable[edgefl.proto.v1.fleet_pb2.QueryUploadResponse]]: ...
 
     @abc.abstractmethod
     def Report(

@@ -2,13 +2,15 @@
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO_ARGS ?=
+EDGEFL_FAULT_SEEDS ?= 100000
 SOURCES := setup.py pyproject.toml $(wildcard csrc/sources.txt csrc/include/*.h csrc/src/*.[ch] csrc/src/*/*.[ch] edgefl/kernels/*.pyx edgefl/kernels/*.pxd)
 
-.PHONY: help demo test check test-c test-python proto format wheels clean
+.PHONY: help demo test check test-c test-python test-long proto format wheels clean
 
 help:
 	@echo "make demo     the whole loop on real data: a server, ten devices, one released model (DEMO_ARGS=--help)"
 	@echo "make test     every check and test: lint, types, import layers, C under sanitizers, Python"
+	@echo "make test-long  EDGEFL_FAULT_SEEDS=100000 simulated runs of everything that dies; goes on where it was stopped"
 	@echo "make check    lint, types, import layers, formatting, stubs"
 	@echo "make proto    regenerate the protobuf stubs (Python 3.11)"
 	@echo "make format   format C and Python"
@@ -48,6 +50,9 @@ test-c: .venv/dev.stamp
 
 test-python: .venv/dev.stamp
 	$(BIN)/python -m pytest
+
+test-long: .venv/dev.stamp
+	PYTHONPATH=tests $(BIN)/python -m faults.run --seeds $(EDGEFL_FAULT_SEEDS) --state build/fault-seeds.json
 
 proto:
 	$(PYTHON) protos/generate.py

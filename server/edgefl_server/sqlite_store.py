@@ -25,6 +25,7 @@ from edgefl_server.sqlite_file import (
     connect,
     open_database,
     open_reader,
+    rewrite_log,
     storage_errors,
     take_lock,
 )
@@ -152,6 +153,7 @@ class SqliteStore:
     def _next_epoch(self) -> int:
         with storage_errors(self.path, "cannot be written"):
             self._db.execute("BEGIN IMMEDIATE")
+            rewrite_log(self.path)
             self._db.execute("UPDATE server SET epoch = epoch + 1")
             epoch = int(self._db.execute("SELECT epoch FROM server").fetchone()[0])
             self._db.execute("COMMIT")

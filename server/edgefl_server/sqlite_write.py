@@ -30,7 +30,6 @@ class Writer:
 
     def __init__(self, connection: sqlite3.Connection, retention_rounds: int) -> None:
         self._run = connection.execute
-        self._run_many = connection.executemany
         self._retention = retention_rounds
         self._handlers: dict[type[Any], Callable[[Any], None]] = {
             SaveTask: self._task,

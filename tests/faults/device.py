@@ -1,0 +1,262 @@
+"""A device: the real session machine, state folder and releases, carried out as ``edgefl_device.agent`` does.
+
+Its clock is its own and starts anew at each boot of the machine. ``Crash`` may come at every operation of the card and
+before every effect; the world then calls ``down``.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from protocol_kit import ENCODING
+
+import edgefl.protocol.session_events as on
+from edgefl.errors import ConfigError, StorageError
+from edgefl.protocol.messages import (
+    CheckIn,
+    ClientUpdate,
+    ReleaseInfo,
+    Report,
+    RetryWindow,
+    WorkFailure,
+)
+from edgefl.protocol.session import SessionMachine
+from edgefl.protocol.session_state import SessionConfig
+from edgefl_device.content import ReleaseStore
+from edgefl_device.state import MAX_STARTS, StateDir
+from faults.card import Card
+from faults.checks import require, work
+from faults.disk import Crash
+
+if TYPE_CHECKING:
+    from faults.world import World
+
+CONFIG = SessionConfig(encodings=(ENCODING,), check_in_timeout_s=30.0, report_timeout_s=5.0, backoff_cap_s=10.0)
+RESTART_S = 2.0
+"""The service manager starts an agent that ended by itself again after this time."""
+
+
+class SimDevice:
+    def __init__(self, world: World, name: str, copy: int, folder: Path, chance: random.Random) -> None:
+        self.name, self.copy, self.who = name, copy, f"{name}.{copy}"
+        self.life = 0
+        self.up = False
+        self._world = world
+        self._folder = folder
+        self._chance = chance
+        self._card = Card(lambda where: world.device_point(self, where), chance)
+        self._releases = ReleaseStore(folder / "releases", self._card)
+        self._state: StateDir | None = None
+        self._timer = 0
+        self._clock_base = 0.0
+        self._session = 0
+        self._saved: dict[tuple[str, int], ClientUpdate] = {}
+        self._highest: dict[str, int] = {}
+        self._queue: list[ReleaseInfo] = []
+
+    @property
+    def monotonic(self) -> float:
+        return self._world.now - self._clock_base
+
+    # Life and death -------------------------------------------------------------------------------------
+
+    def boot(self) -> None:
+        """Start the agent, as ``Agent`` does."""
+        self.life += 1
+        self.up = True
+        self._queue = []
+        try:
+            self._state = StateDir.open(self._folder, self.name, self._card)
+            self._look_at_releases()
+        except StorageError as error:
+            self._world.say(self.who, f"cannot start: {error}")
+            self.end()
+            self._world.later(RESTART_S, self._boot_if_down)
+            return
+        require(self._state.session > self._session, f"{self.who}: session {self._state.session} after {self._session}")
+        self._session = self._state.session
+        self.machine = SessionMachine(CONFIG, self._chance.uniform)
+        self._world.say(self.who, f"session {self._session}, outbox {_short(self._state.found_outbox)}")
+        self._handle(self._started(self._state))
+
+    def guarded_boot(self) -> None:
+        self._guard(self.boot)
+
+    def _boot_if_down(self) -> None:
+        if not self.up:
+            self._guard(self.boot)
+
+    def down(self, power: bool) -> None:
+        """The process is gone, and with ``power`` all that was not synced."""
+        self.end()
+        self._world.link.died(self)
+        if power:
+            self._card.power_cut()
+            self._clock_base = self._world.now - self._chance.uniform(0.0, 5.0)
+
+    def end(self) -> None:
+        self.up = False
+        self.life += 1
+        if self._state is not None:
+            self._state.close()
+            self._state = None
+
+    def _started(self, state: StateDir) -> on.Started:
+        notes = state.notes
+        outbox = state.found_outbox
+        if outbox is None and notes.task and notes.starts >= MAX_STARTS:
+            outbox = WorkFailure(notes.task, notes.round_num, "CrashLoop", "ended again and again in this work")
+        installed = tuple(release.info for release in self._releases.installed())
+        return on.Started(outbox, notes.last_task, notes.last_round, notes.window, installed)
+
+    def _look_at_releases(self) -> None:
+        """I7: what this device runs never falls."""
+        found = {release.info.name: release.info.version for release in self._releases.installed()}
+        for name, version in self._highest.items():
+            require(found.get(name, 0) >= version, f"I7: {self.who} ran {name} {version}, now {found.get(name)}")
+        self._highest.update(found)
+
+    # Events and effects ---------------------------------------------------------------------------------
+
+    def event(self, life: int, event: Any) -> None:
+        """Something happened to the run ``life`` of this device."""
+        if life == self.life:
+            self._guard(lambda: self._handle(event))
+
+    def _guard(self, action: Callable[[], None]) -> None:
+        """Run ``action``; a crash inside it is this device's and nobody else's."""
+        try:
+            action()
+        except Crash as crash:
+            self._world.say(self.who, f"dies: {crash}")
+            self.down(power=bool(crash.args[1]))
+            self._world.later(self._chance.uniform(0.3, 4.0), self._boot_if_down)
+
+    def _handle(self, event: Any) -> None:
+        if isinstance(event, on.ReceiptReceived) or (isinstance(event, on.RpcFailed) and not event.transient):
+            self._answered(self.machine.state.report)
+        for effect in self.machine.handle(event, self.monotonic):
+            self._world.device_point(self, type(effect).__name__)
+            self._carry_out(effect)
+
+    def _answered(self, report: Report | None) -> None:
+        if isinstance(report, ClientUpdate):
+            self._saved.pop((report.task, report.round_num), None)
+
+    def _carry_out(self, effect: Any) -> None:
+        world, life, state = self._world, self.life, self._state
+        assert state is not None
+        match effect:
+            case on.StartTimer(delay_s):
+                self._timer += 1
+                mine = self._timer
+                world.later(delay_s, lambda: self._ring(life, mine))
+            case on.StopTimer():
+                self._timer += 1
+            case on.SendCheckIn(last_task, last_round, timeout_s):
+                hello = CheckIn("p", "1", state.session, 10, 5, CONFIG.kinds, CONFIG.encodings, last_task, last_round)
+                world.link.call(self, hello, timeout_s)
+            case on.SendReport(report, timeout_s):
+                self._check_outbox(report)
+                world.link.call(self, report, timeout_s)
+            case on.FetchModel(digest):
+                world.link.fetch(self, digest, lambda got: self.event(life, _fetched(got)))
+            case on.StartWork(assignment):
+                key = (assignment.task, assignment.round_num)
+                require(key not in self._saved, f"I2: {self.who} saved its update of {key}, and works on it again")
+                done = on.WorkDone(work(assignment, self.name, self.copy))
+                world.promises.computed(self.name, done.update)
+                world.later(self._chance.uniform(0.3, 1.5), lambda: self.event(life, done))
+            case on.SaveUpdate(update):
+                world.later(0.02, lambda: self._guard(lambda: self._save(life, update)))
+            case on.ClearOutbox():
+                self._clear_outbox(state, effect)
+            case on.SaveAssignment(assignment, retry):
+                notes = state.notes
+                same = (notes.task, notes.round_num) == (assignment.task, assignment.round_num)
+                starts = notes.starts + 1 if same else 1
+                self._note(task=assignment.task, round_num=assignment.round_num, starts=starts, **_window(retry))
+            case on.FetchRelease(info):
+                self._queue.append(info)
+                if len(self._queue) == 1:
+                    self._next_release(life)
+            case on.StopWork():
+                pass  # the work is short
+
+    def _check_outbox(self, report: Report) -> None:
+        """A saved update is what is reported, until it has its answer."""
+        saved = self._saved.get((report.task, report.round_num))
+        same = saved is None or (isinstance(report, ClientUpdate) and report.payload == saved.payload)
+        require(same, f"I2: {self.who} saved its update of {report.task} {report.round_num} and reports {report}")
+
+    def _save(self, life: int, update: ClientUpdate) -> None:
+        if life != self.life or self._state is None:
+            return
+        try:
+            self._state.save_update(update)
+        except StorageError as error:
+            self._handle(on.SaveFailed(str(error)))
+            return
+        self._saved[update.task, update.round_num] = update
+        self._handle(on.UpdateSaved())
+
+    def _clear_outbox(self, state: StateDir, effect: on.ClearOutbox) -> None:
+        last = {"last_task": effect.last_task, "last_round": effect.last_round}
+        self._note(task="", round_num=0, starts=0, **last, **_window(effect.retry))
+        try:
+            state.clear_outbox()
+        except StorageError as error:
+            self._world.say(self.who, str(error))
+
+    def _note(self, **changes: Any) -> None:
+        assert self._state is not None
+        try:
+            self._state.note(replace(self._state.notes, session=self._state.session, **changes))
+        except StorageError as error:
+            self._world.say(self.who, str(error))
+
+    def _ring(self, life: int, timer: int) -> None:
+        if timer == self._timer:
+            self.event(life, on.TimerFired())
+
+    # Releases -------------------------------------------------------------------------------------------
+
+    def _next_release(self, life: int) -> None:
+        info = self._queue[0]
+        self._world.link.fetch(self, info.sha256, lambda got: self._guard(lambda: self._install(life, info, got)))
+
+    def _install(self, life: int, info: ReleaseInfo, got: bytes | str) -> None:
+        if life != self.life:
+            return
+        outcome: Any = on.ReleaseFetched(info)
+        if isinstance(got, str):
+            outcome = on.ReleaseFailed(info, got)
+        else:
+            try:
+                self._releases.install(info, lambda _sha256, _size, part: self._card.write(part, got))
+                self._world.say(self.who, f"runs {info.name} {info.version}")
+            except ConfigError as error:
+                self._world.say(self.who, str(error))
+            except (StorageError, OSError) as error:
+                outcome = on.ReleaseFailed(info, str(error))
+            self._look_at_releases()
+        self._queue.pop(0)
+        self._handle(outcome)
+        if self._queue and life == self.life:
+            self._next_release(life)
+
+
+def _window(retry: RetryWindow | None) -> dict[str, float]:
+    return {} if retry is None else {"window_min_s": retry.min_s, "window_max_s": retry.max_s}
+
+
+def _fetched(got: bytes | str) -> Any:
+    return on.RpcFailed(got, transient=True) if isinstance(got, str) else on.ModelReady()
+
+
+def _short(report: Report | None) -> str:
+    return "empty" if report is None else f"{type(report).__name__} {report.task} {report.round_num}"

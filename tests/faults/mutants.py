@@ -1,0 +1,231 @@
+"""Defects that were put in on purpose, each a patch of what runs in a simulation: they show that the checks can fail.
+
+A mutant is a context manager in which worlds are made and run; it gives what makes them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from typing import Any
+from unittest.mock import patch
+
+from edgefl.errors import StorageError
+from edgefl.protocol import round as round_module
+from edgefl.protocol import roundkeeper
+from edgefl.protocol.events import Phase, SaveReport
+from edgefl.protocol.messages import Accepted, AlreadyAccepted, Late
+from edgefl.protocol.registry import Registry
+from edgefl.protocol.session_state import SessionState
+from edgefl_device import content, state
+from edgefl_device.files import write_unsynced
+from edgefl_device.state import StateDir
+from edgefl_server import sqlite_store
+from edgefl_server.batcher import Batcher
+from edgefl_server.sqlite_store import SqliteStore
+from edgefl_server.sqlite_write import Writer
+from faults.world import World
+
+MakeWorld = Callable[..., World]
+Mutant = Callable[[], AbstractContextManager[MakeWorld]]
+
+
+def _rewriting(**words: str) -> Mutant:
+    """A pragma with another value."""
+
+    def rewrite(sql: str) -> str:
+        for name, value in words.items():
+            if sql.startswith(f"PRAGMA {name} ="):
+                return f"PRAGMA {name} = {value}"
+        return sql
+
+    return lambda: contextlib.nullcontext(functools.partial(World, rewrite=rewrite))
+
+
+def _patched(owner: Any, name: str, make: Callable[[Any], Any]) -> Mutant:
+    """``owner.name`` replaced by ``make`` of what it was."""
+
+    @contextlib.contextmanager
+    def mutant() -> Iterator[MakeWorld]:
+        with patch.object(owner, name, make(getattr(owner, name))):
+            yield World
+
+    return mutant
+
+
+def _all(*mutants: Mutant) -> Mutant:
+    @contextlib.contextmanager
+    def together() -> Iterator[MakeWorld]:
+        with contextlib.ExitStack() as stack:
+            for mutant in mutants:
+                stack.enter_context(mutant())
+            yield World
+
+    return together
+
+
+def _retried_sync() -> AbstractContextManager[MakeWorld]:
+    """A sync that failed is tried again, and succeeds: the kernel has forgotten the writes."""
+    return contextlib.nullcontext(functools.partial(World, retries_sync=True))
+
+
+def _trusted_log() -> AbstractContextManager[MakeWorld]:
+    """After a failed sync the next process takes what the kernel shows for what is on the disk."""
+    return contextlib.nullcontext(functools.partial(World, trusts_log=True))
+
+
+# ------------------------------------------------------------------------------------------------ the server
+
+
+def _no_dedupe_admit(admit: Any) -> Any:
+    def mutant(state: Any, device: str, update: Any) -> Any:
+        receipt = admit(state, device, update)
+        again = isinstance(receipt, AlreadyAccepted) and state.phase is Phase.COLLECTING
+        return None if again else receipt
+
+    return mutant
+
+
+def _no_dedupe_step(step: Any) -> Any:
+    def mutant(state: Any, event: Any, now: float) -> Any:
+        if isinstance(event, round_module.UpdateAccepted) and event.device in state.accepted:
+            return state, (SaveReport(event.sequence, event.device, event.update),)
+        return step(state, event, now)
+
+    return mutant
+
+
+def _replacing_report(report: Any) -> Any:
+    def mutant(self: Writer, effect: SaveReport) -> None:
+        update = effect.update
+        key = (update.task, update.round_num, effect.device)
+        self._run("DELETE FROM reports WHERE task = ? AND round = ? AND device = ?", key)
+        report(self, effect)
+
+    return mutant
+
+
+def _receipt_first(_: Any) -> Any:
+    def mutant(self: Batcher, batch: Any) -> None:
+        self._deliver(batch)
+        self._persist(batch)
+
+    return mutant
+
+
+def _close_in_two(end: Any) -> Any:
+    def mutant(self: Writer, *arguments: Any) -> None:
+        self._run("COMMIT")
+        self._run("BEGIN IMMEDIATE")
+        end(self, *arguments)
+
+    return mutant
+
+
+def _late_is_accepted(receive: Any) -> Any:
+    def mutant(self: Any, device: str, update: Any, now: float) -> Any:
+        receipt = receive(self, device, update, now)
+        if not isinstance(receipt, Late):
+            return receipt
+        sequence, self.next_sequence = self.next_sequence, self.next_sequence + 1
+        self.out.append(SaveReport(sequence, device, update))
+        return Accepted(sequence)
+
+    return mutant
+
+
+def _swallows_errors(apply: Any) -> Any:
+    def mutant(self: SqliteStore, *arguments: Any) -> None:
+        with contextlib.suppress(StorageError):
+            apply(self, *arguments)
+        self._failed = False
+
+    return mutant
+
+
+def _forgets_the_sum(_: Any) -> Any:
+    def mutant(self: Any, run: Any, record: Any, base: Any, now: float) -> None:
+        run.base, run.plan = base, run.process.plan(run.state)
+        run.round = round_module.restore(record, run.spec.seed, run.spec.round, base, now)
+        run.accumulator = run.process.new_accumulator()
+        self.advance(run, round_module.TimePassed(), now)
+
+    return mutant
+
+
+def _sequences_start_anew(read: Any) -> Any:
+    def mutant(db: Any, source: str) -> Any:
+        return replace(read(db, source), next_sequence=1)
+
+    return mutant
+
+
+# ------------------------------------------------------------------------------------------------ the device
+
+
+def _offers_any(_: Any) -> Any:
+    def mutant(self: Registry, release: Any) -> None:
+        """A restart reads the newest first, and the last one read is offered."""
+        self._releases.append(release)
+        self._newest.setdefault((release.population, release.info.name), release)
+
+    return mutant
+
+
+def _takes_any(_: Any) -> Any:
+    def mutant(self: SessionState, releases: tuple[Any, ...]) -> tuple[Any, ...]:
+        return tuple(info for info in releases if info not in (*self.releases, *self.fetching))
+
+    return mutant
+
+
+def _installs_any(install: Any) -> Any:
+    def mutant(self: content.ReleaseStore, info: Any, fetch: Any) -> None:
+        for release in self.installed():
+            if release.info.name == info.name and release.info.version > info.version:
+                self._ops.unlink(self._folder / f"{info.name}.json")
+        install(self, info, fetch)
+
+    return mutant
+
+
+def _not_synced(name: str) -> Callable[[Any], Any]:
+    def make(durable: Any) -> Any:
+        return lambda ops, path, data: (write_unsynced if path.name == name else durable)(ops, path, data)
+
+    return make
+
+
+def _nothing(_: Any) -> Any:
+    return lambda *_: None
+
+
+MUTANTS: dict[str, Mutant] = {
+    "no dedupe": _all(
+        _patched(roundkeeper, "admit", _no_dedupe_admit),
+        _patched(roundkeeper, "step", _no_dedupe_step),
+        _patched(Writer, "_report", _replacing_report),
+    ),
+    "receipt before commit": _patched(Batcher, "_carry_out", _receipt_first),
+    "close in two transactions": _patched(Writer, "_end", _close_in_two),
+    "stale epoch writes": _patched(SqliteStore, "_compare_epoch", _nothing),
+    "late report accepted": _patched(roundkeeper.RoundKeeper, "receive", _late_is_accepted),
+    "synchronous = NORMAL": _rewriting(synchronous="NORMAL"),
+    "journal in memory": _rewriting(journal_mode="MEMORY"),
+    "sync retried after an error": _retried_sync,
+    "recovery trusts the log of a failed sync": _trusted_log,
+    "goes on after a failed commit": _patched(SqliteStore, "apply", _swallows_errors),
+    "restart forgets the sum": _patched(roundkeeper.RoundKeeper, "restore", _forgets_the_sum),
+    "restart begins the sequences anew": _patched(sqlite_store, "read_snapshot", _sequences_start_anew),
+    "forgotten outbox": _patched(StateDir, "save_update", _nothing),
+    "outbox not synced": _patched(state, "write_durable", _not_synced("outbox")),
+    "session not synced": _patched(state, "write_durable", _not_synced("session")),
+    "release version falls on the server": _patched(Registry, "add_release", _offers_any),
+    "release version falls on the device": _all(
+        _patched(SessionState, "unseen", _takes_any), _patched(content.ReleaseStore, "install", _installs_any)
+    ),
+}
+"""By name. Each must be caught (``tests/test_faults.py``)."""

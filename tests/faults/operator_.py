@@ -1,0 +1,67 @@
+"""The operator: creates the tasks and the releases, and tries again until each is acknowledged."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+from edgefl.errors import ConflictError
+from edgefl.protocol.events import Event, ReleaseCreated, ReleaseRecord, TaskCreated
+from edgefl.protocol.messages import ReleaseInfo
+
+if TYPE_CHECKING:
+    from faults.world import World
+
+RETRY_S = 1.0
+
+
+class Operator:
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._todo: list[tuple[float, Event, tuple[bytes, ...]]] = []
+        self._token = 0
+        for spec, text in world.scenario.definitions:
+            self._todo.append((0.0, TaskCreated(spec, text), ()))
+        for number, at in enumerate(world.scenario.releases, start=1):
+            raw = b"release %d" % number
+            info = ReleaseInfo("clf", number, hashlib.sha256(raw).hexdigest(), len(raw))
+            self._todo.append((at, ReleaseCreated(ReleaseRecord(info, "p", "train", 0)), (raw,)))
+
+    @property
+    def done(self) -> bool:
+        return not self._todo
+
+    def start(self) -> None:
+        self._next()
+
+    def answered(self, token: int, value: Any) -> None:
+        if token != self._token:
+            return
+        if value is None or isinstance(value, ConflictError):
+            # A conflict says that an earlier try was durable though its answer was lost.
+            _, event, _ = self._todo.pop(0)
+            if isinstance(event, ReleaseCreated) and value is None:
+                info = event.release.info
+                self._world.offered[info.name] = info.version
+        self._token = 0
+        self._next()
+
+    def _next(self) -> None:
+        if self._todo:
+            self._world.later(max(0.0, self._todo[0][0] - self._world.now), self._send)
+
+    def _send(self) -> None:
+        world = self._world
+        if self._token or not self._todo:
+            return
+        _, event, content = self._todo[0]
+        self._token = world.new_token()
+        mine = self._token
+        if world.servers:
+            world.servers[-1].put(mine, event, content)
+        world.later(RETRY_S, lambda: self._give_up(mine))
+
+    def _give_up(self, token: int) -> None:
+        if token == self._token:
+            self._token = 0
+            self._send()

@@ -1,0 +1,148 @@
+"""The server: the real coordinator, batcher and store on a faulty disk, without threads.
+
+Its turns are the engine's: what arrives within a few milliseconds shares one transaction. A turn that raises is the end
+of the process, as it is for the engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from protocol_kit import Adding
+
+from edgefl.errors import NotFoundError
+from edgefl.protocol.coordinator import Coordinator
+from edgefl.protocol.events import Event, Persist, Phase, ReportReceived, SaveAbandon, SaveCommit
+from edgefl.protocol.messages import CheckInAnswer, ClientUpdate
+from edgefl.protocol.pace import CoordinatorConfig
+from edgefl_server.batcher import Batcher, Delivery, Job
+from edgefl_server.sqlite_store import SqliteStore
+from faults.checks import check_all, check_ledger, require
+from faults.disk import Disk, Rewrite, connection_factory
+
+if TYPE_CHECKING:
+    from faults.world import World
+
+CONFIG = CoordinatorConfig()
+GATHER_S = 0.005
+
+
+class WatchedStore(SqliteStore):
+    """Tells what was written; and that a server which another took over from writes nothing (I5)."""
+
+    stale = False
+    wrote = False
+    ended = False
+
+    def __init__(self, data_dir: Path, retention: int, rewrite: Rewrite) -> None:
+        super().__init__(data_dir, retention_rounds=retention, factory=connection_factory(rewrite))
+
+    def apply(self, effects: Sequence[Persist], content: Sequence[bytes] = ()) -> None:
+        super().apply(effects, content)
+        if effects or content:
+            require(not self.stale, f"I5: a server that was taken over wrote {effects}")
+            self.wrote = True
+            self.ended |= any(isinstance(effect, SaveCommit | SaveAbandon) for effect in effects)
+
+
+@dataclass
+class Inbox:
+    """What waits for the next turn."""
+
+    jobs: list[Job] = field(default_factory=list)
+    wake_at: float = float("inf")
+
+
+class SimServer:
+    """One process. The constructor opens and recovers; it raises what the store raises, and crashes."""
+
+    def __init__(self, world: World, disk: Disk, who: str, retention: int, rewrite: Rewrite) -> None:
+        self.who, self.disk = who, disk
+        self.up = True
+        self._world = world
+        self._retention = retention
+        self._inbox = Inbox()
+        self._reports: dict[int, tuple[str, ClientUpdate]] = {}
+        self._clock_base = world.now - 100.0 * (len(who) % 3)  # a monotonic clock starts anywhere
+        self.store = WatchedStore(disk.folder, retention, rewrite)
+        self.coordinator = Coordinator(
+            Adding, CONFIG, find_accepted=self.store.find_accepted, load_model=self._load_model
+        )
+        self._batcher = Batcher(self.store, self.coordinator, self._leave)
+        check_all(self.store._db, world.promises, retention)
+        self._batcher.recover(self.monotonic)
+        self._after()
+
+    @property
+    def monotonic(self) -> float:
+        return self._world.now - self._clock_base
+
+    def _load_model(self, task: str, version: int) -> bytes | None:
+        try:
+            return self.store.model(task, version)
+        except NotFoundError:
+            return None
+
+    def put(self, token: int, event: Event, content: tuple[bytes, ...] = ()) -> None:
+        if isinstance(event, ReportReceived) and isinstance(event.report, ClientUpdate):
+            self._reports[token] = (event.device, event.report)
+        self._inbox.jobs.append(Job(token, event, content))
+        self._wake_in(GATHER_S)
+
+    def turn(self) -> None:
+        """One batch. Raises what ends the process."""
+        self._inbox.wake_at = float("inf")
+        jobs, self._inbox.jobs = self._inbox.jobs, []
+        self._batcher.turn(jobs, self.monotonic)
+        self._after()
+
+    def waits_for_turn(self) -> bool:
+        return self._inbox.wake_at <= self._world.now
+
+    def _wake_in(self, delay_s: float) -> None:
+        if self._world.now + delay_s < self._inbox.wake_at:
+            self._inbox.wake_at = self._world.now + delay_s
+            self._world.later(delay_s, lambda: self._world.take_turn(self))
+
+    def _after(self) -> None:
+        """The step is done: look at what it wrote, and sleep until the next deadline."""
+        store = self.store
+        if store.ended:
+            check_all(store._db, self._world.promises, self._retention)
+        elif store.wrote:
+            check_ledger(store._db, self._world.promises)
+        store.wrote = store.ended = False
+        deadline = self.coordinator.next_deadline()
+        if deadline is not None:
+            self._wake_in(max(0.0, deadline - self.monotonic) + 1e-9)
+
+    def _leave(self, delivery: Delivery) -> None:
+        self._world.server_point("before the first answer")
+        for token, value in delivery.done:
+            report = self._reports.pop(token, None)
+            if report is not None and not isinstance(value, Exception):
+                self._world.promises.leaves(*report, value[0])
+                self._world.say(self.who, f"{report[0]} {report[1].task} {report[1].round_num}: {value[0]}")
+            elif isinstance(value, CheckInAnswer):
+                self._check_offer(value)
+            self._world.answer(token, value)
+            self._world.server_point("between two answers")
+        for publication in delivery.rounds:
+            summary = publication.summary
+            if summary.phase in (Phase.COMMITTED, Phase.ABANDONED):
+                self._world.say(self.who, f"{summary.task} {summary.round_num} is {summary.phase.value}")
+            if summary.phase is Phase.COMMITTED:
+                self._world.committed()
+
+    def _check_offer(self, answer: CheckInAnswer) -> None:
+        """I7, the server's part: what a server in office offers never falls."""
+        if self.store.stale:
+            return
+        offered = self._world.offered
+        found = {info.name: info.version for info in answer.releases}
+        for name, version in offered.items():
+            require(found.get(name, 0) >= version, f"I7: {name} {found.get(name)} is offered, and {version} was")
+        offered.update(found)

@@ -1,0 +1,130 @@
+"""An accepted update is counted exactly once, whatever dies (design §5, I1 to I5, I7, I9): 1,000 simulated runs.
+
+    pytest tests/test_faults.py --fault-seed 17        one of them, with its trace if it fails
+    make test-long                                     100,000 of them
+
+``faults`` says what is real in a run and what is simulated.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from faults.mutants import MUTANTS
+from faults.run import Runner, main, run_range, runner
+from faults.scenario import Kind, scenario
+from protocol_kit import Adding, update
+
+from edgefl.errors import ConflictError, StorageError
+from edgefl.protocol.coordinator import Coordinator
+from edgefl.protocol.events import ReportReceived, SaveTask, TaskCreated, TaskRecord, TaskStatus
+from edgefl.protocol.pace import CoordinatorConfig
+from edgefl_server.batcher import Batcher, Delivery, Job
+from edgefl_server.sqlite_file import rewrite_log
+from edgefl_server.sqlite_store import SqliteStore
+
+SEEDS = 1000
+CHUNK = 100
+MUTANT_SEEDS = 200
+"""A mutant that lives longer than so many seeds is not caught: the real run has five times as many."""
+
+
+@pytest.fixture(scope="module")
+def run() -> Iterator[Runner]:
+    with runner() as one:
+        yield one
+
+
+@pytest.mark.parametrize("first", range(0, SEEDS, CHUNK))
+def test_every_invariant_holds_whatever_dies(first: int, run: Runner, pytestconfig: pytest.Config) -> None:
+    only = pytestconfig.getoption("--fault-seed")
+    if only is None:
+        failure = run_range(run, first, first + CHUNK)
+    else:
+        failure = run_range(run, only, only + 1) if first == 0 else None
+    assert failure is None, f"\n{failure}"
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_mutant_is_caught(name: str) -> None:
+    """The checks can fail: each of these defects breaks an invariant within 200 seeds."""
+    with MUTANTS[name]() as make_world, runner(make_world) as run:
+        caught = next((seed for seed in range(MUTANT_SEEDS) if run.failure(seed)), None)
+    assert caught is not None, f"{name}: not caught within {MUTANT_SEEDS} seeds"
+
+
+def test_a_seed_is_the_same_run_each_time(run: Runner) -> None:
+    traces = [tuple(_without_paths(line) for line in run.run(3)[0].trace) for _ in range(2)]
+    assert traces[0] == traces[1]
+    assert len(traces[0]) > 20
+
+
+def test_the_runs_have_every_kind_of_fault() -> None:
+    scenarios = [scenario(seed) for seed in range(SEEDS)]
+    timed = {fault.kind for one in scenarios for fault in one.faults}
+    always = {Kind.LOSS, Kind.COPIES, Kind.DELAY, Kind.OLD_OFFER, Kind.CLONE}
+    assert timed | always == set(Kind)
+    for name in ("loss", "copies", "delay", "old_offer", "clone"):
+        assert any(getattr(one, name) for one in scenarios)
+
+
+def test_a_failure_is_shrunk_and_tells_how_to_replay_it() -> None:
+    with MUTANTS["synchronous = NORMAL"]() as make_world, runner(make_world) as run:
+        failures = (run.failure(seed) for seed in range(MUTANT_SEEDS))
+        shrunk = run.shrunk(next(failure for failure in failures if failure is not None))
+        assert Kind.CLONE in shrunk.without
+        assert run.run(shrunk.seed, shrunk.without, shrunk.until)[1] == shrunk.message
+    assert re.search(r"replay: cd tests && python -m faults\.run --seed \d+ --without ", str(shrunk))
+
+
+def test_the_command_replays_and_resumes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--seed", "1", "--without", "clone", "--until", "5"]) == 0
+    assert "seed 1: keeps every invariant" in capsys.readouterr().out
+    state = tmp_path / "build" / "state.json"
+    assert main(["--seeds", "2", "--state", str(state)]) == 0
+    assert "2 of 2 seeds keep every invariant" in capsys.readouterr().out
+    assert main(["--seeds", "3", "--state", str(state)]) == 0
+    assert capsys.readouterr().out.startswith("seeds 2 to 2;")
+
+
+def _without_paths(line: str) -> str:
+    return re.sub(r"/\S+/run/", "", line)
+
+
+# ------------------------------------------------------------------------------------------------ what runs found
+
+
+def test_a_failing_read_is_the_end_of_the_server_and_no_refusal(tmp_path: Path) -> None:
+    """Only an operator's wrong event is answered by its error; after any other the memory cannot be trusted."""
+
+    def broken(task: str, round_num: int, device: str) -> int | None:
+        raise StorageError(f"cannot read {task} {round_num} {device}")
+
+    left: list[Delivery] = []
+    (spec, text), _ = scenario(0).definitions
+    store = SqliteStore(tmp_path, retention_rounds=1)
+    state = Adding(spec, None, None).initialize()
+    store.apply([SaveTask(TaskRecord(spec, text, TaskStatus.RUNNING, state, next_round=5))])
+    batcher = Batcher(store, Coordinator(Adding, CoordinatorConfig(), find_accepted=broken), left.append)
+    batcher.recover(0.0)
+    batcher.turn([Job(1, TaskCreated(spec, text))], 0.0)
+    ((token, refusal),) = left.pop().done
+    assert (token, type(refusal)) == (1, ConflictError)
+    with pytest.raises(StorageError, match="cannot read train 1 d0"):
+        batcher.turn([Job(2, ReportReceived(2, "d0", update(state.model_digest, round_num=1)))], 0.0)
+    assert not left
+    store.close()
+
+
+def test_a_log_that_was_left_behind_is_written_anew_and_stays_the_same(tmp_path: Path) -> None:
+    log = tmp_path / "edgefl.db-wal"
+    rewrite_log(tmp_path / "edgefl.db")  # none there
+    content = bytes(range(256)) * 9000
+    log.write_bytes(content)
+    before = log.stat().st_mtime_ns
+    rewrite_log(tmp_path / "edgefl.db")
+    assert log.read_bytes() == content
+    assert log.stat().st_mtime_ns > before

@@ -3,16 +3,23 @@ PYTHON ?= python3
 BIN := .venv/bin
 DEMO_ARGS ?=
 EDGEFL_FAULT_SEEDS ?= 100000
-SOURCES := setup.py pyproject.toml $(wildcard csrc/sources.txt csrc/include/*.h csrc/src/*.[ch] csrc/src/*/*.[ch] edgefl/kernels/*.pyx edgefl/kernels/*.pxd)
+FUZZ_SECONDS ?= 60
+CLANG ?= $(firstword $(shell command -v clang clang-19 clang-18 clang-17 clang-16 clang-15 clang-14))
+SOURCES := setup.py pyproject.toml $(wildcard csrc/sources.txt csrc/include/*.h csrc/src/*.[ch] csrc/src/*/*.[ch] edgefl/kernels/*.pyx edgefl/kernels/*.pxi edgefl/kernels/*.pxd)
 
-.PHONY: help demo test check test-c test-python test-long proto format wheels clean
+.PHONY: help demo test check test-c test-python test-long fuzz golden bench-kernel test-arm bench-arm proto format wheels clean
 
 help:
 	@echo "make demo     the whole loop on real data: a server, ten devices, one released model (DEMO_ARGS=--help)"
 	@echo "make test     every check and test: lint, types, import layers, C under sanitizers, Python"
 	@echo "make test-long  EDGEFL_FAULT_SEEDS=100000 simulated runs of everything that dies; goes on where it was stopped"
 	@echo "make check    lint, types, import layers, formatting, stubs"
+	@echo "make bench-kernel  the kernel beside its peers, on one core (PEERS_PYTHON=, BENCH_ARGS=; docs/benchmarks.md)"
+	@echo "make golden   write tests/golden/kernel.txt anew: only when the arithmetic is meant to change"
+	@echo "make test-arm  the C tests on emulated aarch64 and ARMv7 (cross compilers and QEMU; it names what is missing)"
+	@echo "make bench-arm  ARM instructions per example of a training step"
 	@echo "make proto    regenerate the protobuf stubs (Python 3.11)"
+	@echo "make fuzz     every C entry under libFuzzer, FUZZ_SECONDS=60 each (needs clang)"
 	@echo "make format   format C and Python"
 	@echo "make wheels   a wheel for this machine, in dist/"
 	@echo "make clean    remove build/, dist/ and the compiled kernel (not .venv/)"
@@ -39,7 +46,7 @@ check: .venv/dev.stamp
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
-	$(BIN)/clang-format --dry-run --Werror $(wildcard csrc/*/*.[ch])
+	$(BIN)/clang-format --dry-run --Werror $(wildcard csrc/*/*.[ch] csrc/*/*/*.[ch] bench/*/*.[ch])
 	$(BIN)/python protos/generate.py --check
 
 # The C tests alone, without Python, under AddressSanitizer and UndefinedBehaviorSanitizer.
@@ -48,8 +55,38 @@ test-c: .venv/dev.stamp
 	$(BIN)/cmake --build build/c-sanitized --parallel 2
 	$(BIN)/ctest --test-dir build/c-sanitized --output-on-failure
 
+# The C entries that read data from outside, under libFuzzer with the sanitizers. What it finds is written beside the
+# corpus, in build/fuzz/; smoke_NAME of a build of the tests replays it.
+fuzz: .venv/dev.stamp
+	@test -n "$(CLANG)" || { echo "make fuzz needs clang with libFuzzer: apt-get install clang-14 libclang-rt-14-dev (or set CLANG=)" >&2; exit 1; }
+	$(BIN)/cmake -S . -B build/c-fuzz -DCMAKE_C_COMPILER=$(CLANG) -DCMAKE_BUILD_TYPE=RelWithDebInfo -DEDGEFL_FUZZ=ON -DBUILD_TESTING=OFF
+	$(BIN)/cmake --build build/c-fuzz --parallel 2
+	@set -e; for target in build/c-fuzz/fuzz_*; do \
+		name=$${target##*/fuzz_}; mkdir -p build/fuzz/$$name; echo "$$name: $(FUZZ_SECONDS) s"; \
+		$$target -max_total_time=$(FUZZ_SECONDS) -max_len=2048 -timeout=10 -print_final_stats=1 -verbosity=0 \
+			-artifact_prefix=build/fuzz/$$name- build/fuzz/$$name; \
+	done
+
 test-python: .venv/dev.stamp
 	$(BIN)/python -m pytest
+
+# What every variant must compute; csrc/tests/golden.c. The file changes only after a run that succeeded.
+golden: .venv/dev.stamp
+	$(BIN)/cmake -S . -B build/golden/default
+	$(BIN)/cmake --build build/golden/default --target golden --parallel 2
+	build/golden/default/golden scalar > build/golden/kernel.txt
+	cp build/golden/kernel.txt tests/golden/kernel.txt
+
+# PEERS_PYTHON: an interpreter that has bench/peers/requirements.txt; peers that it lacks are left out.
+bench-kernel: .venv/dev.stamp
+	$(BIN)/python bench/kernel.py $(if $(PEERS_PYTHON),--peers-python $(PEERS_PYTHON)) $(BENCH_ARGS)
+
+# ARM without an ARM machine. Both write below build/arm.
+test-arm:
+	tests/arm/run.sh
+
+bench-arm: .venv/bin/python
+	bench/arm/run.sh $(BIN)/python
 
 test-long: .venv/dev.stamp
 	PYTHONPATH=tests $(BIN)/python -m faults.run --seeds $(EDGEFL_FAULT_SEEDS) --state build/fault-seeds.json
@@ -60,7 +97,7 @@ proto:
 format: .venv/dev.stamp
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i $(wildcard csrc/*/*.[ch])
+	$(BIN)/clang-format -i $(wildcard csrc/*/*.[ch] csrc/*/*/*.[ch] bench/*/*.[ch])
 
 wheels: .venv/bin/python
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .

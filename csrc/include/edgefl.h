@@ -158,12 +158,49 @@ size_t edgefl_softmax_train_scratch_bytes(const edgefl_features *features, size_
  *                  they are then the weights after the last finished batch
  * stats, place     out
  *
- * Everything is checked before the first step. */
+ * The first fault is reported as if all inputs were checked before the first step. */
 edgefl_status edgefl_softmax_train(const edgefl_variant *variant, const edgefl_features *features,
                                    const int32_t *labels, const float *example_weights, const edgefl_model *start,
                                    const edgefl_train_options *options, const edgefl_stop_flag *stop, void *scratch,
                                    size_t scratch_bytes, float *kernel, float *bias, edgefl_train_stats *stats,
                                    edgefl_place *place);
+
+/* ---- cohorts ------------------------------------------------------------------------------------------------------
+ */
+
+/* One client's training: what edgefl_softmax_train takes and gives, but for what all jobs of a cohort share. */
+typedef struct edgefl_cohort_job {
+    edgefl_features features;
+    const int32_t *labels;
+    const float *example_weights; /* or NULL */
+    const edgefl_model *start;    /* jobs may share it */
+    edgefl_train_options options;
+    bool as_delta;            /* kernel and bias receive trained - start, as edgefl_subtract gives it */
+    float *kernel;            /* out: with status EDGEFL_OK only; not shared, not start's */
+    float *bias;              /* out: as kernel */
+    edgefl_train_stats stats; /* out */
+    edgefl_place place;       /* out: when the status has one */
+    edgefl_status status;     /* out */
+} edgefl_cohort_job;
+
+/* The next job that nobody has taken; the threads of one cohort share it. */
+typedef struct edgefl_cohort_cursor {
+    atomic_size_t next;
+} edgefl_cohort_cursor;
+
+void edgefl_cohort_cursor_init(edgefl_cohort_cursor *cursor);
+
+/* No thread takes a further job; a job that runs is finished. What was not taken keeps its outputs as they were. */
+void edgefl_cohort_cursor_close(edgefl_cohort_cursor *cursor, size_t num_jobs);
+
+/* The scratch that each thread needs: the most that any job asks for; SIZE_MAX when one exceeds the address space. */
+size_t edgefl_cohort_scratch_bytes(const edgefl_cohort_job *jobs, size_t num_jobs);
+
+/* Takes jobs from the cursor and trains them, until none is left; each thread of the caller calls it once, with scratch
+ * of its own. A job's outputs are those of edgefl_softmax_train, whatever the number of threads and whatever becomes of
+ * the other jobs. stop: as there, read by every job; or NULL. */
+void edgefl_cohort_run(const edgefl_variant *variant, edgefl_cohort_job *jobs, size_t num_jobs,
+                       edgefl_cohort_cursor *cursor, const edgefl_stop_flag *stop, void *scratch, size_t scratch_bytes);
 
 /* ---- inference ----------------------------------------------------------------------------------------------------
  */

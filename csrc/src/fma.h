@@ -41,7 +41,9 @@ static inline float edgefl_software_fma(float a, float b, float c) {
 }
 
 #if EDGEFL_FMA_HARDWARE
+#ifndef EDGEFL_FMA_TARGET /* a variant's file asks for more */
 #define EDGEFL_FMA_TARGET EDGEFL_HARDWARE_TARGET
+#endif
 EDGEFL_FMA_TARGET static inline float fma32(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 #else
 #define EDGEFL_FMA_TARGET

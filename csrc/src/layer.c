@@ -61,13 +61,22 @@ struct tile tile_take(struct arena *arena, const edgefl_features *features) {
     return tile;
 }
 
-void tile_load(struct tile *tile, const edgefl_features *features, const uint32_t *order, size_t first,
-               size_t num_rows) {
+void tile_load(struct tile *tile, const edgefl_variant *variant, const edgefl_features *features, const uint32_t *order,
+               size_t first, size_t num_rows) {
     const size_t step = tile->loaded != NULL ? features->num_features : 0;
     for (size_t i = 0; i < num_rows; i++) {
         const size_t row = order != NULL ? order[first + i] : first + i;
-        tile->rows[i] = features_row(features, row, step ? tile->loaded + i * step : NULL);
+        tile->rows[i] = features_row(variant, features, row, step ? tile->loaded + i * step : NULL);
     }
+}
+
+bool tile_ok(const struct tile *tile, const edgefl_variant *variant, const edgefl_features *features,
+             const uint32_t *order, size_t first, size_t num_rows) {
+    bool ok = true;
+    for (size_t i = 0; ok && i < num_rows; i++) {
+        ok = features_row_ok(variant, features, order != NULL ? order[first + i] : first + i, tile->rows[i]);
+    }
+    return ok;
 }
 
 edgefl_status labels_check(const int32_t *labels, size_t num_rows, size_t num_classes, edgefl_place *place) {

@@ -38,8 +38,12 @@ void layer_store(const struct layer *layer, float *kernel, float *bias);
 struct tile tile_take(struct arena *arena, const edgefl_features *features);
 
 /* Points tile->rows[0 .. num_rows) to rows order[i], or first + i when order is NULL. */
-void tile_load(struct tile *tile, const edgefl_features *features, const uint32_t *order, size_t first,
-               size_t num_rows);
+void tile_load(struct tile *tile, const edgefl_variant *variant, const edgefl_features *features, const uint32_t *order,
+               size_t first, size_t num_rows);
+
+/* features_row_ok of each row of the tile, which tile_load has loaded with the same arguments. */
+bool tile_ok(const struct tile *tile, const edgefl_variant *variant, const edgefl_features *features,
+             const uint32_t *order, size_t first, size_t num_rows);
 
 edgefl_status labels_check(const int32_t *labels, size_t num_rows, size_t num_classes, edgefl_place *place);
 

@@ -9,21 +9,30 @@ bool features_need_loading(const edgefl_features *features) {
     return features->dtype != EDGEFL_FLOAT32 || features->mean != NULL;
 }
 
-const float *features_row(const edgefl_features *features, size_t row, float *buffer) {
+static void load_uint8(float *values, const uint8_t *stored, size_t n, float scale, int32_t zero_point) {
+    for (size_t f = 0; f < n; f++) {
+        values[f] = scale * (float)((int32_t)stored[f] - zero_point);
+    }
+}
+
+static void load_int8(float *values, const int8_t *stored, size_t n, float scale, int32_t zero_point) {
+    for (size_t f = 0; f < n; f++) {
+        values[f] = scale * (float)((int32_t)stored[f] - zero_point);
+    }
+}
+
+const float *features_row(const edgefl_variant *variant, const edgefl_features *features, size_t row, float *buffer) {
     const size_t n = features->num_features;
+    const void *stored = features_stored(features, row);
     const float *values = buffer;
     if (features->dtype == EDGEFL_FLOAT32) {
-        values = (const float *)features->data + row * n;
+        values = stored;
     } else if (features->dtype == EDGEFL_UINT8) {
-        const uint8_t *stored = (const uint8_t *)features->data + row * n;
-        for (size_t f = 0; f < n; f++) {
-            buffer[f] = features->scale * (float)((int32_t)stored[f] - features->zero_point);
-        }
+        (variant->load_uint8 != NULL ? variant->load_uint8 : load_uint8)(buffer, stored, n, features->scale,
+                                                                         features->zero_point);
     } else {
-        const int8_t *stored = (const int8_t *)features->data + row * n;
-        for (size_t f = 0; f < n; f++) {
-            buffer[f] = features->scale * (float)((int32_t)stored[f] - features->zero_point);
-        }
+        (variant->load_int8 != NULL ? variant->load_int8 : load_int8)(buffer, stored, n, features->scale,
+                                                                      features->zero_point);
     }
     if (features->mean == NULL) {
         return values;
@@ -55,8 +64,7 @@ static edgefl_status at(edgefl_place *place, size_t row, size_t column, edgefl_s
     return status;
 }
 
-edgefl_status features_check(const edgefl_variant *variant, const edgefl_features *features, float *buffer,
-                             edgefl_place *place) {
+edgefl_status features_check_description(const edgefl_variant *variant, const edgefl_features *features) {
     const size_t n = features->num_features;
     if (!features_shape_ok(features) || !quantization_ok(features) ||
         (features->mean == NULL) != (features->inverse_spread == NULL)) {
@@ -66,15 +74,31 @@ edgefl_status features_check(const edgefl_variant *variant, const edgefl_feature
                                    variant->first_bad_feature(features->inverse_spread, n) < n)) {
         return EDGEFL_BAD_ARGUMENT;
     }
+    return EDGEFL_OK;
+}
+
+bool features_row_ok(const edgefl_variant *variant, const edgefl_features *features, size_t row, const float *loaded) {
+    const size_t n = features->num_features;
     /* 8-bit values without standardization are all good once the scale is. */
+    return (features->dtype != EDGEFL_FLOAT32 || variant->first_bad_feature(features_stored(features, row), n) == n) &&
+           (features->mean == NULL || variant->first_bad_feature(loaded, n) == n);
+}
+
+edgefl_status features_check(const edgefl_variant *variant, const edgefl_features *features, float *buffer,
+                             edgefl_place *place) {
+    const size_t n = features->num_features;
+    const edgefl_status status = features_check_description(variant, features);
+    if (status != EDGEFL_OK) {
+        return status;
+    }
     for (size_t row = 0; features->dtype == EDGEFL_FLOAT32 && row < features->num_rows; row++) {
-        const size_t bad = variant->first_bad_feature((const float *)features->data + row * n, n);
+        const size_t bad = variant->first_bad_feature(features_stored(features, row), n);
         if (bad < n) {
             return at(place, row, bad, EDGEFL_BAD_FEATURE);
         }
     }
     for (size_t row = 0; features->mean != NULL && row < features->num_rows; row++) {
-        const size_t bad = variant->first_bad_feature(features_row(features, row, buffer), n);
+        const size_t bad = variant->first_bad_feature(features_row(variant, features, row, buffer), n);
         if (bad < n) {
             return at(place, row, bad, EDGEFL_BAD_STANDARDIZED);
         }

@@ -1,9 +1,7 @@
 /* The reference of every variant, written over fma32: scalar_hardware.c and scalar_software.c include it once each, and
  * fma.h decides what fma32 is. The loops keep the 16 lanes side by side, so that a compiler may use vectors where that
  * changes no bit. exp32 and log32 have the coefficients of Cephes' expf and logf (S. L. Moshier, 1992). */
-#include "fma.h"
-#include "numeric.h"
-#include "variant.h"
+#include "elementwise_body.h"
 
 /* Features of one class that add_outer keeps in registers while it goes through the rows. */
 #define OUTER_BLOCK 32u
@@ -77,24 +75,6 @@ EDGEFL_FMA_TARGET static float dot(const float *w, const float *x, size_t n) {
     return tree_float(lanes);
 }
 
-EDGEFL_FMA_TARGET static size_t scalar_first_bad_feature(const float *values, size_t n) {
-    /* Blocks without an exit inside, so that the common case, no bad value, runs in vectors. */
-    const size_t block = 256;
-    for (size_t start = 0; start < n; start += block) {
-        const size_t end = n - start < block ? n : start + block;
-        uint32_t bad = 0;
-        for (size_t j = start; j < end; j++) {
-            bad |= is_bad_multiplier(values[j]);
-        }
-        for (size_t j = start; bad && j < end; j++) {
-            if (is_bad_multiplier(values[j])) {
-                return j;
-            }
-        }
-    }
-    return n;
-}
-
 EDGEFL_FMA_TARGET static void scalar_logits(const float *const *rows, size_t num_rows, size_t num_features,
                                             const float *kernel, size_t stride, const float *bias, size_t num_classes,
                                             float *logits) {
@@ -137,20 +117,6 @@ EDGEFL_FMA_TARGET static size_t scalar_softmax(float *values, size_t num_rows, s
     return num_rows;
 }
 
-EDGEFL_FMA_TARGET static void scalar_output_gradient(float *values, size_t num_rows, size_t num_classes,
-                                                     const int32_t *labels, float factor, const float *weights) {
-    for (size_t i = 0; i < num_rows; i++) {
-        float *g = values + i * num_classes;
-        g[labels[i]] -= 1.0f;
-        for (size_t c = 0; c < num_classes; c++) {
-            g[c] = flush(g[c] * factor);
-        }
-        for (size_t c = 0; weights && c < num_classes; c++) {
-            g[c] = flush(g[c] * weights[i]);
-        }
-    }
-}
-
 EDGEFL_FMA_TARGET static void scalar_add_outer(const float *const *rows, size_t num_rows, size_t num_features,
                                                const float *coefficients, size_t num_classes, float *sums,
                                                size_t stride) {
@@ -178,47 +144,13 @@ EDGEFL_FMA_TARGET static void scalar_add_outer(const float *const *rows, size_t 
     }
 }
 
-EDGEFL_FMA_TARGET static void scalar_flush(float *values, size_t n) {
-    for (size_t j = 0; j < n; j++) {
-        values[j] = flush(values[j]);
-    }
-}
-
-EDGEFL_FMA_TARGET static void scalar_add_scaled(float *sums, float factor, const float *values, size_t n) {
-    for (size_t j = 0; j < n; j++) {
-        sums[j] = fma32(factor, values[j], sums[j]);
-    }
-}
-
-EDGEFL_FMA_TARGET static void scalar_add_scaled_difference(float *sums, float factor, const float *values,
-                                                           const float *origin, size_t n) {
-    for (size_t j = 0; j < n; j++) {
-        sums[j] = fma32(factor, values[j] - flush(origin[j]), sums[j]);
-    }
-}
-
-EDGEFL_FMA_TARGET static void scalar_add_momentum(float *velocity, float momentum, const float *gradient, size_t n) {
-    for (size_t j = 0; j < n; j++) {
-        velocity[j] = flush(fma32(momentum, velocity[j], gradient[j]));
-    }
-}
-
-EDGEFL_FMA_TARGET static void scalar_descend(float *weights, float rate, const float *direction, size_t n) {
-    for (size_t j = 0; j < n; j++) {
-        weights[j] = flush(fma32(-rate, direction[j], weights[j]));
-    }
-}
-
 static const edgefl_variant scalar_variant = {
     .name = "scalar",
     .first_bad_feature = scalar_first_bad_feature,
     .logits = scalar_logits,
     .softmax = scalar_softmax,
-    .output_gradient = scalar_output_gradient,
     .add_outer = scalar_add_outer,
-    .flush = scalar_flush,
-    .add_scaled = scalar_add_scaled,
-    .add_scaled_difference = scalar_add_scaled_difference,
-    .add_momentum = scalar_add_momentum,
-    .descend = scalar_descend,
+    .load_uint8 = scalar_load_uint8,
+    .load_int8 = scalar_load_int8,
+    EDGEFL_ELEMENTWISE,
 };

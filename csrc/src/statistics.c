@@ -76,7 +76,7 @@ edgefl_status edgefl_feature_sums(const edgefl_variant *variant, const edgefl_fe
     }
     memset(taken.sums, 0, n * sizeof(double));
     for (size_t row = 0; row < features->num_rows; row++) {
-        const float *x = features_row(features, row, taken.loaded);
+        const float *x = features_row(variant, features, row, taken.loaded);
         const size_t bad = first_out_of_bounds(x, n, bound);
         if (bad < n) {
             place->row = row;

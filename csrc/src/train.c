@@ -2,7 +2,11 @@
  *
  * Plain SGD takes the DIRECT path: the output gradient already holds rate / batch size, and each example is subtracted
  * from the weights. With any of l2, momentum, proximal and clip_norm the GRADIENT path sums a gradient first. Both go
- * through the rows in tiles, in order, so a batch of any size needs room for EDGEFL_TILE_ROWS converted rows. */
+ * through the rows in tiles, in order, so a batch of any size needs room for EDGEFL_TILE_ROWS converted rows.
+ *
+ * Features are checked while the first epoch loads them: a pass of its own over data that no cache holds would cost as
+ * much as a third of that epoch. A first epoch that does not come to its end, whatever the reason, is followed by the
+ * whole check, whose answer comes first: the caller sees the same as if it had been made before. */
 #include "layer.h"
 #include "numeric.h"
 #include "rows.h"
@@ -15,6 +19,7 @@ struct trainer {
     const float *example_weights;
     const edgefl_model *start;
     bool direct;
+    bool checked; /* every row's features, by the first epoch or before it */
     struct layer layer;
     struct layer gradient; /* GRADIENT path */
     struct layer velocity; /* with momentum */
@@ -47,6 +52,9 @@ static void take_scratch(struct trainer *trainer, struct arena *arena, size_t nu
     trainer->tile = tile_take(arena, features);
 }
 
+/* A function, because a size_t of 32 bits compared with its own limit is a warning. */
+static bool fits_uint32(uint64_t value) { return value <= UINT32_MAX; }
+
 static bool options_ok(const edgefl_train_options *o) {
     const float numbers[] = {o->learning_rate, o->l2, o->momentum, o->proximal, o->clip_norm};
     for (size_t j = 0; j < sizeof numbers / sizeof numbers[0]; j++) {
@@ -54,8 +62,7 @@ static bool options_ok(const edgefl_train_options *o) {
             return false;
         }
     }
-    return o->momentum <= 1.0f && o->batch_size >= 1 && o->batch_size <= EDGEFL_MAX_BATCH &&
-           (uint64_t)o->num_epochs <= UINT32_MAX;
+    return o->momentum <= 1.0f && o->batch_size >= 1 && o->batch_size <= EDGEFL_MAX_BATCH && fits_uint32(o->num_epochs);
 }
 
 static bool arguments_ok(const edgefl_features *features, size_t num_classes, const edgefl_train_options *options) {
@@ -94,9 +101,15 @@ static edgefl_status check_inputs(struct trainer *trainer, edgefl_place *place) 
         status = example_weights_check(trainer->example_weights, num_rows, place);
     }
     if (status == EDGEFL_OK) {
-        status = features_check(trainer->variant, trainer->features, trainer->tile.loaded, place);
+        status = features_check_description(trainer->variant, trainer->features);
     }
     return status;
+}
+
+/* Checks all features, unless the first epoch has come to its end and found nothing. */
+static edgefl_status check_features(struct trainer *trainer, edgefl_place *place) {
+    return trainer->checked ? EDGEFL_OK
+                            : features_check(trainer->variant, trainer->features, trainer->tile.loaded, place);
 }
 
 /* The row of the data set at a position of this epoch. */
@@ -136,8 +149,40 @@ static edgefl_status forward(struct trainer *trainer, size_t first, size_t num_r
     return EDGEFL_OK;
 }
 
-/* Adds the batch's output gradients times its features to target, tile by tile. */
-static void backward(struct trainer *trainer, size_t first, size_t batch, struct layer *target) {
+/* The rows of the first tile after this batch, in this epoch. */
+static void find_upcoming(const struct trainer *trainer, size_t first, edgefl_upcoming *upcoming) {
+    const size_t left = trainer->features->num_rows - first;
+    upcoming->num_rows = smaller(smaller(left, trainer->options->batch_size), EDGEFL_TILE_ROWS);
+    upcoming->row_bytes = features_row_bytes(trainer->features);
+    for (size_t i = 0; i < upcoming->num_rows; i++) {
+        upcoming->rows[i] = features_stored(trainer->features, row_at(trainer, first + i));
+    }
+}
+
+static void flush_layer(const edgefl_variant *variant, struct layer *layer) {
+    variant->flush(layer->kernel, layer->num_classes * layer->stride);
+    variant->flush(layer->bias, layer->num_classes);
+}
+
+/* add_outer of the batch's last tile and flush of the whole target. */
+static void finish_target(struct trainer *trainer, size_t rows, const float *coefficients, size_t next,
+                          struct layer *target) {
+    const edgefl_variant *variant = trainer->variant;
+    if (variant->add_outer_and_flush == NULL) {
+        variant->add_outer(trainer->tile.rows, rows, target->num_features, coefficients, target->num_classes,
+                           target->kernel, target->stride);
+        flush_layer(variant, target);
+        return;
+    }
+    edgefl_upcoming upcoming;
+    find_upcoming(trainer, next, &upcoming);
+    variant->add_outer_and_flush(trainer->tile.rows, rows, target->num_features, coefficients, target->num_classes,
+                                 target->kernel, target->stride, &upcoming);
+    variant->flush(target->bias, target->num_classes);
+}
+
+/* Adds the batch's output gradients times its features to target, tile by tile; with `last`, flushes it at the end. */
+static void backward(struct trainer *trainer, size_t first, size_t batch, struct layer *target, bool last) {
     const size_t num_classes = target->num_classes;
     for (size_t i = 0; i < batch; i++) {
         for (size_t c = 0; c < num_classes; c++) {
@@ -147,17 +192,16 @@ static void backward(struct trainer *trainer, size_t first, size_t batch, struct
     for (size_t done = 0; done < batch; done += EDGEFL_TILE_ROWS) {
         const size_t rows = smaller(batch - done, EDGEFL_TILE_ROWS);
         if (batch > EDGEFL_TILE_ROWS) {
-            tile_load(&trainer->tile, trainer->features, trainer->order, first + done, rows);
+            tile_load(&trainer->tile, trainer->variant, trainer->features, trainer->order, first + done, rows);
         } /* else the forward pass left the only tile loaded */
-        trainer->variant->add_outer(trainer->tile.rows, rows, target->num_features,
-                                    trainer->coefficients + done * num_classes, num_classes, target->kernel,
-                                    target->stride);
+        const float *coefficients = trainer->coefficients + done * num_classes;
+        if (last && done + rows == batch) {
+            finish_target(trainer, rows, coefficients, first + batch, target);
+        } else {
+            trainer->variant->add_outer(trainer->tile.rows, rows, target->num_features, coefficients, num_classes,
+                                        target->kernel, target->stride);
+        }
     }
-}
-
-static void flush_layer(const edgefl_variant *variant, struct layer *layer) {
-    variant->flush(layer->kernel, layer->num_classes * layer->stride);
-    variant->flush(layer->bias, layer->num_classes);
 }
 
 /* Adds the pull of l2 (kernel) and of the proximal term (kernel and bias) to the gradient. */
@@ -228,7 +272,11 @@ static edgefl_status train_batch(struct trainer *trainer, size_t first, size_t b
     const float factor = trainer->direct ? -(trainer->options->learning_rate / (float)batch) : 1.0f / (float)batch;
     for (size_t done = 0; done < batch; done += EDGEFL_TILE_ROWS) {
         const size_t rows = smaller(batch - done, EDGEFL_TILE_ROWS);
-        tile_load(&trainer->tile, trainer->features, trainer->order, first + done, rows);
+        tile_load(&trainer->tile, trainer->variant, trainer->features, trainer->order, first + done, rows);
+        if (!trainer->checked &&
+            !tile_ok(&trainer->tile, trainer->variant, trainer->features, trainer->order, first + done, rows)) {
+            return EDGEFL_BAD_FEATURE; /* edgefl_softmax_train finds which, and the place */
+        }
         const edgefl_status status = forward(trainer, first + done, rows, factor,
                                              trainer->coefficients + done * trainer->layer.num_classes, stats, place);
         if (status != EDGEFL_OK) {
@@ -236,14 +284,16 @@ static edgefl_status train_batch(struct trainer *trainer, size_t first, size_t b
         }
     }
     if (trainer->direct) {
-        backward(trainer, first, batch, &trainer->layer);
-        flush_layer(trainer->variant, &trainer->layer);
+        backward(trainer, first, batch, &trainer->layer, true);
         return EDGEFL_OK;
     }
     layer_clear(&trainer->gradient);
-    backward(trainer, first, batch, &trainer->gradient);
-    regularize(trainer);
-    flush_layer(trainer->variant, &trainer->gradient);
+    const bool regular = trainer->options->l2 > 0.0f || trainer->options->proximal > 0.0f;
+    backward(trainer, first, batch, &trainer->gradient, !regular);
+    if (regular) {
+        regularize(trainer);
+        flush_layer(trainer->variant, &trainer->gradient);
+    }
     if (trainer->options->clip_norm > 0.0f && !clip(&trainer->gradient, trainer->options->clip_norm)) {
         place->row = row_at(trainer, first);
         place->column = 0;
@@ -274,6 +324,7 @@ static edgefl_status train_epochs(struct trainer *trainer, const edgefl_stop_fla
             stats->examples_seen += batch;
             stats->num_steps += 1;
         }
+        trainer->checked = true;
     }
     return EDGEFL_OK;
 }
@@ -300,11 +351,18 @@ edgefl_status edgefl_softmax_train(const edgefl_variant *variant, const edgefl_f
     take_scratch(&trainer, &arena, start->num_classes);
     *stats = (edgefl_train_stats){0};
     edgefl_status status = check_inputs(&trainer, place);
+    edgefl_place checked_place = {0, 0};
     if (status == EDGEFL_OK) {
         if (options->momentum > 0.0f) {
             layer_clear(&trainer.velocity);
         }
         status = train_epochs(&trainer, stop, stats, place);
+        const edgefl_status checked = check_features(&trainer, &checked_place);
+        if (checked != EDGEFL_OK) {
+            *stats = (edgefl_train_stats){0};
+            *place = checked_place;
+            status = checked;
+        }
     }
     if (status == EDGEFL_OK) {
         status = layer_check_finite(&trainer.layer, place);

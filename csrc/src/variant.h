@@ -13,7 +13,15 @@
 #include "edgefl.h"
 
 /* Slowest first. */
+#if defined(__x86_64__) && !defined(EDGEFL_SOFTWARE_FMA)
+#define EDGEFL_VARIANTS(X) X(scalar) X(avx2) X(avx512)
+#elif defined(__aarch64__)
+#define EDGEFL_VARIANTS(X) X(scalar) X(neon64)
+#elif defined(__arm__)
+#define EDGEFL_VARIANTS(X) X(scalar) X(neon32)
+#else
 #define EDGEFL_VARIANTS(X) X(scalar)
+#endif
 
 /* Rows that pass through the loops together; bounds what is converted at a time, and small enough for the stack. */
 #define EDGEFL_TILE_ROWS 64u
@@ -21,6 +29,15 @@
 /* Conventions: `rows` points to num_rows (at most EDGEFL_TILE_ROWS) rows of F loaded features, with any alignment of a
  * float, not padded. A matrix `(C, stride)` starts at a multiple of 64 bytes, stride is F rounded up to a multiple of
  * 16, and its padding is +0 and must stay so. */
+#define EDGEFL_CACHE_LINE 64u
+
+/* Rows that the next batch will read, as they are stored, to be fetched into the cache meanwhile. */
+typedef struct edgefl_upcoming {
+    const void *rows[EDGEFL_TILE_ROWS];
+    size_t num_rows;
+    size_t row_bytes;
+} edgefl_upcoming;
+
 struct edgefl_variant {
     const char *name;
 
@@ -58,6 +75,17 @@ struct edgefl_variant {
 
     /* weights[j] = flush(fma(-rate, direction[j], weights[j])). */
     void (*descend)(float *weights, float rate, const float *direction, size_t n);
+
+    /* The rest is optional: NULL when the variant gains nothing by it. */
+
+    /* add_outer, then flush of all the sums, in one pass over them; next: NULL, or what to fetch meanwhile. */
+    void (*add_outer_and_flush)(const float *const *rows, size_t num_rows, size_t num_features,
+                                const float *coefficients, size_t num_classes, float *sums, size_t stride,
+                                const edgefl_upcoming *next);
+
+    /* values[j] = scale * (stored[j] - zero_point). */
+    void (*load_uint8)(float *values, const uint8_t *stored, size_t n, float scale, int32_t zero_point);
+    void (*load_int8)(float *values, const int8_t *stored, size_t n, float scale, int32_t zero_point);
 };
 
 #define EDGEFL_DECLARE_VARIANT(name) const edgefl_variant *edgefl_variant_##name(void);

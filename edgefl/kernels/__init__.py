@@ -7,6 +7,7 @@ an unknown or unsupported name is a ``ConfigError`` then. All variants give the 
 from __future__ import annotations
 
 from edgefl.kernels._kernels import StopFlag, active_variant, available_variants, select_variant
+from edgefl.kernels.cohort import CohortClient, CohortResult, train_cohort
 from edgefl.kernels.randomness import permutation, random_words
 from edgefl.kernels.softmax import evaluate_softmax, feature_sums, predict_softmax, train_softmax
 from edgefl.kernels.vectors import (
@@ -20,6 +21,8 @@ from edgefl.kernels.vectors import (
 )
 
 __all__ = [
+    "CohortClient",
+    "CohortResult",
     "StopFlag",
     "accumulate",
     "active_variant",
@@ -36,5 +39,6 @@ __all__ = [
     "select_variant",
     "squared_norm",
     "subtract",
+    "train_cohort",
     "train_softmax",
 ]

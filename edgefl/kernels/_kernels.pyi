@@ -2,6 +2,8 @@
 
 from typing_extensions import Buffer
 
+from edgefl.types import Quantization, Standardization, TrainConfig
+
 NUM_STATUSES: int
 VARIABLE: str
 
@@ -24,6 +26,39 @@ class Features:
 
 class Model:
     def __init__(self, kernel: Buffer, bias: Buffer) -> None: ...
+
+class Scratch:
+    """Memory for one call; freed with the object."""
+
+class Cohort:
+    """The trainings of one cohort, all from ``start``."""
+
+    def __init__(
+        self, start: Model, num_features: int, capacity: int, as_delta: bool, stop: StopFlag | None
+    ) -> None: ...
+    def add_plain(
+        self,
+        features: Buffer,
+        labels: Buffer,
+        example_weights: Buffer | None,
+        config: TrainConfig,
+        shuffle_key: bytes | None,
+        standardization: Standardization | None,
+        quantization: Quantization | None,
+    ) -> bool: ...
+    def add_checked(
+        self,
+        features: Features,
+        labels: Buffer,
+        example_weights: Buffer | None,
+        config: TrainConfig,
+        shuffle_key: bytes | None,
+        standardization: Standardization | None,
+    ) -> None: ...
+    def new_scratch(self) -> Scratch: ...
+    def run(self, scratch: Scratch) -> None: ...
+    def close(self) -> None: ...
+    def outcome(self, index: int) -> tuple[bytes, bytes, tuple[int, int, float, int, bool]]: ...
 
 def available_variants() -> tuple[str, ...]: ...
 def select_variant(name: str | None) -> None: ...

@@ -390,3 +390,6 @@ def feature_sums(Features features not None, center, double bound, int grid_shif
                                      data, &place)
     check(status, &place)
     return out
+
+
+include "_cohort.pxi"

@@ -4,6 +4,8 @@ from libc.stddef cimport size_t
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
 cdef extern from "edgefl.h" nogil:
+    const Py_ssize_t EDGEFL_MAX_ROWS
+
     ctypedef enum edgefl_status:
         EDGEFL_OK
         EDGEFL_NUM_STATUSES
@@ -71,6 +73,29 @@ cdef extern from "edgefl.h" nogil:
         const float *example_weights, const edgefl_model *start, const edgefl_train_options *options,
         const edgefl_stop_flag *stop, void *scratch, size_t scratch_bytes, float *kernel, float *bias,
         edgefl_train_stats *stats, edgefl_place *place)
+    ctypedef struct edgefl_cohort_job:
+        edgefl_features features
+        const int32_t *labels
+        const float *example_weights
+        const edgefl_model *start
+        edgefl_train_options options
+        bint as_delta
+        float *kernel
+        float *bias
+        edgefl_train_stats stats
+        edgefl_place place
+        edgefl_status status
+
+    ctypedef struct edgefl_cohort_cursor:
+        pass
+
+    void edgefl_cohort_cursor_init(edgefl_cohort_cursor *cursor)
+    void edgefl_cohort_cursor_close(edgefl_cohort_cursor *cursor, size_t num_jobs)
+    size_t edgefl_cohort_scratch_bytes(const edgefl_cohort_job *jobs, size_t num_jobs)
+    void edgefl_cohort_run(const edgefl_variant *variant, edgefl_cohort_job *jobs, size_t num_jobs,
+                           edgefl_cohort_cursor *cursor, const edgefl_stop_flag *stop, void *scratch,
+                           size_t scratch_bytes)
+
     size_t edgefl_softmax_infer_scratch_bytes(const edgefl_features *features, size_t num_classes)
     edgefl_status edgefl_softmax_evaluate(
         const edgefl_variant *variant, const edgefl_features *features, const int32_t *labels,

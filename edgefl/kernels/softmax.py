@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from edgefl.errors import ConfigError, DataError
+from edgefl.errors import ConfigError, DataError, EdgeFLError
 from edgefl.kernels import _kernels
 from edgefl.kernels._buffers import feature_matrix, label_vector, shape_of, value_at, vector
 from edgefl.kernels._grid import check_grid_shift
@@ -27,7 +27,7 @@ MAX_ROWS = 2**31 - 1
 _STORED_VALUE = Quantization()
 
 
-class _Inputs:
+class Inputs:
     """The checked buffers of one call, and the error that a status of that call becomes."""
 
     def __init__(
@@ -65,7 +65,7 @@ class _Inputs:
             raise DataError(f"features of {self.num_features} columns; the weights take {weights.num_features}")
         return _kernels.Model(memoryview(weights.kernel).cast("f"), memoryview(weights.bias).cast("f"))
 
-    def explain(self, error: StatusError) -> Exception:
+    def explain(self, error: StatusError) -> EdgeFLError:
         return softmax_error(error, self._feature, self._label, self._example_weight)
 
     def _feature(self, row: int, column: int) -> object:
@@ -100,7 +100,7 @@ def train_softmax(
     ``KernelError`` when a logit or a weight is not finite, or when a gradient exceeds ``clip_norm`` more than 2**30
     times.
     """
-    inputs = _Inputs(features, labels, example_weights, quantization, standardization)
+    inputs = Inputs(features, labels, example_weights, quantization, standardization)
     rates = (config.learning_rate, config.l2, config.momentum, config.proximal, config.clip_norm)
     assert inputs.labels is not None
     try:
@@ -129,7 +129,7 @@ def evaluate_softmax(
     quantization: Quantization | None = None,
 ) -> EvalStats:
     """Counts and loss of ``weights`` on (n, F) features and (n,) int32 labels. Errors as in ``train_softmax``."""
-    inputs = _Inputs(features, labels, None, quantization, standardization)
+    inputs = Inputs(features, labels, None, quantization, standardization)
     assert inputs.labels is not None
     try:
         raw, loss_sum = _kernels.evaluate(inputs.features, inputs.labels, inputs.model(weights))
@@ -147,7 +147,7 @@ def predict_softmax(
     quantization: Quantization | None = None,
 ) -> bytes:
     """The probabilities of (n, F) features: (n, num_classes) float32 as bytes. Errors as in ``train_softmax``."""
-    inputs = _Inputs(features, None, None, quantization, standardization)
+    inputs = Inputs(features, None, None, quantization, standardization)
     try:
         return _kernels.predict(inputs.features, inputs.model(weights))
     except StatusError as error:
@@ -169,7 +169,7 @@ def feature_sums(
 
     Returns (F,) int64 as bytes, each within 2**62. Raises ``DataError`` naming the row or the feature.
     """
-    inputs = _Inputs(features, None, None, quantization, None)
+    inputs = Inputs(features, None, None, quantization, None)
     check_grid_shift(grid_shift)
     if not (math.isfinite(bound) and bound > 0):
         raise ConfigError(f"bound is {bound!r}; expected a finite number above 0")

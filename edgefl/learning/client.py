@@ -7,6 +7,7 @@ may simply do it again. It imports no NumPy and does no I/O. ``delta = client_mo
 from __future__ import annotations
 
 from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgefl import codecs, kernels
@@ -17,12 +18,13 @@ from edgefl.protocol.messages import (
     Assignment,
     ClientUpdate,
     EvaluationWork,
+    Plan,
     StatisticsWork,
     TrainingWork,
     WorkFailure,
 )
 from edgefl.randomness import SHUFFLE, derive_key
-from edgefl.types import DType, Examples, Quantization, TrainConfig, Weights
+from edgefl.types import ClientDataset, DType, Examples, Quantization, TrainConfig, TrainStats, Weights
 
 INTEGER_ENCODING = "int64"
 """How counts and sums travel: exactly."""
@@ -58,10 +60,69 @@ def run_plan(
         result = _run(assignment, model, train, held_out, device, stop)
         if result is None:
             return None
-        payload = codecs.codec(assignment.plan.encoding).encode(result.values)
+        return _update(assignment, result)
     except EdgeFLError as error:
-        message = " ".join(str(error).split())
-        return WorkFailure(assignment.task, assignment.round_num, type(error).__name__, message)
+        return _failure(assignment, error)
+
+
+def run_cohort(
+    assignment: Assignment, model: bytes, clients: Sequence[ClientDataset]
+) -> list[ClientUpdate | WorkFailure]:
+    """What ``run_plan`` returns for each client, in order; a training runs on every core at once.
+
+    A client's training examples are its held-out ones too. All updates are held at once.
+    """
+    work = assignment.plan.work
+    if isinstance(work, TrainingWork):
+        try:
+            _check_encoding(assignment.plan)
+            start, config = _weights(assignment.plan.model, model), _config(work, None)
+        except EdgeFLError:
+            pass  # of the plan or the model, and so of every client: each says it below, in its own order of checks
+        else:
+            return _train_cohort(assignment, work, start, config, clients)
+    reports = [run_plan(assignment, model, one.examples, one.examples, one.client_id) for one in clients]
+    return [report for report in reports if report is not None]  # None is for a stop flag
+
+
+def _train_cohort(
+    assignment: Assignment, work: TrainingWork, start: Weights, config: TrainConfig, clients: Sequence[ClientDataset]
+) -> list[ClientUpdate | WorkFailure]:
+    """Raises nothing of ours: what is wrong with a client becomes its failure."""
+    model = assignment.plan.model
+    reports: dict[int, ClientUpdate | WorkFailure] = {}
+    cohort: dict[int, kernels.CohortClient] = {}
+    for index, client in enumerate(clients):
+        examples = client.examples
+        try:
+            _check_examples(model, examples, "training", work.max_weight)
+        except EdgeFLError as error:
+            reports[index] = _failure(assignment, error)
+            continue
+        cohort[index] = kernels.CohortClient(
+            examples.features_view,
+            examples.labels_view,
+            config,
+            standardization=model.standardization,
+            quantization=_meaning(examples),
+            shuffle_key=_shuffle_key(assignment, work, client.client_id),
+        )
+    for index, result in zip(cohort, kernels.train_cohort(start, tuple(cohort.values()), deltas=True), strict=True):
+        try:
+            delta, stats = result.get()
+            reports[index] = _update(assignment, _trained(delta.to_bytes(), stats, len(clients[index])))
+        except EdgeFLError as error:
+            reports[index] = _failure(assignment, error)
+    return [reports[index] for index in range(len(clients))]
+
+
+def _failure(assignment: Assignment, error: EdgeFLError) -> WorkFailure:
+    message = " ".join(str(error).split())
+    return WorkFailure(assignment.task, assignment.round_num, type(error).__name__, message)
+
+
+def _update(assignment: Assignment, result: _Result) -> ClientUpdate:
+    payload = codecs.codec(assignment.plan.encoding).encode(result.values)
     return ClientUpdate(
         task=assignment.task,
         round_num=assignment.round_num,
@@ -85,15 +146,12 @@ def _run(
 ) -> _Result | None:
     plan = assignment.plan
     work = plan.work
-    wanted = "q" if isinstance(work, EvaluationWork | StatisticsWork) else "f"
-    if codecs.codec(plan.encoding).value_format != wanted:
-        raise ConfigError(f"encoding is {plan.encoding!r}, which does not fit {type(work).__name__}")
+    _check_encoding(plan)
     if stop is not None and stop.is_set():
         return None
     if isinstance(work, TrainingWork):
         _check_examples(plan.model, train, "training", work.max_weight)
-        key = derive_key(assignment.task_seed, assignment.round_num, device, SHUFFLE) if work.shuffle else None
-        return _train(work, plan.model, model, train, key, stop)
+        return _train(work, plan.model, model, train, _shuffle_key(assignment, work, device), stop)
     if isinstance(work, EvaluationWork):
         _check_examples(plan.model, held_out, "held-out", work.max_weight)
         return _evaluate(plan.model, _weights(plan.model, model), held_out)
@@ -109,7 +167,26 @@ def _train(
     shuffle_key: bytes | None,
     stop: kernels.StopFlag | None,
 ) -> _Result | None:
-    config = TrainConfig(
+    end, stats = kernels.train_softmax(
+        _weights(model, raw_model),
+        examples.features_view,
+        examples.labels_view,
+        _config(work, shuffle_key),
+        standardization=model.standardization,
+        quantization=_meaning(examples),
+        stop=stop,
+    )
+    if stats.stopped:
+        return None
+    return _trained(kernels.subtract(end.to_bytes(), raw_model), stats, len(examples))
+
+
+def _trained(delta: bytes, stats: TrainStats, weight: int) -> _Result:
+    return _Result(delta, weight, stats.examples_seen, stats.num_correct, loss_to_grid(stats.loss_sum))
+
+
+def _config(work: TrainingWork, shuffle_key: bytes | None) -> TrainConfig:
+    return TrainConfig(
         learning_rate=work.learning_rate,
         batch_size=work.batch_size,
         num_epochs=work.local_epochs,
@@ -119,19 +196,10 @@ def _train(
         clip_norm=work.clip_norm,
         shuffle_key=shuffle_key,
     )
-    end, stats = kernels.train_softmax(
-        _weights(model, raw_model),
-        examples.features_view,
-        examples.labels_view,
-        config,
-        standardization=model.standardization,
-        quantization=_meaning(examples),
-        stop=stop,
-    )
-    if stats.stopped:
-        return None
-    delta = kernels.subtract(end.to_bytes(), raw_model)
-    return _Result(delta, len(examples), stats.examples_seen, stats.num_correct, loss_to_grid(stats.loss_sum))
+
+
+def _shuffle_key(assignment: Assignment, work: TrainingWork, device: str) -> bytes | None:
+    return derive_key(assignment.task_seed, assignment.round_num, device, SHUFFLE) if work.shuffle else None
 
 
 def _evaluate(model: SoftmaxModel, weights: Weights, examples: Examples) -> _Result:
@@ -164,6 +232,12 @@ def _weights(model: SoftmaxModel, raw: bytes) -> Weights:
 
 def _meaning(examples: Examples) -> Quantization | None:
     return None if examples.dtype is DType.FLOAT32 else examples.quantization
+
+
+def _check_encoding(plan: Plan) -> None:
+    wanted = "q" if isinstance(plan.work, EvaluationWork | StatisticsWork) else "f"
+    if codecs.codec(plan.encoding).value_format != wanted:
+        raise ConfigError(f"encoding is {plan.encoding!r}, which does not fit {type(plan.work).__name__}")
 
 
 def _check_examples(model: SoftmaxModel, examples: Examples, which: str, max_weight: int) -> None:

@@ -8,15 +8,18 @@ the order of the clients changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from edgefl import errors
 from edgefl.errors import DataError, EdgeFLError, InvalidUpdateError
-from edgefl.learning.client import run_plan
-from edgefl.protocol.messages import Assignment, WorkFailure
+from edgefl.learning.client import run_cohort
+from edgefl.protocol.messages import Assignment, ClientUpdate, WorkFailure
 from edgefl.protocol.process import Process, ProcessState, RoundMetrics
 from edgefl.protocol.task import TaskSpec
 from edgefl.types import ClientDataset
+
+CLIENTS_AT_ONCE = 256
+"""Updates held at a time: enough to keep every core busy, 8 MB of a model of 7,850 parameters."""
 
 
 def run_round(
@@ -41,9 +44,7 @@ def run_round(
         deadline_s=spec.round.deadline_s,
     )
     accumulator = process.new_accumulator()
-    for client in taking_part:
-        report = run_plan(assignment, model.model, client.examples, client.examples, client.client_id)
-        assert report is not None  # nothing here sets a stop flag
+    for client, report in _reports(assignment, model.model, taking_part):
         if isinstance(report, WorkFailure):
             raise _as_error(client.client_id, report)
         try:
@@ -53,6 +54,14 @@ def run_round(
             raise InvalidUpdateError(error.reason, f"client {client.client_id!r}: {error}") from None
         process.fold(accumulator, report, decoded)
     return process.finalize(state, accumulator)
+
+
+def _reports(
+    assignment: Assignment, model: bytes, clients: Sequence[ClientDataset]
+) -> Iterator[tuple[ClientDataset, ClientUpdate | WorkFailure]]:
+    for first in range(0, len(clients), CLIENTS_AT_ONCE):
+        part = clients[first : first + CLIENTS_AT_ONCE]
+        yield from zip(part, run_cohort(assignment, model, part), strict=True)
 
 
 def _as_error(client_id: str, failure: WorkFailure) -> EdgeFLError:

@@ -1,0 +1,35 @@
+/* `avx512`: Skylake-X, Zen 4 and later. */
+#if defined(__x86_64__) && !defined(EDGEFL_SOFTWARE_FMA)
+#include "vec512.h"
+
+#define EDGEFL_FMA_HARDWARE 1
+#define EDGEFL_FMA_TARGET X86_TARGET
+#include "../elementwise_body.h"
+#include "features_body.h"
+#include "products_body.h"
+#include "softmax_body.h"
+
+static const edgefl_variant avx512_variant = {
+    .name = "avx512",
+    .first_bad_feature = x86_first_bad_feature,
+    .logits = x86_logits,
+    .softmax = x86_softmax,
+    .add_outer = x86_add_outer,
+    .add_outer_and_flush = x86_add_outer_and_flush,
+    .load_uint8 = x86_load_uint8,
+    .load_int8 = x86_load_int8,
+    EDGEFL_ELEMENTWISE,
+};
+
+const edgefl_variant *edgefl_variant_avx512(void) {
+    __builtin_cpu_init();
+    /* These builtins also ask whether the operating system keeps the registers. */
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+                   __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+                   __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")
+               ? &avx512_variant
+               : NULL;
+}
+#else
+typedef int edgefl_no_avx512; /* C wants a declaration in a file */
+#endif

@@ -1,0 +1,93 @@
+"""The committed golden vectors against every variant of this machine, in every way of building them that it has.
+
+``csrc/tests/golden.c`` says what a line holds and how to write the file anew. Source: design §4.2, §4.7.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+GOLDEN = ROOT / "tests" / "golden" / "kernel.txt"
+NUM_CASES = 281
+"""Shapes 90, ways 150, edges and errors 37, aggregation 4: a file that was cut short compares equal to nothing."""
+
+
+def find_tool(*names: str) -> str | None:
+    """The first of these programs, beside this interpreter or on the path."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    return next((found for name in names if (found := shutil.which(name, path=path))), None)
+
+
+CLANG = find_tool("clang", *(f"clang-{version}" for version in range(22, 10, -1)))
+BUILDS = {"default": [], "software_fma": ["-DEDGEFL_SOFTWARE_FMA=ON"]}
+if CLANG is not None:
+    BUILDS["clang"] = [f"-DCMAKE_C_COMPILER={CLANG}"]
+
+
+def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
+
+
+@functools.cache
+def build_golden(name: str) -> Path:
+    """The program ``golden``, built by CMake in ``build/golden/NAME``; what is up to date is not built again."""
+    cmake = find_tool("cmake")
+    assert cmake is not None, "cmake is missing; install the extra `dev`"
+    folder = ROOT / "build" / "golden" / name
+    cache = folder / "CMakeCache.txt"
+    if cache.exists() and f"CMAKE_HOME_DIRECTORY:INTERNAL={ROOT}\n" not in cache.read_text():
+        shutil.rmtree(folder)  # it came along with a copy of another checkout, and CMake refuses it
+    steps: list[list[str | Path]] = [
+        ["-S", ROOT, "-B", folder, *BUILDS[name]],
+        ["--build", folder, "--target", "golden", "--parallel", "2"],
+    ]
+    for step in steps:
+        done = run(cmake, *step)
+        assert done.returncode == 0, done.stdout + done.stderr
+    return folder / "golden"
+
+
+@pytest.mark.parametrize("name", BUILDS)
+def test_every_variant_gives_the_committed_lines(name: str) -> None:
+    program = build_golden(name)
+    variants = run(program, "--list").stdout.split()
+    assert variants[0] == "scalar"
+
+    done = run(program, "--check", GOLDEN)
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [f"{variant}: equal" for variant in variants]
+
+
+def test_the_committed_file_is_what_the_scalar_variant_prints() -> None:
+    done = run(build_golden("default"), "scalar")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == GOLDEN.read_text()
+    assert len({line.split()[0] for line in done.stdout.splitlines()}) == NUM_CASES
+
+
+def test_a_line_that_differs_is_named(tmp_path: Path) -> None:
+    program = build_golden("default")
+    lines = GOLDEN.read_text().splitlines(keepends=True)
+    case, digest = lines[7].split()
+    for changed in ([*lines[:7], f"{case} {digest[:-1]}x\n", *lines[8:]], lines[:-1], [*lines, "one/more 0\n"]):
+        (tmp_path / "kernel.txt").write_text("".join(changed))
+        done = run(program, "--check", tmp_path / "kernel.txt", "scalar")
+        assert done.returncode == 1
+        assert "scalar: 1 lines differ" in done.stderr
+        assert not done.stdout
+        assert (case in done.stderr) == (f"{case} {digest}\n" not in changed)
+
+
+def test_an_unknown_variant_is_an_error() -> None:
+    done = run(build_golden("default"), "--check", GOLDEN, "sse9")
+    assert done.returncode == 1
+    assert "no variant sse9" in done.stderr

@@ -1,0 +1,112 @@
+"""A cohort's work in one call gives the reports that each client's own work gives, its failures among them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from small_fleet import client, features_of, fleet, labels_of
+
+import edgefl
+from edgefl import learning, optimizers
+from edgefl.errors import DataError
+from edgefl.learning import in_process
+from edgefl.learning.client import run_cohort, run_plan
+from edgefl.protocol.messages import Assignment, ClientUpdate, EvaluationWork, StatisticsWork, WorkFailure
+from edgefl.types import ClientDataset, Standardization, Weights
+
+MODEL = edgefl.SoftmaxModel(num_features=5, num_classes=3)
+START = Weights.from_bytes(np.linspace(-1, 1, 18).astype(np.float32).tobytes(), 3, 5)
+PROCESS = learning.build_weighted_fed_avg(
+    MODEL, optimizers.sgd(0.1, momentum=0.5), batch_size=4, local_epochs=2, max_weight=50
+)
+PLAN = PROCESS.plan(PROCESS.initialize())
+TASK = Assignment("gestures", 7, 42, PLAN, START.digest, 72, 60.0)
+RANDOM = np.random.default_rng(5)
+
+
+def mixed_fleet() -> list[ClientDataset]:
+    """Good clients, and one for each way in which a client's data can fail."""
+    good = fleet(3)
+    features, labels = features_of(good[0]), labels_of(good[0])
+    not_finite = features.copy()
+    not_finite[2, 1] = np.inf
+    return [
+        good[0],
+        client("label", features, labels + 3),
+        good[1],
+        client("infinite", not_finite, labels),
+        client("exploding", features * np.float32(1e37), labels),
+        client("narrow", np.ascontiguousarray(features[:, :4]), labels),
+        client("none", features[:0], labels[:0]),
+        client("many", RANDOM.normal(size=(51, 5)).astype(np.float32), np.zeros(51, np.int32)),
+        good[2],
+    ]
+
+
+def alone(task: Assignment, model: bytes, clients: list[ClientDataset]) -> list[ClientUpdate | WorkFailure | None]:
+    return [run_plan(task, model, one.examples, one.examples, one.client_id) for one in clients]
+
+
+def with_plan(**changes: Any) -> Assignment:
+    return replace(TASK, plan=replace(PLAN, **changes))
+
+
+def with_work(**changes: Any) -> Assignment:
+    return with_plan(work=replace(PLAN.work, **changes))
+
+
+STANDARDIZATION = Standardization(
+    np.full(5, 0.5, np.float32).tobytes(), np.linspace(0.5, 2, 5).astype(np.float32).tobytes()
+)
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        TASK,
+        with_work(shuffle=False),
+        with_work(momentum=0.0, l2=0.01, proximal=0.1, clip_norm=0.5),
+        with_work(learning_rate=1e30),
+        with_plan(model=replace(MODEL, standardization=STANDARDIZATION)),
+        with_plan(encoding="int64"),
+        with_plan(encoding="no such encoding"),
+        with_plan(work=EvaluationWork(max_weight=50), encoding="int64"),
+        with_plan(work=StatisticsWork(10.0, 20, 50), encoding="int64"),
+    ],
+)
+def test_the_reports_are_those_of_each_client_alone(task: Assignment) -> None:
+    clients = mixed_fleet()
+    reports = run_cohort(task, START.to_bytes(), clients)
+    assert reports == alone(task, START.to_bytes(), clients)
+    assert len(reports) == len(clients)
+
+
+def test_the_fleet_has_both_outcomes() -> None:
+    """Guards the test above against comparing failures alone."""
+    reports = run_cohort(TASK, START.to_bytes(), mixed_fleet())
+    assert [isinstance(report, ClientUpdate) for report in reports] == [True, False, True] + [False] * 5 + [True]
+    assert {report.kind for report in reports if isinstance(report, WorkFailure)} == {"DataError", "KernelError"}
+
+
+@pytest.mark.parametrize("model", [b"", START.to_bytes()[:-4], np.full(18, np.nan, np.float32).tobytes()])
+def test_a_model_that_cannot_be_used_is_each_clients_failure(model: bytes) -> None:
+    clients = mixed_fleet()
+    reports = run_cohort(TASK, model, clients)
+    assert reports == alone(TASK, model, clients)
+    assert all(isinstance(report, WorkFailure) for report in reports)
+
+
+def test_a_round_in_parts_is_the_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    clients = fleet(7)
+    whole = PROCESS.next(PROCESS.initialize(), clients)
+    monkeypatch.setattr(in_process, "CLIENTS_AT_ONCE", 3)
+    assert PROCESS.next(PROCESS.initialize(), clients) == whole
+
+
+def test_a_round_raises_the_first_failure_in_order() -> None:
+    clients = [one for one in mixed_fleet() if one.client_id != "none"]
+    with pytest.raises(DataError, match="client 'label': label of row 0"):
+        PROCESS.next(PROCESS.initialize(), clients)

@@ -9,6 +9,7 @@ import os
 import pickle
 import subprocess
 import sys
+import threading
 import zipfile
 from pathlib import Path
 
@@ -303,6 +304,24 @@ def test_a_wheel_of_another_digest_is_refused_before_it_is_unpickled(
         datasets.load("watch")
     assert not (tmp_path / "marker").exists()
     assert list(cache.iterdir()) == []
+
+
+def test_the_progress_display_survives_folders_that_pip_removes_meanwhile(tmp_path: Path) -> None:
+    (tmp_path / "a.whl").write_bytes(bytes(7))
+    stop = threading.Event()
+
+    def come_and_go() -> None:
+        while not stop.is_set():
+            (tmp_path / "unpack").mkdir()
+            (tmp_path / "unpack").rmdir()
+
+    other = threading.Thread(target=come_and_go)
+    other.start()
+    try:
+        assert {fetch._bytes_below(tmp_path) for _ in range(3000)} == {7}
+    finally:
+        stop.set()
+        other.join()
 
 
 def test_a_corrupt_cached_file_is_removed_and_fetched_anew(

@@ -157,10 +157,12 @@ def _say(line: str) -> None:
 
 def _bytes_below(folder: Path) -> int:
     total = 0
-    for file in folder.rglob("*.whl"):
-        # pip moves the file while we look.
-        with contextlib.suppress(OSError):
-            total = max(total, file.stat().st_size)
+    # pip moves files and removes folders while we look: os.walk passes over a folder that has gone.
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            if name.endswith(".whl"):
+                with contextlib.suppress(OSError):
+                    total = max(total, os.stat(os.path.join(parent, name)).st_size)
     return total
 
 

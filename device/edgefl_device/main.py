@@ -137,8 +137,9 @@ def _status(args: argparse.Namespace) -> int:
     from dataclasses import replace
 
     from edgefl.errors import NotFoundError, StorageError
+    from edgefl.memory import peak_rss_bytes
     from edgefl_device.state import agent_is_running
-    from edgefl_device.status import format_status, peak_rss_bytes, read_status
+    from edgefl_device.status import format_status, read_status
 
     config = load_config(args.config)
     folder = config.device.state_dir

@@ -312,8 +312,5 @@ def _size(path: Path) -> int:
 
 
 def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
     with storage_errors(path, "read"), path.open("rb") as file:
-        while chunk := file.read(1 << 18):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()

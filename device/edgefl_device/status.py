@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from edgefl.errors import StorageError
+from edgefl.memory import peak_rss_bytes
 from edgefl_device.files import FileOps, read_if_there, write_unsynced
 from edgefl_device.rpc import Traffic
 
@@ -124,17 +125,6 @@ def by_purpose(traffic: dict[tuple[str, str], Traffic]) -> dict[str, PurposeTraf
             old.received_bytes + part.received_bytes,
         )
     return sums
-
-
-def peak_rss_bytes(pid: int | str = "self") -> int:
-    """The highest resident memory (VmHWM) of a process, 0 when there is no such process."""
-    try:
-        for line in Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace").splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return 0
 
 
 def format_status(status: Status, running: bool) -> str:

@@ -194,7 +194,7 @@ class TaskSpec:
     def _check_training(self) -> None:
         self._need(model=True, client=True, statistics=False, evaluates=False)
         assert self.model is not None
-        size = 4 * self.model.num_classes * (self.model.num_features + 1)
+        size = SoftmaxModel(self.model.num_features, self.model.num_classes).update_bytes
         if size > MAX_UPLOAD_BYTES:
             raise ConfigError(
                 f"an update of {self.model.num_classes} x {self.model.num_features} weights has {size} bytes; "

@@ -191,11 +191,14 @@ class _Checker:
     ) -> tuple[int, int]:
         """The reports of a round; returns how many were accepted, and how many failures noted."""
         order, counted = [], []
-        for device, is_counted, digest, payload in self._db.execute(
-            "SELECT device, counted, payload_sha256, payload FROM reports WHERE task = ? AND round = ?"
-            " ORDER BY sequence",
+        rows = self._db.execute(
+            "SELECT device, counted, payload_sha256 FROM reports WHERE task = ? AND round = ? ORDER BY sequence",
             (spec.name, number),
-        ):
+        ).fetchall()
+        for device, is_counted, digest in rows:  # payloads by their key, one at a time: ordered, all would be in memory
+            (payload,) = self._db.execute(
+                "SELECT payload FROM reports WHERE task = ? AND round = ? AND device = ?", (spec.name, number, device)
+            ).fetchone()
             order.append(device)
             if is_counted:
                 counted.append(device)

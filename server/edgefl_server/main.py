@@ -44,42 +44,44 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"edgefl-server {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    common = Parser(add_help=False)
+    common.add_argument("--config", type=Path, required=True, metavar="FILE", help="the configuration (TOML)")
     run = commands.add_parser(
         "run",
+        parents=[common],
         help="serve until told to stop",
         description="Serve until SIGTERM or Ctrl-C.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    run.add_argument("--config", type=Path, required=True, metavar="FILE", help="the configuration (TOML)")
     run.add_argument("--listen", metavar="HOST:PORT", help="instead of the file's; port 0 picks a free one")
     run.add_argument("--insecure", action="store_true", help="serve plaintext, on a loopback address alone")
     backup = commands.add_parser(
         "backup",
+        parents=[common],
         help="copy the database while the server runs",
         description="Copy the database to a new file, whether the server runs or not.",
         epilog="example:\n  edgefl-server backup --config server.toml monday.db",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    backup.add_argument("--config", type=Path, required=True, metavar="FILE", help="the configuration (TOML)")
     backup.add_argument("destination", type=Path, metavar="DEST", help="the file to make; it must not exist")
     checking = commands.add_parser(
         "check",
+        parents=[common],
         help="hold a stopped server's database against its promises",
         description="Check the database of a stopped server: digests, ledger, and every kept version computed again.",
         epilog="example:\n  edgefl-server check --config server.toml --json",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    checking.add_argument("--config", type=Path, required=True, metavar="FILE", help="the configuration (TOML)")
     checking.add_argument("--json", action="store_true", help="one JSON object instead of lines")
     replay = commands.add_parser(
         "replay",
+        parents=[common],
         help="compute a version again from the ledger of a stopped server",
         description="Compute a version again from the state before it and the counted reports, and compare every bit.",
         epilog="example:\n  edgefl-server replay --config server.toml shoulder --version 7 --out weights.bin",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    replay.add_argument("--config", type=Path, required=True, metavar="FILE", help="the configuration (TOML)")
     replay.add_argument("task", metavar="TASK")
     replay.add_argument("--version", type=int, metavar="N", help="the version; without it, the latest")
     replay.add_argument("--out", type=Path, metavar="FILE", help="write the computed weights here")

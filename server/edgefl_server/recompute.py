@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sqlite3
+from collections.abc import Iterator
 
 from edgefl.errors import NotFoundError, StorageError
 from edgefl.learning.registry import LearningProcess, build_process
@@ -19,6 +20,7 @@ from edgefl.protocol.messages import ClientUpdate
 from edgefl.protocol.process import ProcessState, RoundMetrics
 from edgefl.protocol.task import TaskKind, TaskSpec, parse_task
 from edgefl.types import Standardization
+from edgefl_server.sqlite_read import read_update
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,15 +127,15 @@ class Recomputer:
             raise StorageError(f"no state of task {task!r}; restore the database from a backup")
         return self.process(task).standardization(self.state(task, version))
 
-    def _counted(self, task: str, round_num: int) -> list[ClientUpdate]:
-        rows = self._db.execute(
-            "SELECT base_model, encoding, payload, weight, num_examples, num_correct, loss_grid, attempt, device"
-            " FROM reports WHERE task = ? AND round = ? AND counted ORDER BY sequence",
+    def _counted(self, task: str, round_num: int) -> Iterator[ClientUpdate]:
+        # By its key, one at a time: to order whole rows, SQLite would have all payloads in memory.
+        devices = self._db.execute(
+            "SELECT device, payload IS NULL FROM reports WHERE task = ? AND round = ? AND counted ORDER BY sequence",
             (task, round_num),
         ).fetchall()
-        for row in rows:
-            if row[2] is None:
+        for device, missing in devices:
+            if missing:
                 raise NotFoundError(
-                    f"the payload of device {row[8]!r} in round {round_num} of task {task!r} is missing"
+                    f"the payload of device {device!r} in round {round_num} of task {task!r} is missing"
                 )
-        return [ClientUpdate(task, round_num, *row[:8]) for row in rows]
+            yield read_update(self._db, task, round_num, device)

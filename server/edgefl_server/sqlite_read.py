@@ -77,6 +77,16 @@ def _tasks(db: sqlite3.Connection, source: str) -> Iterator[TaskRecord]:
         yield TaskRecord(spec, definition, TaskStatus(status), ProcessState(version, model, extra), next_round)
 
 
+def read_update(db: sqlite3.Connection, task: str, round_num: int, device: str) -> ClientUpdate:
+    """The accepted update of a key; its ``payload`` is None where retention dropped it."""
+    row = db.execute(
+        "SELECT base_model, encoding, payload, weight, num_examples, num_correct, loss_grid, attempt"
+        " FROM reports WHERE task = ? AND round = ? AND device = ?",
+        (task, round_num, device),
+    ).fetchone()
+    return ClientUpdate(task, round_num, *row)
+
+
 class AcceptedReports(Sequence[tuple[int, str, ClientUpdate]]):
     """The accepted reports of a round, (sequence, device, update) in ledger order, read anew at each iteration.
 
@@ -93,12 +103,8 @@ class AcceptedReports(Sequence[tuple[int, str, ClientUpdate]]):
         # Row by row by its key: to order whole rows, SQLite would have all payloads in memory.
         for sequence, device in self._order():
             with storage_errors(self._source, "cannot be read"):
-                row = self._db.execute(
-                    "SELECT base_model, encoding, payload, weight, num_examples, num_correct, loss_grid, attempt"
-                    " FROM reports WHERE task = ? AND round = ? AND device = ?",
-                    (*self._key, device),
-                ).fetchone()
-            yield sequence, device, ClientUpdate(*self._key, *row)
+                update = read_update(self._db, *self._key, device)
+            yield sequence, device, update
 
     def __len__(self) -> int:
         return len(self._order())

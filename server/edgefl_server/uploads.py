@@ -40,8 +40,6 @@ log = logging.getLogger("edgefl_server")
 
 _NAME = re.compile(r"([0-9a-f]{64})-([0-9]{1,12})-([a-z0-9][a-z0-9._-]{0,63})")
 
-_HASHED_AT_ONCE = 1 << 20
-
 
 class Uploads:
     """The uploads of all devices. Raises ``StorageError`` when the folder cannot be used."""
@@ -107,12 +105,10 @@ class Uploads:
 
     def verify(self, device: str, content: UploadedContent) -> None:
         """Hold the complete file against its name. Raises ``VerificationError``, and removes it, if it is another."""
-        digest, size = hashlib.sha256(), 0
         try:
             with self._path(device, content).open("rb") as file:
-                while piece := file.read(_HASHED_AT_ONCE):
-                    digest.update(piece)
-                    size += len(piece)
+                digest = hashlib.file_digest(file, "sha256")
+                size = file.tell()
         except OSError as error:
             raise UnavailableError(f"the upload is gone: {error.strerror}; send it again") from None
         self._check(device, content, size, digest.hexdigest())

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 from edgefl.errors import ConfigError, UnavailableError
+from edgefl.memory import peak_rss_bytes
 
 STOP_TIMEOUT_S = 15.0
 """How long a process may take to drain after SIGTERM before it is killed."""
@@ -30,18 +31,6 @@ def installed(command: str) -> str:
     if path is None:
         raise ConfigError(f"{command} is not installed beside {sys.executable}; install the package first: make demo")
     return path
-
-
-def peak_rss_bytes(pid: int) -> int:
-    """VmHWM of a running process; 0 when it has ended."""
-    try:
-        status = Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return 0
-    for line in status.splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    return 0
 
 
 class Child:

@@ -211,7 +211,7 @@ class TrainStats:
 
 @dataclass(frozen=True)
 class EvalStats:
-    """What an evaluation counted. ``confusion[true * num_classes + predicted]`` counts examples.
+    """What an evaluation counted. ``confusion[true * num_classes + predicted]`` counts examples, in int64.
 
     A tie between classes is won by the lowest. ``loss_sum`` is the sum of cross-entropies, in binary64, in row order.
     """
@@ -219,7 +219,7 @@ class EvalStats:
     num_examples: int
     loss_sum: float
     num_correct: int
-    confusion: tuple[int, ...]
+    confusion: memoryview
 
     @property
     def accuracy(self) -> float:

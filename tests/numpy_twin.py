@@ -15,6 +15,7 @@ The functions do not check what they are given: what the kernels refuse is teste
 from __future__ import annotations
 
 import functools
+from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeVar
@@ -298,7 +299,7 @@ def evaluate_softmax(
         confusion[int(true) * weights.num_classes + predicted] += 1
         loss_sum += loss
     num_correct = sum(confusion[:: weights.num_classes + 1])
-    return EvalStats(len(labels), loss_sum, num_correct, tuple(confusion))
+    return EvalStats(len(labels), loss_sum, num_correct, memoryview(array("q", confusion)))
 
 
 @quiet

@@ -53,7 +53,7 @@ def test_a_tie_goes_to_the_lowest_class() -> None:
     kernel = np.zeros((4, 1), dtype=np.float32)
     weights = Weights(4, 1, kernel.tobytes(), np.array([0, 1, 1, 1], dtype=np.float32).tobytes())
     stats = kernels.evaluate_softmax(weights, np.ones((2, 1), dtype=np.float32), np.array([2, 1], dtype=np.int32))
-    assert stats.confusion == (0, 0, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0)
+    assert tuple(stats.confusion) == (0, 0, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0)
     assert stats.num_correct == 1
 
 

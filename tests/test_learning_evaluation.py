@@ -31,7 +31,7 @@ def test_it_equals_the_pooled_evaluation() -> None:
     metrics = learning.build_fed_eval(MODEL)(weights, clients)
     everything = pooled(clients).examples
     stats = kernels.evaluate_softmax(weights, everything.features_view, everything.labels_view)
-    assert metrics.confusion == stats.confusion
+    assert metrics.confusion == tuple(stats.confusion)
     assert (metrics.num_examples, metrics.num_correct) == (stats.num_examples, stats.num_correct)
     assert metrics.accuracy == stats.accuracy
     assert metrics.num_reports == 6

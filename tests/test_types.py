@@ -229,9 +229,9 @@ def test_a_training_at_its_bounds_is_taken(options: dict[str, object]) -> None:
 
 
 def test_an_evaluation_of_nothing_divides_by_nothing() -> None:
-    nothing = EvalStats(0, 0.0, 0, ())
+    nothing = EvalStats(0, 0.0, 0, memoryview(b""))
     assert (nothing.accuracy, nothing.mean_loss) == (0.0, 0.0)
-    some = EvalStats(4, 2.0, 3, (1, 0, 1, 2))
+    some = EvalStats(4, 2.0, 3, memoryview(array("q", (1, 0, 1, 2))))
     assert (some.accuracy, some.mean_loss) == (0.75, 0.5)
 
 

@@ -16,6 +16,7 @@ static struct inferred infer(struct input *in, const struct problem *problem, co
         .confusion = block(in, problem->num_classes * problem->num_classes * sizeof(uint64_t), sizeof(uint64_t)),
         .probabilities = block(in, problem->num_rows * problem->num_classes * sizeof(float), sizeof(float)),
         .loss_sum = 0.0};
+    memset(result.confusion, 0, problem->num_classes * problem->num_classes * sizeof(uint64_t));
     const size_t size = edgefl_softmax_infer_scratch_bytes(&problem->features, problem->model.num_classes);
     void *scratch = scratch_room(in, size);
     result.evaluated = edgefl_softmax_evaluate(variant, &problem->features, problem->labels, &problem->model, scratch,

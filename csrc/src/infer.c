@@ -96,7 +96,6 @@ edgefl_status edgefl_softmax_evaluate(const edgefl_variant *variant, const edgef
     if (status != EDGEFL_OK) {
         return status;
     }
-    memset(confusion, 0, model->num_classes * model->num_classes * sizeof *confusion);
     *loss_sum = 0.0;
     status = labels_check(labels, features->num_rows, model->num_classes, place);
     for (size_t first = 0; status == EDGEFL_OK && first < features->num_rows; first += EDGEFL_TILE_ROWS) {

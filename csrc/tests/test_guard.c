@@ -115,6 +115,7 @@ static uint64_t softmax(const edgefl_variant *variant, const struct shape *shape
     const edgefl_model trained = {c, kernel, bias};
     const size_t infer = edgefl_softmax_infer_scratch_bytes(&features, c);
     uint64_t *confusion = give(&arena, c * c, sizeof(uint64_t));
+    memset(confusion, 0, c * c * sizeof *confusion);
     double *loss_sum = give(&arena, 1, sizeof(double));
     CHECK(edgefl_softmax_evaluate(variant, &features, labels, &trained, give(&arena, infer, 1), infer, confusion,
                                   loss_sum, place) == EDGEFL_OK);

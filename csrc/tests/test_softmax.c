@@ -174,7 +174,8 @@ static void start_weights_are_flushed_and_checked(void) {
     const edgefl_features features = {.data = data, .num_rows = 1, .num_features = 2};
     const edgefl_model model = {2, kernel, bias};
     const size_t size = edgefl_softmax_infer_scratch_bytes(&features, 2);
-    uint64_t *confusion = guarded(4 * sizeof *confusion);
+    const uint64_t none[4] = {0};
+    uint64_t *confusion = guarded_copy(none, sizeof none);
     double loss = 0.0;
     edgefl_place place;
     void *scratch = guarded(size);
@@ -182,6 +183,9 @@ static void start_weights_are_flushed_and_checked(void) {
     CHECK(edgefl_softmax_evaluate(variant, &features, &label, &model, scratch, size, confusion, &loss, &place) ==
           EDGEFL_OK);
     CHECK((float)loss == 0.693147182f && confusion[0] == 1 && confusion[1] == 0 && confusion[2] == 0);
+    CHECK(edgefl_softmax_evaluate(variant, &features, &label, &model, scratch, size, confusion, &loss, &place) ==
+          EDGEFL_OK);
+    CHECK((float)loss == 0.693147182f && confusion[0] == 2); /* counts add, losses do not */
     bias[1] = INFINITY;
     CHECK(edgefl_softmax_evaluate(variant, &features, &label, &model, scratch, size, confusion, &loss, &place) ==
           EDGEFL_BAD_START_WEIGHT);
@@ -202,7 +206,7 @@ static void softmax_is_accurate(void) {
         const size_t size = edgefl_softmax_infer_scratch_bytes(&features, 3);
         unsigned char scratch[16384];
         float p[3];
-        uint64_t confusion[9];
+        uint64_t confusion[9] = {0};
         double loss;
         edgefl_place place;
         CHECK(size <= sizeof scratch);

@@ -236,13 +236,13 @@ def train(Features features not None, const int32_t[::1] labels, example_weights
 
 
 def evaluate(Features features not None, const int32_t[::1] labels, Model model not None):
-    """Returns the confusion counts (num_classes * num_classes uint64 as bytes) and the sum of losses."""
+    """Returns the confusion counts (num_classes * num_classes int64 as bytes) and the sum of losses."""
     cdef const edgefl_variant *used = variant()
     cdef edgefl_place place = edgefl_place(0, 0)
     cdef edgefl_status status
     cdef double loss_sum = 0.0
     cdef const int32_t *label_data = int32_pointer(labels)
-    cdef bytes confusion = new_bytes(model.c.num_classes * model.c.num_classes, sizeof(uint64_t))
+    cdef bytes confusion = bytes(model.c.num_classes * model.c.num_classes * sizeof(uint64_t))  # pages of zeros
     cdef uint64_t *confusion_data = <uint64_t *>PyBytes_AS_STRING(confusion)
     cdef Scratch scratch = Scratch(edgefl_softmax_infer_scratch_bytes(&features.c, model.c.num_classes))
     with nogil:

@@ -135,7 +135,7 @@ def evaluate_softmax(
         raw, loss_sum = _kernels.evaluate(inputs.features, inputs.labels, inputs.model(weights))
     except StatusError as error:
         raise inputs.explain(error) from None
-    confusion = tuple(memoryview(raw).cast("Q"))
+    confusion = memoryview(raw).cast("q")
     return EvalStats(inputs.num_rows, loss_sum, sum(confusion[:: weights.num_classes + 1]), confusion)
 
 

@@ -6,7 +6,6 @@ may simply do it again. It imports no NumPy and does no I/O. ``delta = client_mo
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -210,7 +209,7 @@ def _evaluate(model: SoftmaxModel, weights: Weights, examples: Examples) -> _Res
         standardization=model.standardization,
         quantization=_meaning(examples),
     )
-    counts = array("q", stats.confusion).tobytes()
+    counts = stats.confusion.tobytes()
     return _Result(counts, len(examples), stats.num_examples, stats.num_correct, loss_to_grid(stats.loss_sum))
 
 

@@ -14,22 +14,30 @@ from edgefl.errors import NotFoundError, VerificationError
 from edgefl_server.main import main
 
 
+def replay_digest(folder: Path, version: int) -> str:
+    """The SHA-256 of what `replay` computes for a version of ``train``."""
+    (folder / "server.toml").write_text('data_dir = "data"\n')
+    out = folder / "weights.bin"
+    command = ["replay", "--config", str(folder / "server.toml"), "train", "--version", str(version)]
+    assert main([*command, "--out", str(out)]) == 0
+    return hashlib.sha256(out.read_bytes()).hexdigest()
+
+
 def test_i3_a_version_is_computed_again_bit_for_bit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     digests: list[str] = []
 
     async def body(caller: Caller) -> None:
         await caller.create(definition(goal=2, rounds=4))
-        for _ in range(4):
-            await caller.run_round(("a", "b"))
         digests.extend(await caller.models())
+        for number in range(1, 5):
+            await caller.run_round(("a", "b"))
+            await caller.ended(number)
+            digests.append((await caller.models())[-1])
 
     run(tmp_path, body, retention_rounds=2)
-    config, out = tmp_path / "server.toml", tmp_path / "weights.bin"
-    config.write_text('data_dir = "data"\n')
-    command = ["replay", "--config", str(config), "train"]
     for version in (3, 4):
-        assert main([*command, "--version", str(version), "--out", str(out)]) == 0
-        assert hashlib.sha256(out.read_bytes()).hexdigest() == digests[version]
+        assert replay_digest(tmp_path, version) == digests[version]
+    command = ["replay", "--config", str(tmp_path / "server.toml"), "train"]
     assert main([*command, "--version", "2"]) == NotFoundError.exit_code
     assert "out of retention" in capsys.readouterr().err
     with contextlib.closing(sqlite3.connect(tmp_path / "data" / "edgefl.db")) as db, db:

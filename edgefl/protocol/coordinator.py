@@ -116,6 +116,7 @@ class Coordinator:
         """Take up where the store left off. Once, before the first event. Rounds get their remaining time afresh."""
         self._now = now
         self._keeper.next_sequence = snapshot.next_sequence
+        self._registry.release_floor = snapshot.release_floor
         for task in snapshot.tasks:
             self._board.add(task)
         self._board.add_models(dict(snapshot.models))
@@ -183,6 +184,9 @@ class Coordinator:
 
     def releases(self) -> tuple[ReleaseRecord, ...]:
         return self._registry.releases
+
+    def next_release_version(self, name: str) -> int:
+        return self._registry.next_release_version(name)
 
     def refusals(self) -> Counter[UpdateRefusal]:
         """How many updates the gate refused since the start, by reason."""

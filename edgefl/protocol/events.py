@@ -100,7 +100,10 @@ class ReleaseRecord:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What a coordinator is restored from. ``models`` holds earlier versions that evaluation tasks still need."""
+    """What a coordinator is restored from. ``models`` holds earlier versions that evaluation tasks still need.
+
+    ``release_floor``: new releases get higher versions, for devices may have seen it from a server that is lost.
+    """
 
     tasks: tuple[TaskRecord, ...] = ()
     rounds: tuple[RoundRecord, ...] = ()
@@ -108,6 +111,7 @@ class Snapshot:
     releases: tuple[ReleaseRecord, ...] = ()
     models: dict[tuple[str, int], bytes] = field(default_factory=dict)
     next_sequence: int = 1
+    release_floor: int = 0
 
 
 @dataclass(frozen=True)

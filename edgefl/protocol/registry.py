@@ -1,7 +1,8 @@
 """What the server knows of its devices and its releases.
 
 Invariants: a session counter is kept at its highest, and one that goes back marks the device as suspect for good (a
-cloned card, design §7); the version of a release only grows, for each name in a population (I7).
+cloned card, design §7); the version of a release only grows, for each name in a population, and is above
+``release_floor`` if it is new (I7).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from edgefl.protocol.messages import CheckIn, ReleaseInfo
 
 class Registry:
     def __init__(self) -> None:
+        self.release_floor = 0
         self._devices: dict[str, DeviceRecord] = {}
         self._releases: list[ReleaseRecord] = []
         self._newest: dict[tuple[str, str], ReleaseRecord] = {}
@@ -49,6 +51,11 @@ class Registry:
             return None
         self._devices[device] = record
         return record
+
+    def next_release_version(self, name: str) -> int:
+        """A version that no device has seen of ``name``, in any population."""
+        highest = max((record.info.version for record in self._releases if record.info.name == name), default=0)
+        return 1 + max(highest, self.release_floor)
 
     def add_release(self, release: ReleaseRecord) -> None:
         """Raises ``ConflictError`` unless the version is above every one of its name in the population."""

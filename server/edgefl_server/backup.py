@@ -32,19 +32,20 @@ def back_up(data_dir: Path, destination: Path) -> int:
     with storage_errors(destination, "cannot be made"):
         fresh.unlink(missing_ok=True)
         try:
-            os.close(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-            _copy(source, fresh)
-            _sync(fresh)
+            copy_database(source, fresh)
+            sync(fresh)
             os.link(fresh, destination)  # unlike a rename, never over a file that came meanwhile
         except FileExistsError:
             raise ConflictError(f"{destination} exists; choose another name, or move it away") from None
         finally:
             fresh.unlink(missing_ok=True)
-        _sync(destination.parent)
+        sync(destination.parent)
         return destination.stat().st_size
 
 
-def _copy(source: Path, fresh: Path) -> None:
+def copy_database(source: Path, fresh: Path) -> None:
+    """Make ``fresh`` a whole, checked copy of ``source`` in one file, readable by its owner alone."""
+    os.close(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
     with contextlib.closing(open_reader(source, connect)) as reader, contextlib.closing(connect(fresh)) as copy:
         if reader.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
             raise damaged(source, "its application id is another program's")
@@ -61,7 +62,8 @@ def _check(copy: sqlite3.Connection, source: Path) -> None:
         raise damaged(source, f"its copy fails the check: {verdict}")
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Make a file's bytes, or a folder's names, durable."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgefl.errors import EdgeFLError, NotFoundError, StorageError
+from edgefl.protocol.process import ProcessState
 from edgefl.protocol.selection import draw_cohort
 from edgefl.protocol.task import TaskSpec
 from edgefl_server.recompute import Recomputer
@@ -96,6 +97,8 @@ class _Checker:
         self._db = db
         self._progress = progress
         self._recomputer = Recomputer(db)
+        self._computed: ProcessState | None = None
+        self._computed_of = ("", 0)
         self.findings: list[Finding] = []
         self.rounds = 0
         self.recomputed = 0
@@ -104,8 +107,8 @@ class _Checker:
         self._content()
         self._releases()
         (total,) = self._db.execute("SELECT count(*) FROM rounds").fetchone()
-        for name, goal, next_round, version, pruned in self._db.execute(
-            "SELECT name, goal, next_round, version, pruned FROM tasks ORDER BY id"
+        for name, goal, next_round, version, pruned, forgotten in self._db.execute(
+            "SELECT name, goal, next_round, version, pruned, forgotten FROM tasks ORDER BY id"
         ).fetchall():
             where = f"task {name}"
             try:
@@ -115,7 +118,8 @@ class _Checker:
                 continue
             if spec.round.goal != goal:
                 self._find(f"the goal is {goal}, its definition says {spec.round.goal}", where, _RESTORE)
-            self._versions(name, next_round, version)
+            self._versions(name, version, forgotten)
+            self._numbers(name, next_round, forgotten)
             self._task_rounds(spec, pruned, total)
 
     def _find(self, what: str, where: str, do: str) -> None:
@@ -128,7 +132,7 @@ class _Checker:
                 self._find(f"its bytes have the digest {found}", f"content {sha256}", _RESTORE)
         for task, version, sha256 in self._db.execute(
             "SELECT task, version, states.sha256 FROM states LEFT JOIN content USING (sha256)"
-            " WHERE states.sha256 != '' AND data IS NULL"
+            " WHERE kept AND states.sha256 != '' AND data IS NULL"
         ):
             self._find(f"no content {sha256}", f"version {version} of task {task}", _RESTORE)
 
@@ -140,23 +144,41 @@ class _Checker:
                 what = f"no content {sha256}" if length is None else f"{length} bytes; expected {size}"
                 self._find(what, f"release {name} version {version}", _RESTORE)
 
-    def _versions(self, task: str, next_round: int, version: int) -> None:
-        """Versions are dense, one of each committed round; rounds are dense, and ended before the next began."""
-        where = f"task {task}"
+    def _versions(self, task: str, version: int, forgotten: int) -> None:
+        """Versions are dense up to the last, one of each committed round that is not forgotten."""
         states = self._db.execute(
-            "SELECT version, round FROM states WHERE task = ? ORDER BY version", (task,)
+            "SELECT version, round FROM states WHERE task = ? AND round >= ? ORDER BY version",
+            (task, forgotten + 1 if forgotten else 0),
         ).fetchall()
         committed = self._db.execute(
             "SELECT version, round FROM rounds WHERE task = ? AND phase = 'committed' ORDER BY round", (task,)
         ).fetchall()
-        if states != [(0, 0), *committed] or [v for v, _ in states] != list(range(version + 1)):
+        expected = committed if forgotten else [(0, 0), *committed]
+        versions = [number for number, _ in states]
+        if states != expected or versions != list(range(version + 1 - len(states), version + 1)):
             what = f"version {version}, {len(committed)} committed rounds, {len(states)} states; expected one of each"
-            self._find(f"{what}, in order", where, _REPORT)
-        ended = self._db.execute(
+            self._find(f"{what}, in order", f"task {task}", _REPORT)
+        (latest,) = self._db.execute(
+            "SELECT count(*) FROM states WHERE task = ? AND version = ? AND kept AND extra IS NOT NULL", (task, version)
+        ).fetchone()
+        if not latest:
+            self._find(f"the state of version {version}, the last, is not kept", f"task {task}", _RESTORE)
+
+    def _numbers(self, task: str, next_round: int, forgotten: int) -> None:
+        """Rounds are dense but for what a restored backup jumped over, and ended before the next began."""
+        where = f"task {task}"
+        jumps = self._db.execute("SELECT from_round, to_round FROM jumps WHERE task = ?", (task,)).fetchall()
+        rows = self._db.execute(
             "SELECT round FROM rounds WHERE task = ? AND phase IN ('committed', 'abandoned') ORDER BY round", (task,)
-        ).fetchall()
-        if [number for (number,) in ended] != list(range(1, next_round)):
-            self._find(f"round {next_round} is next, and {len(ended)} have ended", where, _REPORT)
+        )
+        ended = [number for (number,) in rows]
+        expected: list[int] = []
+        number = forgotten + 1
+        for start, end in [*sorted(jumps), (next_round, next_round)]:
+            expected.extend(range(number, start))
+            number = max(number, end)
+        if ended != expected:
+            self._find(f"round {next_round} is next, and {len(ended)} of {len(expected)} have ended", where, _REPORT)
         last = 0
         for number, first, highest in self._db.execute(
             "SELECT round, min(sequence), max(sequence) FROM reports WHERE task = ? GROUP BY round ORDER BY round",
@@ -175,7 +197,8 @@ class _Checker:
         for number, phase, version, accepted, failed, candidates, cohort in rows:
             where = f"round {number} of task {spec.name}"
             members = json.loads(cohort)
-            if members != list(draw_cohort(spec.seed, number, json.loads(candidates), spec.round.cohort_size)):
+            drawn = draw_cohort(spec.seed, number, json.loads(candidates), spec.round.cohort_size)
+            if number > pruned and members != list(drawn):
                 self._find("its cohort is not what its candidates and seed give", where, _REPORT)
             counts = self._reports(spec, number, phase, set(members), where, kept=number > pruned)
             if phase != "collecting" and counts != (accepted, failed):
@@ -218,11 +241,20 @@ class _Checker:
         return len(order), failed
 
     def _recompute(self, task: str, version: int, where: str) -> None:
+        """Compute ``version`` from the state before it: the stored one if it is kept, else the one computed last."""
         try:
-            differences = self._recomputer.version(task, version).differences
+            before = self._computed if self._computed_of == (task, version - 1) else None
+            with contextlib.suppress(NotFoundError):
+                before = self._recomputer.state(task, version - 1)
+            result = (
+                self._recomputer.version(task, version)
+                if before is None
+                else self._recomputer.following(task, version, before)
+            )
         except EdgeFLError as error:
             self._find(f"version {version} cannot be computed again: {error}", where, _RESTORE)
             return
+        self._computed, self._computed_of = result.state, (task, version)
         self.recomputed += 1
-        if differences:
-            self._find(f"version {version} computed again differs in {', '.join(differences)}", where, _RESTORE)
+        if result.differences:
+            self._find(f"version {version} computed again differs in {', '.join(result.differences)}", where, _RESTORE)

@@ -25,7 +25,10 @@ class ServerConfig:
     ``listen``                HOST:PORT, or [HOST]:PORT for IPv6; port 0 picks a free one.
     ``insecure``              plaintext and named callers without proof; loopback alone.
     ``gather_window_ms``      how long a report waits for others to share its fsync; 0 does not gather.
-    ``retention_rounds``      reports of this many last rounds of a task keep their payload.
+    ``retention_rounds``      reports of this many last rounds of a task keep their payload, for `check` and `replay`.
+    ``checkpoint_every``      of the models of those rounds, each version that this number divides is kept; the others
+                              are computed again by `replay`.
+    ``history_rounds``        rounds, reports without payload and failures of this many last rounds of a task are kept.
     ``max_waiting_check_ins`` check-ins that wait for work; others are answered at once (one costs about 36 kB).
     ``max_reports_in_flight`` reports between receipt and answer; others are told to come back.
     ``max_uploads_bytes``     updates above 1 MiB that are kept until their report comes; others are told to come back.
@@ -40,6 +43,8 @@ class ServerConfig:
     insecure: bool = False
     gather_window_ms: float = 5.0
     retention_rounds: int = 100
+    checkpoint_every: int = 1
+    history_rounds: int = 10_000
     max_waiting_check_ins: int = 128
     max_reports_in_flight: int = 64
     max_uploads_bytes: int = 1 << 30
@@ -54,6 +59,8 @@ class ServerConfig:
         for name, low, high in (
             ("gather_window_ms", 0, 1000),
             ("retention_rounds", 1, 1_000_000),
+            ("checkpoint_every", 1, 1_000_000),
+            ("history_rounds", self.retention_rounds, 10_000_000),
             ("max_waiting_check_ins", 1, 100_000),
             ("max_reports_in_flight", 1, 10_000),
             ("max_uploads_bytes", MAX_UPLOAD_BYTES, 1 << 50),

@@ -66,7 +66,12 @@ class Daemon:
         """Raises ``FencedError``, ``StorageError``, ``ConfigError`` or ``UnavailableError`` (the port is taken)."""
         config = self._config
         config.check_transport()
-        self._store = SqliteStore(config.data_dir, retention_rounds=config.retention_rounds)
+        self._store = SqliteStore(
+            config.data_dir,
+            retention_rounds=config.retention_rounds,
+            checkpoint_every=config.checkpoint_every,
+            history_rounds=config.history_rounds,
+        )
         try:
             self._engine = Engine(
                 self._store, make_coordinator(config, self._store), gather_window_s=config.gather_window_ms / 1000

@@ -16,12 +16,14 @@ from edgefl.command import Parser, run_command
 from edgefl.errors import VerificationError
 from edgefl_server.backup import back_up
 from edgefl_server.config import ServerConfig, load_config
+from edgefl_server.restore import restore
 
 _EXAMPLES = """\
 examples:
   edgefl-server run --config server.toml
   edgefl-server run --config server.toml --listen 127.0.0.1:0 --insecure
   edgefl-server backup --config server.toml monday.db
+  edgefl-server restore --config server.toml monday.db
 
 When it serves, it prints one line: listening on HOST:PORT. The log goes to stderr. SIGTERM lets calls in flight
 finish, then exits with status 0.
@@ -31,7 +33,7 @@ finish, then exits with status 0.
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     arguments = _parser().parse_args(argv)
-    commands = {"run": _run, "backup": _back_up, "check": _check, "replay": _replay}
+    commands = {"run": _run, "backup": _back_up, "restore": _restore, "check": _check, "replay": _replay}
     return run_command("edgefl-server", lambda: commands[arguments.command](arguments))
 
 
@@ -65,6 +67,19 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     backup.add_argument("destination", type=Path, metavar="DEST", help="the file to make; it must not exist")
+    restoring = commands.add_parser(
+        "restore",
+        parents=[common],
+        help="put a backup into the place of a stopped server's database",
+        description=(
+            "Put a backup into the place of a stopped server's database, which is kept beside it. Rounds, sequences "
+            "and release versions go on far above those that the lost server may have used: devices that are ahead of "
+            "the backup keep what they run, and get the next release."
+        ),
+        epilog="example:\n  edgefl-server restore --config server.toml monday.db",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    restoring.add_argument("backup", type=Path, metavar="BACKUP", help="the file that `backup` made")
     checking = commands.add_parser(
         "check",
         parents=[common],
@@ -131,6 +146,16 @@ def _back_up(arguments: argparse.Namespace) -> int:
     config = load_config(arguments.config, insecure=True)
     size = back_up(config.data_dir, arguments.destination)
     print(f"{arguments.destination}: {size} bytes")
+    return 0
+
+
+def _restore(arguments: argparse.Namespace) -> int:
+    config = load_config(arguments.config, insecure=True)
+    done = restore(config.data_dir, arguments.backup)
+    print(f"{config.data_dir}: restored from {arguments.backup}")
+    if done.replaced is not None:
+        held = "cannot be read" if done.lost_reports is None else f"holds {done.lost_reports} reports more"
+        print(f"the database that was there {held}; it is kept as {done.replaced}")
     return 0
 
 

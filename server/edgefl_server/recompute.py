@@ -55,33 +55,52 @@ class Recomputer:
         self._processes: dict[str, LearningProcess] = {}
 
     def version(self, task: str, version: int) -> Recomputed:
-        """``version`` (1 or more) of ``task``.
+        """``version`` (1 or more) of ``task``, from the nearest kept state before it.
 
         Raises ``NotFoundError`` when the task, the version, or what it is computed from is not there (any more), and
         what the process raises for reports that it cannot take.
         """
-        process = self.process(task)
+        self.spec(task)
         row = self._db.execute(
-            "SELECT round, sha256, extra, metrics, pruned FROM states JOIN tasks ON tasks.name = states.task"
-            " JOIN rounds USING (task, round) WHERE task = ? AND states.version = ?",
+            "SELECT round, pruned FROM states JOIN tasks ON tasks.name = task WHERE task = ? AND states.version = ?",
             (task, version),
         ).fetchone()
-        if row is None:
+        if row is None or version < 1:
             raise NotFoundError(f"task {task!r} has no committed version {version}; list its models to see which exist")
-        round_num, digest, extra, metrics, pruned = row
+        round_num, pruned = row
         if round_num <= pruned:
             raise NotFoundError(
                 f"version {version} of task {task!r} was made by round {round_num}; the reports of rounds up to "
                 f"{pruned} fell out of retention; choose a later version"
             )
-        before = self.state(task, version - 1)
+        (start,) = self._db.execute(
+            "SELECT coalesce(max(version), 0) FROM states"
+            " WHERE task = ? AND version < ? AND kept AND extra IS NOT NULL",
+            (task, version),
+        ).fetchone()
+        state = self.state(task, start)
+        for number in range(start + 1, version):
+            state = self.following(task, number, state).state
+        return self.following(task, version, state)
+
+    def following(self, task: str, version: int, before: ProcessState) -> Recomputed:
+        """``version`` from the state ``before`` it and the recorded reports of its round. Raises as ``version``."""
+        process = self.process(task)
+        row = self._db.execute(
+            "SELECT round, sha256, extra, kept, metrics FROM states JOIN rounds USING (task, round)"
+            " WHERE task = ? AND states.version = ?",
+            (task, version),
+        ).fetchone()
+        if row is None:
+            raise NotFoundError(f"task {task!r} has no committed version {version}; list its models to see which exist")
+        round_num, digest, extra, kept, metrics = row
         accumulator = process.new_accumulator()
         for update in self._counted(task, round_num):
             decoded = process.decode(update)
             process.check(update, decoded)
             process.fold(accumulator, update, decoded)
         state, computed = process.finalize(before, accumulator)
-        return Recomputed(round_num, state, computed, digest, extra, metrics)
+        return Recomputed(round_num, state, computed, digest, extra if kept else None, metrics)
 
     def latest(self, task: str) -> int:
         """The number of the task's last version. Raises ``NotFoundError``."""

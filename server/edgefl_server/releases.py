@@ -78,10 +78,8 @@ class Releases:
         async with self._one_at_a_time:
             source = await self._source(task, version)
             data, verification = await asyncio.to_thread(_write_and_verify, source, weight_type)
-            highest = await self._engine.ask(
-                lambda c: max((r.info.version for r in c.releases() if r.info.name == name), default=0)
-            )
-            info = ReleaseInfo(name, highest + 1, hashlib.sha256(data).hexdigest(), len(data))
+            number = await self._engine.ask(lambda c: c.next_release_version(name))
+            info = ReleaseInfo(name, number, hashlib.sha256(data).hexdigest(), len(data))
             record = ReleaseRecord(info, source.record.spec.population, task, source.version)
             await self._engine.control(ReleaseCreated(record), (data,))
         return record, verification.max_abs_diff

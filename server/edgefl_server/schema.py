@@ -94,8 +94,30 @@ _VERSION_1 = (
         PRIMARY KEY (name, version))""",
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_VERSION_1,)
+_VERSION_2 = (
+    # What devices may have seen of a database that a backup replaced: no release gets a version up to this one.
+    "ALTER TABLE server ADD COLUMN release_floor INTEGER NOT NULL DEFAULT 0",
+    # Sequences up to this one were given, whether or not their reports are still there.
+    "ALTER TABLE server ADD COLUMN sequence_floor INTEGER NOT NULL DEFAULT 0",
+    # Numbers from_round to to_round - 1 were left out when a backup was restored: a server that is lost ran them.
+    """CREATE TABLE jumps (
+        task TEXT NOT NULL,
+        from_round INTEGER NOT NULL,
+        to_round INTEGER NOT NULL,
+        PRIMARY KEY (task, from_round))""",
+    # forgotten: rounds up to this one, and what belongs to them, have no rows any more.
+    "ALTER TABLE tasks ADD COLUMN forgotten INTEGER NOT NULL DEFAULT 0",
+    # kept: whether the model is in content; the digest stays.
+    "ALTER TABLE states ADD COLUMN kept INTEGER NOT NULL DEFAULT 1",
+    "CREATE INDEX kept_states ON states (task, version) WHERE kept",
+    "CREATE INDEX kept_models ON states (sha256) WHERE kept",
+)
+
+RELEASE_FLOOR_SINCE = 2
+"""The version since which table ``server`` has its floors."""
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_VERSION_1, _VERSION_2)
 """The steps in order."""
 
-TABLES = ("server", "content", "tasks", "states", "rounds", "reports", "failures", "devices", "releases")
+TABLES = ("server", "content", "tasks", "states", "rounds", "reports", "failures", "devices", "releases", "jumps")
 """What a database of the newest version must have."""

@@ -35,7 +35,9 @@ def read_snapshot(db: sqlite3.Connection, source: str) -> Snapshot:
     db.execute("BEGIN")
     try:
         tasks = tuple(_tasks(db, source))
-        (last,) = db.execute("SELECT coalesce(max(sequence), 0) FROM reports").fetchone()
+        release_floor, last = db.execute(
+            "SELECT release_floor, max(sequence_floor, (SELECT coalesce(max(sequence), 0) FROM reports)) FROM server"
+        ).fetchone()
         return Snapshot(
             tasks=tasks,
             rounds=tuple(_rounds(db, source)),
@@ -43,6 +45,7 @@ def read_snapshot(db: sqlite3.Connection, source: str) -> Snapshot:
             releases=tuple(_releases(db)),
             models=dict(_models(db, tasks)),
             next_sequence=last + 1,
+            release_floor=release_floor,
         )
     finally:
         db.execute("COMMIT")

@@ -19,6 +19,7 @@ from typing import Any
 from edgefl.errors import FencedError, NotFoundError, StorageError
 from edgefl.protocol.events import Persist, Phase, RoundSummary, Snapshot
 from edgefl.protocol.messages import Fate
+from edgefl_server.retention import Retention
 from edgefl_server.sqlite_file import (
     DATABASE_NAME,
     ConnectionFactory,
@@ -37,11 +38,20 @@ from edgefl_server.store import ModelRecord
 class SqliteStore:
     """``edgefl_server.store.Store`` in ``data_dir``/edgefl.db.
 
-    ``retention_rounds``: a committed round drops the payloads of those older than this many rounds of its task.
+    ``retention_rounds``, ``checkpoint_every``, ``history_rounds``: ``edgefl_server.retention``; before ``load`` no
+    model is forgotten.
     Raises ``FencedError`` when another server holds ``data_dir``, ``StorageError`` when the database is not usable.
     """
 
-    def __init__(self, data_dir: Path, *, retention_rounds: int, factory: ConnectionFactory = connect) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        retention_rounds: int,
+        checkpoint_every: int = 1,
+        history_rounds: int = 10_000,
+        factory: ConnectionFactory = connect,
+    ) -> None:
         self.path = data_dir / DATABASE_NAME
         self._lock = take_lock(data_dir)
         self._failed = False
@@ -58,13 +68,17 @@ class SqliteStore:
             os.close(self._lock)
             raise
         self._reading = threading.Lock()
-        self._writer = Writer(self._db, retention_rounds)
+        self._retention = Retention(self._db, retention_rounds, checkpoint_every, history_rounds)
+        self._writer = Writer(self._db, self._retention)
 
     # -------------------------------------------------------------------------------------- the engine's thread
 
     def load(self) -> Snapshot:
         with storage_errors(self.path, "cannot be read"):
-            return read_snapshot(self._db, str(self.path))
+            snapshot = read_snapshot(self._db, str(self.path))
+        for task in snapshot.tasks:  # in the order of their making: what a task evaluates comes before it
+            self._retention.add_task(task.spec.name, task.spec.evaluates)
+        return snapshot
 
     def apply(self, effects: Sequence[Persist], content: Sequence[bytes] = ()) -> None:
         if not effects and not content:
@@ -99,9 +113,16 @@ class SqliteStore:
                 " WHERE task = ? AND round = ? AND device = ?",
                 (task, round_num, device),
             ).fetchone()
-        if row is None or row[0] not in (Phase.COMMITTED.value, Phase.ABANDONED.value):
+            if row is None:
+                # Accepted by a server that a backup has replaced since: it counts for nothing here.
+                lost = self._db.execute(
+                    "SELECT 1 FROM jumps WHERE task = ?1 AND ?2 >= from_round AND ?2 < to_round", (task, round_num)
+                ).fetchone()
+                return Fate.OPEN if lost is None else Fate.NOT_COUNTED
+        phase, counted = row
+        if phase not in (Phase.COMMITTED.value, Phase.ABANDONED.value):
             return Fate.OPEN
-        return Fate.COUNTED if row[1] else Fate.NOT_COUNTED
+        return Fate.COUNTED if counted else Fate.NOT_COUNTED
 
     # -------------------------------------------------------------------------------------------- any thread
 
@@ -123,9 +144,14 @@ class SqliteStore:
         rows = self._query(
             "SELECT data FROM states JOIN content USING (sha256) WHERE task = ? AND version = ?", (task, version)
         )
-        if not rows:
-            raise NotFoundError(f"task {task!r} has no model of version {version}; list its models to see which exist")
-        return bytes(rows[0][0])
+        if rows:
+            return bytes(rows[0][0])
+        if self._query("SELECT 1 FROM states WHERE task = ? AND version = ?", (task, version)):
+            raise NotFoundError(
+                f"the model of version {version} of task {task!r} is not kept; `edgefl-server replay` may compute it "
+                "again, and checkpoint_every says which are kept"
+            )
+        raise NotFoundError(f"task {task!r} has no model of version {version}; list its models to see which exist")
 
     def ended_rounds(self, task: str, from_round: int, limit: int) -> tuple[RoundSummary, ...]:
         rows = self._query(

@@ -23,14 +23,16 @@ from edgefl.protocol.events import (
     SaveTaskStatus,
 )
 from edgefl.protocol.process import ProcessState
+from edgefl_server.retention import Retention
 
 
 class Writer:
-    """Writes effects through one connection; ``retention_rounds`` as in ``SqliteStore``."""
+    """Writes effects through one connection, and forgets by ``retention`` when a round ends."""
 
-    def __init__(self, connection: sqlite3.Connection, retention_rounds: int) -> None:
+    def __init__(self, connection: sqlite3.Connection, retention: Retention) -> None:
+        self._db = connection
         self._run = connection.execute
-        self._retention = retention_rounds
+        self._retention = retention
         self._handlers: dict[type[Any], Callable[[Any], None]] = {
             SaveTask: self._task,
             SaveTaskStatus: self._task_status,
@@ -65,12 +67,13 @@ class Writer:
             ),
         )
         self._state(name, 0, record.state)
+        self._retention.add_task(name, record.spec.evaluates)
 
     def _state(self, task: str, round_num: int, state: ProcessState) -> None:
         if state.model:
             self.put_content(state.model_digest, state.model)
         self._run(
-            "INSERT INTO states VALUES (?, ?, ?, ?, ?)",
+            "INSERT INTO states (task, version, round, sha256, extra) VALUES (?, ?, ?, ?, ?)",
             (task, state.version, round_num, state.model_digest, state.extra),
         )
 
@@ -130,47 +133,18 @@ class Writer:
                 "UPDATE reports SET counted = 1 WHERE task = ? AND round = ? AND device = ?", (task, round_num, device)
             )
         self._state(task, round_num, state)
-        self._end(task, round_num, Phase.COMMITTED, "", state.version, json.dumps(dataclasses.asdict(effect.metrics)))
+        metrics = json.dumps(dataclasses.asdict(effect.metrics))
+        end_round(self._db, task, round_num, Phase.COMMITTED, version=state.version, metrics=metrics)
         self._one(
             "UPDATE tasks SET status = ?, version = ?, next_round = ? WHERE name = ?",
             (effect.status.value, state.version, round_num + 1, task),
         )
-        self._prune(task, round_num)
+        self._retention.after_round(task, round_num)
 
     def _abandon(self, effect: SaveAbandon) -> None:
-        self._end(effect.task, effect.round_num, Phase.ABANDONED, effect.reason, 0, None)
+        end_round(self._db, effect.task, effect.round_num, Phase.ABANDONED, effect.reason)
         self._one("UPDATE tasks SET next_round = ? WHERE name = ?", (effect.round_num + 1, effect.task))
-        self._prune(effect.task, effect.round_num)
-
-    def _end(self, task: str, round_num: int, phase: Phase, reason: str, version: int, metrics: str | None) -> None:
-        # A round that ends while it is OPEN has no row yet; it consumes its number all the same.
-        self._run(
-            "INSERT INTO rounds (task, round, phase, base_version, remaining_s, cohort_size, cohort, candidates)"
-            " SELECT name, ?, 'open', version, 0, 0, '[]', '[]' FROM tasks WHERE name = ? ON CONFLICT DO NOTHING",
-            (round_num, task),
-        )
-        self._one(
-            "UPDATE rounds SET phase = ?, reason = ?, version = ?, metrics = ?,"
-            " accepted = (SELECT count(*) FROM reports WHERE task = rounds.task AND round = rounds.round),"
-            " failed = (SELECT count(*) FROM failures WHERE task = rounds.task AND round = rounds.round)"
-            " WHERE task = ? AND round = ? AND phase NOT IN ('committed', 'abandoned')",
-            (phase.value, reason, version, metrics, task, round_num),
-        )
-
-    def _prune(self, task: str, round_num: int) -> None:
-        """Drop the payloads of rounds that fell out of retention, and the states that only a replay of them needs."""
-        last = round_num - self._retention
-        (pruned,) = self._run("SELECT pruned FROM tasks WHERE name = ?", (task,)).fetchone()
-        if last <= pruned:
-            return
-        self._run("UPDATE reports SET payload = NULL WHERE task = ? AND round > ? AND round <= ?", (task, pruned, last))
-        # The state that the first kept round starts from is the newest one made by a pruned round: it stays.
-        self._run(
-            "UPDATE states SET extra = NULL WHERE task = ?1 AND round <= ?2 AND extra IS NOT NULL AND round <"
-            " (SELECT max(round) FROM states WHERE task = ?1 AND round <= ?2)",
-            (task, last),
-        )
-        self._run("UPDATE tasks SET pruned = ? WHERE name = ?", (last, task))
+        self._retention.after_round(effect.task, effect.round_num)
 
     def _device(self, effect: SaveDevice) -> None:
         record = effect.record
@@ -204,9 +178,38 @@ class Writer:
         )
 
     def _one(self, sql: str, parameters: tuple[Any, ...]) -> None:
-        """Run an UPDATE that must meet exactly one row; anything else is a coordinator and a store that disagree."""
-        changed = self._run(sql, parameters).rowcount
-        if changed != 1:
-            raise LocalProtocolError(
-                f"{sql.split(' WHERE')[0]} changed {changed} rows, expected 1: {parameters!r:.200}"
-            )
+        _change_one(self._db, sql, parameters)
+
+
+def end_round(
+    db: sqlite3.Connection,
+    task: str,
+    round_num: int,
+    phase: Phase,
+    reason: str = "",
+    *,
+    version: int = 0,
+    metrics: str | None = None,
+) -> None:
+    """Put a round into its final ``phase``, inside the caller's transaction."""
+    # A round that ends while it is OPEN has no row yet; it consumes its number all the same.
+    db.execute(
+        "INSERT INTO rounds (task, round, phase, base_version, remaining_s, cohort_size, cohort, candidates)"
+        " SELECT name, ?, 'open', version, 0, 0, '[]', '[]' FROM tasks WHERE name = ? ON CONFLICT DO NOTHING",
+        (round_num, task),
+    )
+    _change_one(
+        db,
+        "UPDATE rounds SET phase = ?, reason = ?, version = ?, metrics = ?,"
+        " accepted = (SELECT count(*) FROM reports WHERE task = rounds.task AND round = rounds.round),"
+        " failed = (SELECT count(*) FROM failures WHERE task = rounds.task AND round = rounds.round)"
+        " WHERE task = ? AND round = ? AND phase NOT IN ('committed', 'abandoned')",
+        (phase.value, reason, version, metrics, task, round_num),
+    )
+
+
+def _change_one(db: sqlite3.Connection, sql: str, parameters: tuple[Any, ...]) -> None:
+    """Run an UPDATE that must meet exactly one row; anything else is a coordinator and a store that disagree."""
+    changed = db.execute(sql, parameters).rowcount
+    if changed != 1:
+        raise LocalProtocolError(f"{sql.split(' WHERE')[0]} changed {changed} rows, expected 1: {parameters!r:.200}")

@@ -23,7 +23,7 @@ from edgefl.protocol.session_state import SessionState
 from edgefl_device import content, state
 from edgefl_device.files import write_unsynced
 from edgefl_device.state import StateDir
-from edgefl_server import sqlite_store
+from edgefl_server import sqlite_store, sqlite_write
 from edgefl_server.batcher import Batcher
 from edgefl_server.sqlite_store import SqliteStore
 from edgefl_server.sqlite_write import Writer
@@ -117,10 +117,10 @@ def _receipt_first(_: Any) -> Any:
 
 
 def _close_in_two(end: Any) -> Any:
-    def mutant(self: Writer, *arguments: Any) -> None:
-        self._run("COMMIT")
-        self._run("BEGIN IMMEDIATE")
-        end(self, *arguments)
+    def mutant(db: Any, *arguments: Any, **words: Any) -> None:
+        db.execute("COMMIT")
+        db.execute("BEGIN IMMEDIATE")
+        end(db, *arguments, **words)
 
     return mutant
 
@@ -210,7 +210,7 @@ MUTANTS: dict[str, Mutant] = {
         _patched(Writer, "_report", _replacing_report),
     ),
     "receipt before commit": _patched(Batcher, "_carry_out", _receipt_first),
-    "close in two transactions": _patched(Writer, "_end", _close_in_two),
+    "close in two transactions": _patched(sqlite_write, "end_round", _close_in_two),
     "stale epoch writes": _patched(SqliteStore, "_compare_epoch", _nothing),
     "late report accepted": _patched(roundkeeper.RoundKeeper, "receive", _late_is_accepted),
     "synchronous = NORMAL": _rewriting(synchronous="NORMAL"),

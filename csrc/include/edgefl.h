@@ -209,9 +209,9 @@ void edgefl_cohort_run(const edgefl_variant *variant, edgefl_cohort_job *jobs, s
 size_t edgefl_softmax_infer_scratch_bytes(const edgefl_features *features, size_t num_classes);
 
 /* labels     in: as in training
- * confusion  in: (num_classes, num_classes) zeros, or counts to add to; out: row = label, column = predicted, the
- * lowest class of the largest logit. With many classes most of it is never touched, so the caller's fresh zero pages
- *            stay free. After an error it holds a part of the counts.
+ * confusion  in: (num_classes, num_classes) zeros, or counts to add to; out: row = label, column = predicted, which is
+ *            the lowest class of the largest logit; after an error, a part of the counts. With many classes most of it
+ *            is not touched: fresh pages of zeros stay free
  * loss_sum   out: cross-entropies, added in row order in binary64 */
 edgefl_status edgefl_softmax_evaluate(const edgefl_variant *variant, const edgefl_features *features,
                                       const int32_t *labels, const edgefl_model *model, void *scratch,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -310,6 +312,32 @@ def test_no_crash_leaves_a_release_that_cannot_run(tmp_path: Path, lives: int, c
     store = ReleaseStore(tmp_path)
     release = store.get()
     assert store.read(release) == {1: b"first", 2: b"second"}[release.info.version]
+
+
+class FailingSync(FileOps):
+    """Folders cannot be synced after the first time."""
+
+    def __init__(self) -> None:
+        self._left = 1
+
+    def sync_dir(self, path: Path) -> None:
+        self._left -= 1
+        if self._left < 0:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        super().sync_dir(path)
+
+
+def test_i7_a_release_whose_swap_is_not_durable_is_not_run(tmp_path: Path) -> None:
+    """The error comes after the rename: the manifest is there, and a power cut could take it back."""
+    ReleaseStore(tmp_path).install(info(1, b"first"), serve(b"first"))
+    broken = ReleaseStore(tmp_path, FailingSync())
+    with pytest.raises(StorageError, match="cannot write"):
+        broken.install(info(2, b"second"), serve(b"second"))
+    assert [r.info.version for r in broken.installed()] == [2]
+    with pytest.raises(StorageError, match="cannot sync"):
+        broken.get()
+    store = ReleaseStore(tmp_path)
+    assert store.read(store.get()) == b"second"  # once it can be synced
 
 
 @pytest.mark.parametrize("name", ["../evil", "a/b", "", "A", "x" * 65])

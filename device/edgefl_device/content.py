@@ -122,7 +122,11 @@ class ReleaseStore:
         return tuple(found)
 
     def get(self, name: str = "") -> InstalledRelease:
-        """The release ``name``, or the only one. Raises ``NotFoundError``."""
+        """The release ``name``, or the only one, to run it. Raises ``NotFoundError``, ``StorageError``.
+
+        The folder is synced first: where a swap was interrupted by an error, the manifest may be visible and not
+        durable, and a power cut would take back what has run (I7).
+        """
         found = self.installed()
         names = ", ".join(r.info.name for r in found) or "none"
         chosen = [r for r in found if name in ("", r.info.name)]
@@ -130,6 +134,8 @@ class ReleaseStore:
             raise NotFoundError(f"this device has no release{f' {name!r}' if name else ''}; it has {names}")
         if len(chosen) > 1:
             raise NotFoundError(f"this device has several releases: {names}; name one with --release")
+        with storage_errors(self._folder, "sync"):
+            self._ops.sync_dir(self._folder)
         return chosen[0]
 
     def install(self, info: ReleaseInfo, fetch: Fetch) -> None:

@@ -409,6 +409,20 @@ def test_a_few_devices_may_come_at_once_and_a_crowd_is_spread() -> None:
     assert rejection(crowd.arrive("x", population="q"), "x")[1] == RetryWindow(1.0 + 10.5, 3.0 + 21.0)
 
 
+def test_a_crowd_is_spread_by_the_capacity_that_was_measured() -> None:
+    fleet = Fleet(training(goal=1000), config=CoordinatorConfig(max_waiting=10, arrivals_per_s=2.0))
+    for number in range(20):
+        fleet.arrive(f"d{number}")
+    coordinator = fleet.server.coordinator
+    coordinator.note_work(5, 0.5)  # too little to judge by
+    assert rejection(fleet.arrive("d19"), "d19")[1] == RetryWindow(10.0, 20.0)
+    coordinator.note_work(395, 1.5)  # 200 a second, of which a crowd may take half
+    assert rejection(fleet.arrive("d19"), "d19")[1] == RetryWindow(1.0, 2.0)
+    coordinator.note_work(0, 1000.0)  # the machine does something else now
+    low, high = vars(rejection(fleet.arrive("d19"), "d19")[1]).values()
+    assert (low, high) == (200.0, 400.0)
+
+
 @pytest.mark.parametrize(
     ("changes", "told"),
     [

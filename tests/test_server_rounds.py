@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import hashlib
+import itertools
 import math
 import struct
 from pathlib import Path
@@ -20,6 +21,7 @@ from server_kit import (
     error_of,
     run,
     seen,
+    server_config,
     update_for,
 )
 
@@ -29,8 +31,21 @@ from edgefl.errors import (
     UpdateRefusal,
 )
 from edgefl.proto.v1 import control_pb2
-from edgefl.protocol.messages import Accepted, AlreadyAccepted, Fate, Late, Noted, Refused, Rejection, WorkFailure
+from edgefl.protocol.messages import (
+    Accepted,
+    AlreadyAccepted,
+    Fate,
+    Late,
+    Noted,
+    Refused,
+    Rejection,
+    RetryWindow,
+    WorkFailure,
+)
 from edgefl.wire import check_in_to_proto, receipt_from_proto, report_to_proto
+from edgefl_server.daemon import make_coordinator
+from edgefl_server.engine import Engine
+from edgefl_server.sqlite_store import SqliteStore
 
 # ------------------------------------------------------------------------------------------------ rounds
 
@@ -239,3 +254,24 @@ def test_reports_beyond_the_limit_are_told_when_to_come_back(tmp_path: Path) -> 
             assert isinstance(await caller.report(device, update_for(assignment, device)), (Accepted, AlreadyAccepted))
 
     run(tmp_path, body, max_reports_in_flight=1, gather_window_ms=200.0)
+
+
+def test_the_engine_measures_what_an_event_costs(tmp_path: Path) -> None:
+    """Each look at the processor's clock finds two seconds more: half an arrival a second is what a crowd may take."""
+
+    async def main() -> RetryWindow:
+        config = server_config(tmp_path, max_waiting_check_ins=1)
+        with contextlib.closing(SqliteStore(config.data_dir, retention_rounds=1)) as store:
+            seconds = itertools.count(step=2.0)
+            engine = Engine(
+                store, make_coordinator(config, store), gather_window_s=0.0, work_clock=lambda: next(seconds)
+            )
+            await engine.start()
+            for device in ("a", "b", "c", "d"):  # no task: each is answered at once
+                answer = await engine.check_in(device, check_in())
+            await engine.stop()
+            return answer.retry
+
+    window = asyncio.run(main())
+    assert window.min_s > 1.0 + 4 / 0.5 / 2, "four devices, a quarter or half of an arrival a second"
+    assert window.max_s < 3.0 + 2 * 4 / 0.1

@@ -30,7 +30,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from edgefl.errors import ConflictError, StorageError, UpdateRefusal
-from edgefl.protocol import pace
 from edgefl.protocol.events import (
     AnswerCheckIn,
     DeviceCheckedIn,
@@ -68,7 +67,7 @@ from edgefl.protocol.messages import (
     RetryWindow,
     WorkFailure,
 )
-from edgefl.protocol.pace import CoordinatorConfig
+from edgefl.protocol.pace import AT_ONCE, CoordinatorConfig, Pace
 from edgefl.protocol.process import ProcessFactory
 from edgefl.protocol.registry import Registry
 from edgefl.protocol.round import RoundEnded, TimePassed
@@ -102,6 +101,7 @@ class Coordinator:
         load_model: LoadModel = _no_model,
     ) -> None:
         self._config = config
+        self._pace = Pace(config)
         self._board = TaskBoard(process_factory, load_model)
         self._keeper = RoundKeeper(self._board, find_accepted)
         self._room = WaitingRoom()
@@ -152,6 +152,10 @@ class Coordinator:
         if not self._draining:
             self._selector.select(now, lambda waiting, run: self._assign(waiting, run, now))
         return self._ordered()
+
+    def note_work(self, num_events: int, busy_s: float) -> None:
+        """``num_events`` events took ``busy_s`` seconds of one processor: only retry windows follow from it."""
+        self._pace.note_work(num_events, busy_s)
 
     def next_deadline(self) -> float | None:
         """When to hand in ``Ticked`` at the latest; None while nothing is timed."""
@@ -210,16 +214,16 @@ class Coordinator:
             self._keeper.out.append(SaveDevice(record))
         older = self._selector.leave(device)
         if older is not None:
-            self._reject(older, "superseded by a newer check-in of this device", pace.AT_ONCE)
+            self._reject(older, "superseded by a newer check-in of this device", AT_ONCE)
         waiting = Waiting(event.token, device, check_in, now)
         if self._draining:
-            self._reject(waiting, "the server is stopping", pace.drain_window(self._config))
+            self._reject(waiting, "the server is stopping", self._pace.drain_window())
         elif (run := self._selector.assigned(device, check_in)) is not None:
             self._assign(waiting, run, now)
         elif reason := self._board.no_work(check_in):
-            self._reject(waiting, reason, pace.idle_window(self._config, len(self._registry)))
+            self._reject(waiting, reason, self._pace.idle_window(len(self._registry)))
         elif len(self._room) >= self._config.max_waiting:
-            window = pace.full_window(self._config, len(self._registry))
+            window = self._pace.full_window(len(self._registry))
             self._reject(waiting, f"{len(self._room)} devices are waiting, as many as may", window)
             self._selector.park(waiting, now + window.max_s)
         else:
@@ -242,8 +246,8 @@ class Coordinator:
 
     def _report_window(self) -> RetryWindow:
         if self._draining:
-            return pace.drain_window(self._config)
-        return pace.next_window(self._config, len(self._registry))
+            return self._pace.drain_window()
+        return self._pace.next_window(len(self._registry))
 
     # -------------------------------------------------------------------------------------------- control
 
@@ -276,7 +280,7 @@ class Coordinator:
         release, info = event.release, event.release.info
         self._registry.add_release(release)
         self._keeper.out.append(SaveRelease(release))
-        window = pace.next_window(self._config, len(self._registry))
+        window = self._pace.next_window(len(self._registry))
         self._dismiss(f"release {info.name!r} version {info.version} is there", window, release.population)
 
     def _on_ticked(self, event: Ticked, now: float) -> None:
@@ -284,7 +288,7 @@ class Coordinator:
 
     def _on_draining(self, _: Draining, __: float) -> None:
         self._draining = True
-        self._dismiss("the server is stopping", pace.drain_window(self._config))
+        self._dismiss("the server is stopping", self._pace.drain_window())
 
     # -------------------------------------------------------------------------------------------- time
 
@@ -293,7 +297,7 @@ class Coordinator:
             if run.round.phase is Phase.COLLECTING and now >= run.round.deadline_at:
                 self._keeper.advance(run, TimePassed(), now)
         while (oldest := self._room.oldest()) is not None and now >= oldest.since + self._config.long_poll_s:
-            window = pace.timeout_window(self._config, len(self._registry))
+            window = self._pace.timeout_window(len(self._registry))
             self._send_away(oldest, "no round took this device; it may wait again", window)
 
     def _refresh(self) -> None:
@@ -304,7 +308,7 @@ class Coordinator:
         self._selector.prepare()
         for waiting in self._room:
             if reason := self._board.no_work(waiting.check_in):
-                self._send_away(waiting, reason, pace.idle_window(self._config, len(self._registry)))
+                self._send_away(waiting, reason, self._pace.idle_window(len(self._registry)))
 
     # -------------------------------------------------------------------------------------------- answers
 
@@ -321,7 +325,7 @@ class Coordinator:
             model_size_bytes=base.size_bytes,
             deadline_s=max(0.0, run.round.deadline_at - now),
         )
-        self._answer(waiting, assignment, pace.next_window(self._config, len(self._registry)))
+        self._answer(waiting, assignment, self._pace.next_window(len(self._registry)))
 
     def _reject(self, waiting: Waiting, reason: str, window: RetryWindow) -> None:
         self._answer(waiting, Rejection(reason), window)

@@ -1,6 +1,6 @@
-"""Pace steering: the server's limits, and the retry windows by which it shapes arrivals. Pure functions.
+"""Pace steering: the server's limits, and the retry windows by which it shapes arrivals.
 
-A few devices may come at once; a crowd is spread so that it arrives at the rate that the server takes.
+A few devices may come at once; a crowd is spread so that it arrives at the rate that the server was measured to take.
 Source: design §5 (pace); Bonawitz et al., "Towards Federated Learning at Scale", 2019, §2.3.
 """
 
@@ -23,7 +23,7 @@ class CoordinatorConfig:
 
     ``long_poll_s``: how long a check-in may wait for a round before it is answered.
     ``max_waiting``: how many may wait at once (each costs the server about 36 kB); others are sent away at once.
-    ``arrivals_per_s``: the rate of check-ins to which a crowd is spread.
+    ``arrivals_per_s``: the rate of arrivals to which a crowd is spread, until the server's capacity is measured.
     ``idle_min_s``, ``idle_max_s``: the window of a device for which there is no work.
     ``drain_min_s``, ``drain_max_s``: the window while the server stops, about the time of a restart.
     """
@@ -49,38 +49,67 @@ class CoordinatorConfig:
                 raise ConfigError(f"{name} window [{low!r}, {high!r}]; expected 0 <= min <= max <= {MAX_WINDOW_S}")
 
 
-def _spread_s(config: CoordinatorConfig, num_devices: int) -> float:
-    """How long all devices take to arrive once at the wanted rate; 0 for a fleet that may come at once.
+SHARE = 0.5
+"""Of the measured capacity that a crowd may take: each arrival brings a report and a download after it."""
 
-    Half of the places for waiting must stay free: a device that retries may find its older call still waiting.
-    """
-    if 2 * num_devices < config.max_waiting:
-        return 0.0
-    return min(num_devices / config.arrivals_per_s, MAX_WINDOW_S / 2)
+MEMORY_S = 10.0
+"""Seconds of work after which a measurement counts half: capacity changes with the machine's other load."""
 
+ENOUGH_S = 1.0
+"""Seconds of work before a measurement counts at all."""
 
-def next_window(config: CoordinatorConfig, num_devices: int) -> RetryWindow:
-    """After a receipt, or with an assignment or news: the device shall come back soon."""
-    return RetryWindow(0.0, _spread_s(config, num_devices))
+SLOWEST_PER_S = 0.1
+FASTEST_PER_S = 1e6
 
 
-def timeout_window(config: CoordinatorConfig, num_devices: int) -> RetryWindow:
-    """After a long poll without a round: the device keeps its place, nearly."""
-    return RetryWindow(0.0, max(1.0, _spread_s(config, num_devices)))
+class Pace:
+    """The retry windows, for a server of so many known devices (``num_devices``) and the capacity measured so far."""
 
+    def __init__(self, config: CoordinatorConfig) -> None:
+        self._config = config
+        self._events = 0.0
+        self._busy_s = 0.0
 
-def idle_window(config: CoordinatorConfig, num_devices: int) -> RetryWindow:
-    """There is no work for the device."""
-    spread = _spread_s(config, num_devices)
-    return RetryWindow(config.idle_min_s + spread, config.idle_max_s + 2 * spread)
+    def note_work(self, num_events: int, busy_s: float) -> None:
+        """``num_events`` events took the server ``busy_s`` seconds of one processor."""
+        forget = 0.5 ** (busy_s / MEMORY_S)
+        self._events = self._events * forget + num_events
+        self._busy_s = self._busy_s * forget + busy_s
 
+    @property
+    def arrivals_per_s(self) -> float:
+        """The rate to which a crowd is spread."""
+        if self._busy_s < ENOUGH_S:
+            return self._config.arrivals_per_s
+        return min(max(SHARE * self._events / self._busy_s, SLOWEST_PER_S), FASTEST_PER_S)
 
-def full_window(config: CoordinatorConfig, num_devices: int) -> RetryWindow:
-    """No place to wait is free."""
-    spread = max(1.0, _spread_s(config, num_devices))
-    return RetryWindow(spread, 2 * spread)
+    def next_window(self, num_devices: int) -> RetryWindow:
+        """After a receipt, or with an assignment or news: the device shall come back soon."""
+        return RetryWindow(0.0, self._spread_s(num_devices))
 
+    def timeout_window(self, num_devices: int) -> RetryWindow:
+        """After a long poll without a round: the device keeps its place, nearly."""
+        return RetryWindow(0.0, max(1.0, self._spread_s(num_devices)))
 
-def drain_window(config: CoordinatorConfig) -> RetryWindow:
-    """The server stops."""
-    return RetryWindow(config.drain_min_s, config.drain_max_s)
+    def idle_window(self, num_devices: int) -> RetryWindow:
+        """There is no work for the device."""
+        spread = self._spread_s(num_devices)
+        return RetryWindow(self._config.idle_min_s + spread, self._config.idle_max_s + 2 * spread)
+
+    def full_window(self, num_devices: int) -> RetryWindow:
+        """No place to wait is free."""
+        spread = max(1.0, self._spread_s(num_devices))
+        return RetryWindow(spread, 2 * spread)
+
+    def drain_window(self) -> RetryWindow:
+        """The server stops."""
+        return RetryWindow(self._config.drain_min_s, self._config.drain_max_s)
+
+    def _spread_s(self, num_devices: int) -> float:
+        """How long all devices take to arrive once at the wanted rate; 0 for a fleet that may come at once.
+
+        Half of the places for waiting must stay free: a device that retries may find its older call still waiting.
+        """
+        if 2 * num_devices < self._config.max_waiting:
+            return 0.0
+        return min(num_devices / self.arrivals_per_s, MAX_WINDOW_S / 2)

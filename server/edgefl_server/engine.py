@@ -47,7 +47,8 @@ class Engine:
     """Asyncio's side of the engine thread. Its coroutines and ``feed`` belong to the loop's thread.
 
     ``gather_window_s``: how long an event waits for others to share its transaction; 0 takes what is queued.
-    ``clock``: monotonic seconds, as the coordinator's ``now``.
+    ``clock``: monotonic seconds, as the coordinator's ``now``. ``work_clock``: processor seconds of this process, its
+    calls included: what an event costs is measured by it, and paces the devices.
     ``failed`` is resolved with the error when the engine had to stop by itself.
     """
 
@@ -58,11 +59,13 @@ class Engine:
         *,
         gather_window_s: float,
         clock: Callable[[], float] = time.monotonic,
+        work_clock: Callable[[], float] = time.process_time,
     ) -> None:
         self._coordinator = coordinator
         self._batcher = Batcher(store, coordinator, self._leave)
         self._window_s = gather_window_s
         self._clock = clock
+        self._work_clock = work_clock
         self._loop = asyncio.get_running_loop()
         self._queue: queue.SimpleQueue[Job | Question | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="edgefl-engine", daemon=True)
@@ -162,8 +165,10 @@ class Engine:
     def _run(self) -> None:
         try:
             self._batcher.recover(self._clock())
-            while self._turn():
-                pass
+            worked = self._work_clock()
+            while (count := self._turn()) is not None:
+                before, worked = worked, self._work_clock()
+                self._coordinator.note_work(count, worked - before)
         except EdgeFLError as error:
             self._loop.call_soon_threadsafe(self._stop_after, error)
         except Exception as error:
@@ -171,11 +176,11 @@ class Engine:
             bug = LocalProtocolError(f"the engine failed: {type(error).__name__}: {error}; the log has the traceback")
             self._loop.call_soon_threadsafe(self._stop_after, bug)
 
-    def _turn(self) -> bool:
-        """Gather a batch and carry it out; False when it was the last."""
+    def _turn(self) -> int | None:
+        """Gather a batch and carry it out; how many events it had, None when it was the last."""
         items = self._gather()
         self._batcher.turn([item for item in items if item is not None], self._clock())
-        return None not in items
+        return None if None in items else sum(isinstance(item, Job) for item in items)
 
     def _gather(self) -> list[Job | Question | None]:
         deadline = self._coordinator.next_deadline()

@@ -7,7 +7,7 @@ FUZZ_SECONDS ?= 60
 CLANG ?= $(firstword $(shell command -v clang clang-19 clang-18 clang-17 clang-16 clang-15 clang-14))
 SOURCES := setup.py pyproject.toml $(wildcard csrc/sources.txt csrc/include/*.h csrc/src/*.[ch] csrc/src/*/*.[ch] edgefl/kernels/*.pyx edgefl/kernels/*.pxi edgefl/kernels/*.pxd)
 
-.PHONY: help demo test check test-c test-python test-long fuzz golden bench-kernel test-arm bench-arm proto format wheels clean
+.PHONY: help demo test check test-c test-python test-long fuzz golden bench-kernel bench-reports test-arm bench-arm proto format wheels clean
 
 help:
 	@echo "make demo     the whole loop on real data: a server, ten devices, one released model (DEMO_ARGS=--help)"
@@ -15,6 +15,7 @@ help:
 	@echo "make test-long  EDGEFL_FAULT_SEEDS=100000 simulated runs of everything that dies; goes on where it was stopped"
 	@echo "make check    lint, types, import layers, formatting, stubs"
 	@echo "make bench-kernel  the kernel beside its peers, on one core (PEERS_PYTHON=, BENCH_ARGS=; docs/benchmarks.md)"
+	@echo "make bench-reports  durable reports per second beside a bare gRPC echo (BENCH_ARGS=)"
 	@echo "make golden   write tests/golden/kernel.txt anew: only when the arithmetic is meant to change"
 	@echo "make test-arm  the C tests on emulated aarch64 and ARMv7 (cross compilers and QEMU; it names what is missing)"
 	@echo "make bench-arm  ARM instructions per example of a training step"
@@ -80,6 +81,10 @@ golden: .venv/dev.stamp
 # PEERS_PYTHON: an interpreter that has bench/peers/requirements.txt; peers that it lacks are left out.
 bench-kernel: .venv/dev.stamp
 	$(BIN)/python bench/kernel.py $(if $(PEERS_PYTHON),--peers-python $(PEERS_PYTHON)) $(BENCH_ARGS)
+
+# Durable reports beside a bare gRPC echo; two cores.
+bench-reports: .venv/dev.stamp
+	$(BIN)/python bench/reports.py $(BENCH_ARGS)
 
 # ARM without an ARM machine. Both write below build/arm.
 test-arm:

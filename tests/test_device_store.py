@@ -14,8 +14,9 @@ from device_fleet import environment
 from edgefl.errors import ConfigError, DataError, StorageError
 from edgefl.protocol.messages import Split
 from edgefl.types import DType
+from edgefl_device.aging import CLOCK_WAS_SET
 from edgefl_device.config import ExampleSpec
-from edgefl_device.example_store import CLOCK_WAS_SET, ExampleStore, Row
+from edgefl_device.example_store import ExampleStore, Row
 
 SPEC = ExampleSpec(num_features=2, num_classes=3)
 DAY = 86400
@@ -137,6 +138,59 @@ def test_an_unset_clock_drops_nothing_and_ages_from_when_it_is_right(tmp_path: P
         assert store.enforce_retention() == 0
         time[0] += 1
         assert store.enforce_retention() == 1
+
+
+YEAR = 365 * DAY
+
+
+@pytest.mark.parametrize("leap", [10 * YEAR, -2.5 * YEAR])
+def test_a_clock_that_leaps_takes_no_example_with_it(tmp_path: Path, leap: float) -> None:
+    spec = ExampleSpec(num_features=2, num_classes=3, max_age_days=2)
+    time = [T0 + 3 * YEAR]
+    with ExampleStore.open(tmp_path / "e.db", spec, clock=lambda: time[0]) as store:
+        store.append(array("f", [1, 1]), 0)
+        time[0] += leap
+        assert store.enforce_retention() == 0
+        assert not store.trusts_clock()
+        store.append(array("f", [2, 2]), 0)  # stamped by the wrong clock
+        time[0] += DAY / 2
+        assert store.enforce_retention() == 0
+        time[0] -= leap
+        assert store.enforce_retention() == 0
+        assert values(store) == [1, 2]
+    with ExampleStore.open(tmp_path / "e.db", spec, clock=lambda: time[0]) as store:  # what is known outlives a restart
+        for _ in range(8):
+            time[0] += DAY / 4
+            store.enforce_retention()
+        assert store.trusts_clock()
+        assert 1 not in values(store), "two and a half days old by a clock that went on steadily"
+        time[0] += 2.5 * DAY
+        store.enforce_retention()
+        assert values(store) == []
+
+
+def test_a_leap_that_stays_is_believed_after_a_day(tmp_path: Path) -> None:
+    """The device was off for two months; its examples are too old, and it finds out a day later."""
+    spec = ExampleSpec(num_features=2, num_classes=3, max_age_days=30)
+    time = [T0]
+    with ExampleStore.open(tmp_path / "e.db", spec, clock=lambda: time[0]) as store:
+        store.append(array("f", [1, 1]), 0)
+        time[0] += 60 * DAY
+        assert store.enforce_retention() == 0
+        time[0] += DAY - 1
+        assert store.enforce_retention() == 0
+        time[0] += 1
+        assert store.enforce_retention() == 1
+
+
+def test_without_an_age_the_clock_is_not_asked(tmp_path: Path) -> None:
+    time = [T0]
+    with ExampleStore.open(tmp_path / "e.db", SPEC, clock=lambda: time[0]) as store:
+        store.append(array("f", [1, 1]), 0)
+        time[0] += 10 * YEAR
+        assert store.enforce_retention() == 0
+        assert not store.trusts_clock()
+        assert values(store) == [1]
 
 
 def test_two_processes_append_at_once(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING
 from edgefl.errors import ConfigError, DataError, StorageError
 from edgefl.protocol.messages import Split
 from edgefl.types import MIN_MAGNITUDE, DType, Examples
+from edgefl_device.aging import Aging
 from edgefl_device.config import ExampleSpec
 from edgefl_device.files import make_folder
 
@@ -42,10 +43,6 @@ BUSY_TIMEOUT_S = 30.0
 
 CACHE_KIB = 512
 """SQLite's page cache: rows are read once, in order, so a larger one would only cost memory (its default is 2 MB)."""
-
-CLOCK_WAS_SET = 1_704_067_200
-"""2024-01-01 UTC. An earlier time means that the clock was not set yet (many devices have no clock battery):
-examples stamped so get their age from the first time that the clock is right."""
 
 _SCHEMA = (
     "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
@@ -81,6 +78,7 @@ class ExampleStore:
         self._path = path
         self._spec = spec
         self._clock = clock
+        self._aging = Aging(connection, spec.max_age_days)
 
     @classmethod
     def open(cls, path: Path, spec: ExampleSpec, *, clock: Callable[[], float] = time.time) -> ExampleStore:
@@ -167,12 +165,17 @@ class ExampleStore:
         )
 
     def enforce_retention(self) -> int:
-        """Drop what is too old; returns how many. Writes nothing when nothing is."""
+        """Drop what is too old; returns how many. Writes nothing when nothing is, but now and then what time it is."""
         with _sqlite_errors(self._path):
-            if not self._has_expired():
+            if not self._aging.is_due(self._now()):
                 return 0
             with self._transaction():
-                return self._drop_expired()
+                return self._aging.drop_expired(self._now())
+
+    def trusts_clock(self) -> bool:
+        """Whether examples have a greatest age, and the clock may be believed (``edgefl_device.aging``)."""
+        with _sqlite_errors(self._path):
+            return self._aging.trusts(self._now())
 
     @property
     def last_source(self) -> str:
@@ -200,34 +203,14 @@ class ExampleStore:
         self._drop_old()
 
     def _drop_old(self) -> None:
-        if self._has_expired():
-            self._drop_expired()
+        if self._aging.is_due(self._now()):
+            self._aging.drop_expired(self._now())
         total = int(self._db.execute("SELECT count(*) FROM examples").fetchone()[0])
         if total > self._spec.max_examples:
             self._db.execute(
                 "DELETE FROM examples WHERE id IN (SELECT id FROM examples ORDER BY id LIMIT ?)",
                 (total - self._spec.max_examples,),
             )
-
-    def _has_expired(self) -> bool:
-        oldest = [
-            int(row[0])
-            for split in _SPLITS.values()
-            for row in self._db.execute("SELECT min(added) FROM examples WHERE split = ?", (split,))
-            if row[0] is not None
-        ]
-        now = self._now()
-        if not oldest or not self._spec.max_age_days or now < CLOCK_WAS_SET:
-            return False
-        return min(oldest) < max(CLOCK_WAS_SET, self._horizon(now))
-
-    def _drop_expired(self) -> int:
-        now = self._now()
-        self._db.execute("UPDATE examples SET added = ? WHERE added < ?", (now, CLOCK_WAS_SET))
-        return self._db.execute("DELETE FROM examples WHERE added < ?", (self._horizon(now),)).rowcount
-
-    def _horizon(self, now: int) -> int:
-        return now - round(self._spec.max_age_days * 86400)
 
     def _now(self) -> int:
         return int(self._clock())

@@ -44,7 +44,7 @@ def take_inbox(store: ExampleStore, spec: ExampleSpec, *, wall_now: float) -> tu
     with storage_errors(inbox, "read"):
         for folder in (inbox, inbox / "done", inbox / "refused"):
             folder.mkdir(parents=True, exist_ok=True)
-        if spec.max_age_days:
+        if store.trusts_clock():
             _drop_expired(inbox / "done", wall_now - spec.max_age_days * 86400)
         taken = []
         for path in sorted(inbox.iterdir())[:MAX_FILES]:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import pty
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -68,3 +72,22 @@ def test_the_command_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert main(["check", "--config", str(config)]) == VerificationError.exit_code
     with contextlib.closing(SqliteStore(data, retention_rounds=2)):
         assert main(["check", "--config", str(config)]) == FencedError.exit_code
+
+
+def test_a_terminal_sees_how_far_it_is(tmp_path: Path) -> None:
+    filled(tmp_path)
+    config = tmp_path / "server.toml"
+    config.write_text('data_dir = "data"\n')
+    terminal, inside = pty.openpty()
+    command = [sys.executable, "-m", "edgefl_server.main", "check", "--config", str(config)]
+    environment = os.environ | {"TERM": "xterm", "COLUMNS": "100"}
+    with subprocess.Popen(command, stderr=inside, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        os.close(inside)
+        seen = b""
+        with contextlib.suppress(OSError):  # EIO: the other end has closed
+            while more := os.read(terminal, 4096):
+                seen += more
+        assert process.stdout is not None
+        assert "3 rounds checked" in process.stdout.read()
+    os.close(terminal)
+    assert "rounds checked" in seen.decode()

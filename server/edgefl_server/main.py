@@ -124,9 +124,11 @@ def _replay(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
+    from edgefl.cli.output import progress_bar
     from edgefl_server.check import check  # it loads the learning processes, which a backup does not need
 
-    verdict = check(load_config(arguments.config, insecure=True).data_dir)
+    with progress_bar("rounds checked") as show:
+        verdict = check(load_config(arguments.config, insecure=True).data_dir, show)
     if arguments.json:
         print(json.dumps(dataclasses.asdict(verdict)))
     else:

@@ -40,8 +40,9 @@ def test_a_whole_database_has_no_finding(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        ("UPDATE reports SET payload = zeroblob(length(payload)) WHERE sequence = 1", "is not what was accepted"),
-        ("UPDATE reports SET payload = NULL WHERE sequence = 1", "is missing"),
+        ("UPDATE payloads SET data = zeroblob(length(data)) WHERE sequence = 1", "is not what was accepted"),
+        ("DELETE FROM payloads WHERE sequence = 1", "is missing"),
+        ("UPDATE payloads SET sequence = 100 WHERE sequence = 1", "a payload without a report"),
         ("UPDATE reports SET counted = 0 WHERE sequence = 1", "counts ['"),
         ("UPDATE reports SET weight = weight + 1 WHERE sequence = 3", "version 2 computed again differs in the model"),
         ("UPDATE reports SET sequence = 100 WHERE sequence = 1", "after 100"),

@@ -204,7 +204,9 @@ def test_retention_drops_payloads_and_keeps_the_ledger(opener: Opener, tmp_path:
         store.apply(one_round(round_num, 2 * round_num))
     store.apply([SaveSelection(selection(5)), SaveAbandon("train", 5, "too few")])
     with sqlite3.connect(tmp_path / "data" / "edgefl.db") as db:
-        kept = db.execute("SELECT round, count(payload), count(*) FROM reports GROUP BY round").fetchall()
+        kept = db.execute(
+            "SELECT round, count(data), count(*) FROM reports LEFT JOIN payloads USING (sequence) GROUP BY round"
+        ).fetchall()
         extras = db.execute("SELECT version FROM states WHERE extra IS NOT NULL ORDER BY version").fetchall()
     db.close()
     assert kept == [(1, 0, 2), (2, 0, 2), (3, 0, 2), (4, 2, 2)]  # rounds 4 and 5 are the last two

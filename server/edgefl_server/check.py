@@ -136,6 +136,11 @@ class _Checker:
         ):
             self._find(f"no content {sha256}", f"version {version} of task {task}", _RESTORE)
 
+        for (sequence,) in self._db.execute(
+            "SELECT sequence FROM payloads WHERE sequence NOT IN (SELECT sequence FROM reports)"
+        ):
+            self._find("a payload without a report", f"sequence {sequence}", _REPORT)
+
     def _releases(self) -> None:
         for name, version, sha256, size, length in self._db.execute(
             "SELECT name, version, sha256, size_bytes, length(data) FROM releases LEFT JOIN content USING (sha256)"
@@ -215,13 +220,13 @@ class _Checker:
         """The reports of a round; returns how many were accepted, and how many failures noted."""
         order, counted = [], []
         rows = self._db.execute(
-            "SELECT device, counted, payload_sha256 FROM reports WHERE task = ? AND round = ? ORDER BY sequence",
+            "SELECT sequence, device, counted, payload_sha256 FROM reports WHERE task = ? AND round = ?"
+            " ORDER BY sequence",
             (spec.name, number),
         ).fetchall()
-        for device, is_counted, digest in rows:  # payloads by their key, one at a time: ordered, all would be in memory
-            (payload,) = self._db.execute(
-                "SELECT payload FROM reports WHERE task = ? AND round = ? AND device = ?", (spec.name, number, device)
-            ).fetchone()
+        for sequence, device, is_counted, digest in rows:  # payloads one at a time: ordered, all would be in memory
+            row = self._db.execute("SELECT data FROM payloads WHERE sequence = ?", (sequence,)).fetchone()
+            payload = None if row is None else row[0]
             order.append(device)
             if is_counted:
                 counted.append(device)

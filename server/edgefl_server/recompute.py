@@ -149,7 +149,8 @@ class Recomputer:
     def _counted(self, task: str, round_num: int) -> Iterator[ClientUpdate]:
         # By its key, one at a time: to order whole rows, SQLite would have all payloads in memory.
         devices = self._db.execute(
-            "SELECT device, payload IS NULL FROM reports WHERE task = ? AND round = ? AND counted ORDER BY sequence",
+            "SELECT device, data IS NULL FROM reports LEFT JOIN payloads USING (sequence)"
+            " WHERE task = ? AND round = ? AND counted ORDER BY sequence",
             (task, round_num),
         ).fetchall()
         for device, missing in devices:

@@ -71,7 +71,11 @@ class Retention:
 
     def _drop_payloads(self, task: str, pruned: int, last: int) -> None:
         rounds = (task, pruned, last)
-        self._run("UPDATE reports SET payload = NULL WHERE task = ? AND round > ? AND round <= ?", rounds)
+        self._run(
+            "DELETE FROM payloads WHERE sequence IN"
+            " (SELECT sequence FROM reports WHERE task = ? AND round > ? AND round <= ?)",
+            rounds,
+        )
         # Who might have taken part matters to a replay alone, and a large population makes it the larger part of a row.
         self._run("UPDATE rounds SET candidates = '[]' WHERE task = ? AND round > ? AND round <= ?", rounds)
 

@@ -105,6 +105,11 @@ _VERSION_2 = (
         from_round INTEGER NOT NULL,
         to_round INTEGER NOT NULL,
         PRIMARY KEY (task, from_round))""",
+    # Payloads by their report's sequence, apart from its row: what is noted beside a payload would write a page of it
+    # again, and to drop one no longer writes any of it.
+    "CREATE TABLE payloads (sequence INTEGER PRIMARY KEY, data BLOB NOT NULL)",
+    "INSERT INTO payloads SELECT sequence, payload FROM reports WHERE payload IS NOT NULL",
+    "ALTER TABLE reports DROP COLUMN payload",
     # forgotten: rounds up to this one, and what belongs to them, have no rows any more.
     "ALTER TABLE tasks ADD COLUMN forgotten INTEGER NOT NULL DEFAULT 0",
     # kept: whether the model is in content; the digest stays.
@@ -119,5 +124,17 @@ RELEASE_FLOOR_SINCE = 2
 MIGRATIONS: tuple[tuple[str, ...], ...] = (_VERSION_1, _VERSION_2)
 """The steps in order."""
 
-TABLES = ("server", "content", "tasks", "states", "rounds", "reports", "failures", "devices", "releases", "jumps")
+TABLES = (
+    "server",
+    "content",
+    "tasks",
+    "states",
+    "rounds",
+    "reports",
+    "payloads",
+    "failures",
+    "devices",
+    "releases",
+    "jumps",
+)
 """What a database of the newest version must have."""

@@ -83,8 +83,8 @@ def _tasks(db: sqlite3.Connection, source: str) -> Iterator[TaskRecord]:
 def read_update(db: sqlite3.Connection, task: str, round_num: int, device: str) -> ClientUpdate:
     """The accepted update of a key; its ``payload`` is None where retention dropped it."""
     row = db.execute(
-        "SELECT base_model, encoding, payload, weight, num_examples, num_correct, loss_grid, attempt"
-        " FROM reports WHERE task = ? AND round = ? AND device = ?",
+        "SELECT base_model, encoding, data, weight, num_examples, num_correct, loss_grid, attempt"
+        " FROM reports LEFT JOIN payloads USING (sequence) WHERE task = ? AND round = ? AND device = ?",
         (task, round_num, device),
     ).fetchone()
     return ClientUpdate(task, round_num, *row)

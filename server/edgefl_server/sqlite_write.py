@@ -101,7 +101,7 @@ class Writer:
         update = effect.update
         self._run(
             "INSERT INTO reports (task, round, device, sequence, attempt, base_model, encoding, weight, num_examples,"
-            " num_correct, loss_grid, payload_sha256, payload) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            " num_correct, loss_grid, payload_sha256) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 update.task,
                 update.round_num,
@@ -115,9 +115,9 @@ class Writer:
                 update.num_correct,
                 update.loss_grid,
                 update.payload_digest,
-                update.payload,
             ),
         )
+        self._run("INSERT INTO payloads VALUES (?, ?)", (effect.sequence, update.payload))
 
     def _failure(self, effect: SaveFailure) -> None:
         failure = effect.failure

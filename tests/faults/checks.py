@@ -92,7 +92,7 @@ class Promises:
 
 _REPORTS = (
     "SELECT task, round, device, sequence, base_model, encoding, weight, num_examples, num_correct, loss_grid,"
-    " payload_sha256, payload, counted FROM reports ORDER BY sequence"
+    " payload_sha256, data, counted FROM reports LEFT JOIN payloads USING (sequence) ORDER BY sequence"
 )
 
 

@@ -102,8 +102,19 @@ def test_bytes_that_are_no_message(tmp_path: Path) -> None:
     async def body(caller: Caller) -> None:
         for method in ("Fleet/Report", "Fleet/CheckIn"):
             call = caller.channel.unary_unary(f"/edgefl.proto.v1.{method}")
-            with pytest.raises(grpc.aio.AioRpcError):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await call(b"\xff\xff\xff", metadata=as_device("a"))
+            error, retry = error_of(caught.value)
+            assert isinstance(error, RemoteProtocolError)  # and not gRPC's UNKNOWN, which a device would take for a bug
+            assert "no message of this call" in str(error)
+            assert retry is not None
+        stream = caller.channel.stream_unary("/edgefl.proto.v1.Fleet/Upload")
+        with pytest.raises(RemoteProtocolError, match="no message of this call"):
+            await unwrap(stream(iter([b"\xff"]), metadata=as_device("a")))
+        watch = caller.channel.unary_stream("/edgefl.proto.v1.Control/WatchRounds")(b"\xff", metadata=OPERATOR)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await watch.read()
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
         with pytest.raises(RemoteProtocolError, match="population"):
             await caller.check_in("a", population="")
         await caller.create(definition())

@@ -53,6 +53,14 @@ def build_parser() -> argparse.ArgumentParser:
     devices.add_argument("--population", type=_text, default="", help="only this population")
     _json(devices)
     devices.set_defaults(run=_lazy("devices", "list_devices"))
+    answers = commands.add_parser(
+        "answers",
+        help="count how the server answered since its start",
+        description="Count the server's answers since its start: the receipts of reports, with the reasons of those "
+        "refused, and the calls that ended with an error.",
+    )
+    _json(answers)
+    answers.set_defaults(run=_lazy("answers", "count_answers"))
     _add_simulate(commands)
     _add_demo(commands)
     return parser

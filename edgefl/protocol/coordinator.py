@@ -25,11 +25,10 @@ Source: design §5 (round, receipts, gate, pace).
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from edgefl.errors import ConflictError, StorageError, UpdateRefusal
+from edgefl.errors import ConflictError, StorageError
 from edgefl.protocol.events import (
     AnswerCheckIn,
     DeviceCheckedIn,
@@ -191,10 +190,6 @@ class Coordinator:
 
     def next_release_version(self, name: str) -> int:
         return self._registry.next_release_version(name)
-
-    def refusals(self) -> Counter[UpdateRefusal]:
-        """How many updates the gate refused since the start, by reason."""
-        return Counter(self._keeper.refusals)
 
     def early_receipt(self, device: str, update: ClientUpdate) -> tuple[Receipt, RetryWindow] | None:
         """How ``update`` is answered whatever its payload, which need not be there; None when the payload decides."""

@@ -7,7 +7,6 @@ NORM) -> fold. A refused update enters neither ledger nor aggregate; to its roun
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 
 from edgefl.errors import EdgeFLError, InvalidUpdateError, LocalProtocolError, UpdateRefusal
@@ -47,7 +46,6 @@ class RoundKeeper:
         self._board = board
         self._find_accepted = find_accepted
         self.next_sequence = 1
-        self.refusals: Counter[UpdateRefusal] = Counter()
         self.out: list[Effect] = []
         self.changed = False
 
@@ -76,7 +74,6 @@ class RoundKeeper:
             assert run.process is not None
             run.process.check(update, decoded)
         except InvalidUpdateError as error:
-            self.refusals[error.reason] += 1
             if run is not None:
                 message = f"{error.reason.name}: {error}"
                 self.fail(device, WorkFailure(update.task, update.round_num, type(error).__name__, message), now)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgefl.errors import RemoteProtocolError
+from edgefl.errors import RemoteProtocolError, UpdateRefusal
 from edgefl.proto.v1 import control_pb2
 from edgefl.protocol.events import DeviceRecord, Phase, ReleaseRecord, RoundSummary, TaskRecord, TaskStatus
 from edgefl.protocol.process import RoundMetrics
@@ -111,3 +111,11 @@ def device_to_proto(record: DeviceRecord) -> control_pb2.Device:
         num_held_out=record.num_held_out,
         suspect=record.suspect,
     )
+
+
+def refusal_name(message: control_pb2.RefusalCount) -> str:
+    """The reason's name; its number where a newer server has one more."""
+    try:
+        return UpdateRefusal(message.reason).name
+    except ValueError:
+        return f"reason {int(message.reason)}"

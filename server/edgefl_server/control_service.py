@@ -17,10 +17,12 @@ from edgefl.protocol.events import (
     TaskResumed,
     TaskStatus,
 )
+from edgefl.protocol.messages import Accepted, AlreadyAccepted, Late, Noted
 from edgefl.protocol.task import parse_task
 from edgefl.settings import MAX_FILE_BYTES
 from edgefl.wire import DOWNLOAD_CHUNK_BYTES
 from edgefl.wire.control import device_to_proto, release_to_proto, round_to_proto, task_to_proto
+from edgefl_server.answers import AnswerCounts
 from edgefl_server.engine import Engine
 from edgefl_server.releases import Releases, find_task
 from edgefl_server.rounds_feed import Subscription
@@ -33,8 +35,9 @@ _FINAL = (TaskStatus.COMPLETED, TaskStatus.ENDED)
 
 
 class ControlService(control_pb2_grpc.ControlServicer):
-    def __init__(self, engine: Engine, store: Store) -> None:
+    def __init__(self, engine: Engine, store: Store, counts: AnswerCounts) -> None:
         self._engine = engine
+        self._counts = counts
         self._store = store
         self._releases = Releases(engine, store)
 
@@ -130,6 +133,24 @@ class ControlService(control_pb2_grpc.ControlServicer):
         records = await self._engine.ask(lambda c: tuple(c.devices()))
         wanted = [r for r in records if request.population in ("", r.population)]
         return control_pb2.ListDevicesResponse(devices=map(device_to_proto, wanted))
+
+    async def CountAnswers(
+        self,
+        request: control_pb2.CountAnswersRequest,  # noqa: ARG002
+        context: Any,  # noqa: ARG002
+    ) -> control_pb2.CountAnswersResponse:
+        receipts = self._counts.receipts
+        response = control_pb2.CountAnswersResponse(
+            accepted=receipts[Accepted],
+            already_accepted=receipts[AlreadyAccepted],
+            late=receipts[Late],
+            noted=receipts[Noted],
+        )
+        for reason, count in sorted(self._counts.refusals.items(), key=lambda item: item[0].value):
+            response.refused.add(reason=fleet_pb2.RefusalReason.ValueType(reason.value), count=count)
+        for kind, count in sorted(self._counts.errors.items(), key=lambda item: item[0].__name__):
+            response.errors.add(error=kind.__name__, count=count)
+        return response
 
     # -------------------------------------------------------------------------------------------- privately
 

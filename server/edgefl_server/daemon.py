@@ -31,6 +31,7 @@ from edgefl.protocol.messages import RetryWindow
 from edgefl.protocol.pace import CoordinatorConfig
 from edgefl.systemd import notify
 from edgefl.wire import MAX_MESSAGE_BYTES
+from edgefl_server.answers import AnswerCounts
 from edgefl_server.config import ServerConfig
 from edgefl_server.control_service import ControlService
 from edgefl_server.engine import Engine
@@ -123,7 +124,8 @@ class Daemon:
     def _make_server(self) -> grpc.aio.Server:
         config = self._config
         retry = RetryWindow(config.idle_retry_min_s, config.idle_retry_max_s)
-        self._gate = IdentityInterceptor(insecure_identity, retry)
+        counts = AnswerCounts()
+        self._gate = IdentityInterceptor(insecure_identity, retry, counts)
         server = grpc.aio.server(
             interceptors=[self._gate],
             options=[
@@ -138,9 +140,10 @@ class Daemon:
             self._uploads,
             max_reports_in_flight=config.max_reports_in_flight,
             retry=retry,
+            counts=counts,
         )
         fleet_pb2_grpc.add_FleetServicer_to_server(fleet, server)
-        control_pb2_grpc.add_ControlServicer_to_server(ControlService(self._engine, self._store), server)
+        control_pb2_grpc.add_ControlServicer_to_server(ControlService(self._engine, self._store, counts), server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
         return server

@@ -8,7 +8,7 @@ from typing import Any
 
 from edgefl.errors import BusyError, InvalidUpdateError, RemoteProtocolError
 from edgefl.proto.v1 import fleet_pb2, fleet_pb2_grpc
-from edgefl.protocol.messages import ClientUpdate, Refused, RetryWindow
+from edgefl.protocol.messages import ClientUpdate, Receipt, Refused, RetryWindow
 from edgefl.wire import (
     DOWNLOAD_CHUNK_BYTES,
     answer_to_proto,
@@ -18,6 +18,7 @@ from edgefl.wire import (
     reference_from_proto,
     report_from_proto,
 )
+from edgefl_server.answers import AnswerCounts
 from edgefl_server.engine import Engine
 from edgefl_server.identity import caller
 from edgefl_server.store import Store
@@ -49,10 +50,17 @@ class ContentCache:
 
 
 class FleetService(fleet_pb2_grpc.FleetServicer):
-    """``retry``: when a device shall come back that found too many reports in flight."""
+    """``retry``: when a device shall come back that found too many reports in flight. ``counts`` gets every receipt."""
 
     def __init__(
-        self, engine: Engine, store: Store, uploads: UploadCalls, *, max_reports_in_flight: int, retry: RetryWindow
+        self,
+        engine: Engine,
+        store: Store,
+        uploads: UploadCalls,
+        *,
+        max_reports_in_flight: int,
+        retry: RetryWindow,
+        counts: AnswerCounts,
     ) -> None:
         self._engine = engine
         self._uploads = uploads
@@ -60,6 +68,7 @@ class FleetService(fleet_pb2_grpc.FleetServicer):
         self._max_reports = max_reports_in_flight
         self._reports = 0
         self._retry = retry
+        self._counts = counts
 
     async def CheckIn(self, request: fleet_pb2.CheckInRequest, context: Any) -> fleet_pb2.CheckInResponse:  # noqa: ARG002
         answer = await self._engine.check_in(caller().name, check_in_from_proto(request))
@@ -70,18 +79,21 @@ class FleetService(fleet_pb2_grpc.FleetServicer):
             raise BusyError(f"{self._reports} reports in flight; send this one again after the retry window")
         self._reports += 1
         try:
-            try:
-                content = reference_from_proto(request)
-                report = report_from_proto(request)
-            except InvalidUpdateError as error:
-                return receipt_to_proto(Refused(error.reason, str(error)), self._retry)
-            if content is not None and isinstance(report, ClientUpdate):
-                receipt, retry = await self._uploads.report(caller().name, report, content)
-            else:
-                receipt, retry = await self._engine.report(caller().name, report)
-            return receipt_to_proto(receipt, retry)
+            receipt, retry = await self._take(caller().name, request)
         finally:
             self._reports -= 1
+        self._counts.add_receipt(receipt)
+        return receipt_to_proto(receipt, retry)
+
+    async def _take(self, device: str, request: fleet_pb2.ReportRequest) -> tuple[Receipt, RetryWindow]:
+        try:
+            content = reference_from_proto(request)
+            report = report_from_proto(request)
+        except InvalidUpdateError as error:
+            return Refused(error.reason, str(error)), self._retry
+        if content is not None and isinstance(report, ClientUpdate):
+            return await self._uploads.report(device, report, content)
+        return await self._engine.report(device, report)
 
     async def Upload(self, request_iterator: Any, context: Any) -> fleet_pb2.UploadResponse:  # noqa: ARG002
         return fleet_pb2.UploadResponse(have_bytes=await self._uploads.take(caller().name, request_iterator))

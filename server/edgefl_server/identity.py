@@ -4,8 +4,9 @@ No message carries its sender's identity. The interceptor makes it: on an insecu
 key. Deny by default: a method that the table does not name is for nobody. A refused call is answered before its
 message is read.
 
-The interceptor is also the one place where errors become statuses: an ``EdgeFLError`` by the table in
-``edgefl.wire``, anything else INTERNAL, with its traceback in the log.
+The interceptor is also the one place where errors become statuses, and are counted: an ``EdgeFLError`` by the table in
+``edgefl.wire``, anything else INTERNAL, with its traceback in the log. It parses the messages itself, because gRPC
+answers one that does not parse with UNKNOWN and a traceback.
 
 Source: design §6 (identity, errors), §7 (deny by default).
 """
@@ -22,17 +23,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
 
 from edgefl.errors import (
     ConfigError,
     EdgeFLError,
     LocalProtocolError,
     PermissionDeniedError,
+    RemoteProtocolError,
     UnauthenticatedError,
 )
 from edgefl.protocol.messages import RetryWindow
 from edgefl.protocol.task import check_name
 from edgefl.wire import IDENTITY_KEY, error_to_status
+from edgefl_server.answers import AnswerCounts
 
 log = logging.getLogger("edgefl_server")
 
@@ -73,6 +77,7 @@ METHOD_ROLES: dict[str, frozenset[Role]] = {
     _CONTROL + "CreateRelease": _OPERATOR,
     _CONTROL + "ListReleases": _OPERATOR,
     _CONTROL + "ListDevices": _OPERATOR,
+    _CONTROL + "CountAnswers": _OPERATOR,
     "/grpc.health.v1.Health/Check": ANYONE,
     "/grpc.health.v1.Health/List": ANYONE,
     "/grpc.health.v1.Health/Watch": ANYONE,
@@ -108,12 +113,14 @@ def insecure_identity(metadata: Any) -> Identity:
 class IdentityInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
     """``identify`` makes the identity from a call's metadata; ``retry`` is the window that errors to devices carry.
 
+    ``counts`` gets every error that leaves.
     ``idle`` is set while no call of a device or an operator is being served.
     """
 
-    def __init__(self, identify: Callable[[Any], Identity], retry: RetryWindow) -> None:
+    def __init__(self, identify: Callable[[Any], Identity], retry: RetryWindow, counts: AnswerCounts) -> None:
         self._identify = identify
         self._retry = retry
+        self._counts = counts
         self._in_flight = 0
         self.idle = asyncio.Event()
         self.idle.set()
@@ -129,7 +136,7 @@ class IdentityInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
             if roles is None or identity.role not in roles:
                 raise PermissionDeniedError(f"{identity.role.value} {identity.name!r} may not call {method}")
         except EdgeFLError as refusal:
-            return _refusing(refusal, retry)
+            return self._refusing(refusal, retry)
         handler = await continuation(details)
         return None if handler is None else self._guarded(handler, identity, retry)
 
@@ -147,54 +154,68 @@ class IdentityInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
 
     def _guarded(self, handler: Any, identity: Identity, retry: RetryWindow | None) -> Any:
         """The handler, called with ``caller()`` set and with its errors made statuses."""
-        codecs = {
-            "request_deserializer": handler.request_deserializer,
-            "response_serializer": handler.response_serializer,
-        }
+        parse = handler.request_deserializer
+        codecs = {"request_deserializer": None, "response_serializer": handler.response_serializer}
         if handler.response_streaming:
             stream = handler.unary_stream
 
-            async def run_stream(request: Any, context: Any) -> AsyncIterator[Any]:
+            async def run_stream(raw: bytes, context: Any) -> AsyncIterator[Any]:
                 with self._serving(identity):
                     try:
-                        async for response in stream(request, context):
+                        async for response in stream(_parsed(parse, raw), context):
                             yield response
                     except Exception as error:
-                        await _fail(context, error, retry)
+                        await self._fail(context, error, retry)
 
             return grpc.unary_stream_rpc_method_handler(run_stream, **codecs)
-        unary = handler.stream_unary if handler.request_streaming else handler.unary_unary
+        streaming = handler.request_streaming
+        unary = handler.stream_unary if streaming else handler.unary_unary
+        read: Callable[[Parse, Any], Any] = _parsed_stream if streaming else _parsed
 
-        async def run_unary(request: Any, context: Any) -> Any:
+        async def run_unary(raw: Any, context: Any) -> Any:
             with self._serving(identity):
                 try:
-                    return await unary(request, context)
+                    return await unary(read(parse, raw), context)
                 except Exception as error:
-                    await _fail(context, error, retry)
+                    await self._fail(context, error, retry)
 
-        if handler.request_streaming:
+        if streaming:
             return grpc.stream_unary_rpc_method_handler(run_unary, **codecs)
         return grpc.unary_unary_rpc_method_handler(run_unary, **codecs)
 
+    def _refusing(self, refusal: EdgeFLError, retry: RetryWindow | None) -> Any:
+        # A streaming handler is called before any message is read; a unary one would first read what it refuses.
+        async def refuse(_: Any, context: Any) -> AsyncIterator[bytes]:
+            await self._abort(context, refusal, retry)
+            yield b""  # not reached; makes this a stream
 
-def _refusing(refusal: EdgeFLError, retry: RetryWindow | None) -> Any:
-    # A streaming handler is called before any message is read; a unary one would first parse what it refuses.
-    async def refuse(_: Any, context: Any) -> AsyncIterator[bytes]:
-        await _abort(context, refusal, retry)
-        yield b""  # not reached; makes this a stream
+        return grpc.stream_stream_rpc_method_handler(refuse)
 
-    return grpc.stream_stream_rpc_method_handler(refuse)
+    async def _fail(self, context: Any, error: Exception, retry: RetryWindow | None) -> None:
+        if isinstance(error, (asyncio.CancelledError, grpc.aio.AbortError)):
+            raise error
+        if not isinstance(error, EdgeFLError):
+            log.error("a call failed", exc_info=error)
+            error = LocalProtocolError(f"the server failed: {type(error).__name__}; its log has the traceback")
+        await self._abort(context, error, retry)
 
-
-async def _fail(context: Any, error: Exception, retry: RetryWindow | None) -> None:
-    if isinstance(error, (asyncio.CancelledError, grpc.aio.AbortError)):
-        raise error
-    if not isinstance(error, EdgeFLError):
-        log.error("a call failed", exc_info=error)
-        error = LocalProtocolError(f"the server failed: {type(error).__name__}; its log has the traceback")
-    await _abort(context, error, retry)
+    async def _abort(self, context: Any, error: EdgeFLError, retry: RetryWindow | None) -> None:
+        self._counts.add_error(error)
+        code, details, trailing = error_to_status(error, retry)
+        await context.abort(grpc.StatusCode[code], details, trailing)
 
 
-async def _abort(context: Any, error: EdgeFLError, retry: RetryWindow | None) -> None:
-    code, details, trailing = error_to_status(error, retry)
-    await context.abort(grpc.StatusCode[code], details, trailing)
+Parse = Callable[[bytes], Any]
+
+
+def _parsed(parse: Parse, raw: bytes) -> Any:
+    """Raises ``RemoteProtocolError`` for bytes that are no such message."""
+    try:
+        return parse(raw)
+    except DecodeError as error:
+        raise RemoteProtocolError(f"{len(raw)} bytes that are no message of this call: {error}") from None
+
+
+async def _parsed_stream(parse: Parse, raw: AsyncIterator[bytes]) -> AsyncIterator[Any]:
+    async for message in raw:
+        yield _parsed(parse, message)

@@ -517,3 +517,85 @@ class Device(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["agent_version", b"agent_version", "name", b"name", "num_held_out", b"num_held_out", "num_train", b"num_train", "population", b"population", "session", b"session", "suspect", b"suspect"]) -> None: ...
 
 global___Device = Device
+
+@typing.final
+class CountAnswersRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+global___CountAnswersRequest = CountAnswersRequest
+
+@typing.final
+class CountAnswersResponse(google.protobuf.message.Message):
+    """Set by the server. The receipts of reports, then the calls that ended with an error. What is absent did not happen."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ACCEPTED_FIELD_NUMBER: builtins.int
+    ALREADY_ACCEPTED_FIELD_NUMBER: builtins.int
+    LATE_FIELD_NUMBER: builtins.int
+    NOTED_FIELD_NUMBER: builtins.int
+    REFUSED_FIELD_NUMBER: builtins.int
+    ERRORS_FIELD_NUMBER: builtins.int
+    accepted: builtins.int
+    already_accepted: builtins.int
+    late: builtins.int
+    noted: builtins.int
+    """Failures of devices that were noted."""
+    @property
+    def refused(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___RefusalCount]: ...
+    @property
+    def errors(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___ErrorCount]: ...
+    def __init__(
+        self,
+        *,
+        accepted: builtins.int = ...,
+        already_accepted: builtins.int = ...,
+        late: builtins.int = ...,
+        noted: builtins.int = ...,
+        refused: collections.abc.Iterable[global___RefusalCount] | None = ...,
+        errors: collections.abc.Iterable[global___ErrorCount] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["accepted", b"accepted", "already_accepted", b"already_accepted", "errors", b"errors", "late", b"late", "noted", b"noted", "refused", b"refused"]) -> None: ...
+
+global___CountAnswersResponse = CountAnswersResponse
+
+@typing.final
+class RefusalCount(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: builtins.int
+    COUNT_FIELD_NUMBER: builtins.int
+    reason: edgefl.proto.v1.fleet_pb2.RefusalReason.ValueType
+    count: builtins.int
+    def __init__(
+        self,
+        *,
+        reason: edgefl.proto.v1.fleet_pb2.RefusalReason.ValueType = ...,
+        count: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["count", b"count", "reason", b"reason"]) -> None: ...
+
+global___RefusalCount = RefusalCount
+
+@typing.final
+class ErrorCount(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ERROR_FIELD_NUMBER: builtins.int
+    COUNT_FIELD_NUMBER: builtins.int
+    error: builtins.str
+    """The class, as in the trailing metadata "edgefl-error"."""
+    count: builtins.int
+    def __init__(
+        self,
+        *,
+        error: builtins.str = ...,
+        count: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["count", b"count", "error", b"error"]) -> None: ...
+
+global___ErrorCount = ErrorCount

@@ -69,6 +69,11 @@ class ControlStub(object):
                 request_serializer=edgefl_dot_proto_dot_v1_dot_control__pb2.ListDevicesRequest.SerializeToString,
                 response_deserializer=edgefl_dot_proto_dot_v1_dot_control__pb2.ListDevicesResponse.FromString,
                 )
+        self.CountAnswers = channel.unary_unary(
+                '/edgefl.proto.v1.Control/CountAnswers',
+                request_serializer=edgefl_dot_proto_dot_v1_dot_control__pb2.CountAnswersRequest.SerializeToString,
+                response_deserializer=edgefl_dot_proto_dot_v1_dot_control__pb2.CountAnswersResponse.FromString,
+                )
 
 
 class ControlServicer(object):
@@ -145,6 +150,13 @@ class ControlServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CountAnswers(self, request, context):
+        """How reports and calls were answered since the server's start.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ControlServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -202,6 +214,11 @@ def add_ControlServicer_to_server(servicer, server):
                     servicer.ListDevices,
                     request_deserializer=edgefl_dot_proto_dot_v1_dot_control__pb2.ListDevicesRequest.FromString,
                     response_serializer=edgefl_dot_proto_dot_v1_dot_control__pb2.ListDevicesResponse.SerializeToString,
+            ),
+            'CountAnswers': grpc.unary_unary_rpc_method_handler(
+                    servicer.CountAnswers,
+                    request_deserializer=edgefl_dot_proto_dot_v1_dot_control__pb2.CountAnswersRequest.FromString,
+                    response_serializer=edgefl_dot_proto_dot_v1_dot_control__pb2.CountAnswersResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -397,5 +414,22 @@ class Control(object):
         return grpc.experimental.unary_unary(request, target, '/edgefl.proto.v1.Control/ListDevices',
             edgefl_dot_proto_dot_v1_dot_control__pb2.ListDevicesRequest.SerializeToString,
             edgefl_dot_proto_dot_v1_dot_control__pb2.ListDevicesResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def CountAnswers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/edgefl.proto.v1.Control/CountAnswers',
+            edgefl_dot_proto_dot_v1_dot_control__pb2.CountAnswersRequest.SerializeToString,
+            edgefl_dot_proto_dot_v1_dot_control__pb2.CountAnswersResponse.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)

@@ -79,6 +79,12 @@ class ControlStub:
         edgefl.proto.v1.control_pb2.ListDevicesResponse,
     ]
 
+    CountAnswers: grpc.UnaryUnaryMultiCallable[
+        edgefl.proto.v1.control_pb2.CountAnswersRequest,
+        edgefl.proto.v1.control_pb2.CountAnswersResponse,
+    ]
+    """How reports and calls were answered since the server's start."""
+
 class ControlAsyncStub:
     CreateTask: grpc.aio.UnaryUnaryMultiCallable[
         edgefl.proto.v1.control_pb2.CreateTaskRequest,
@@ -139,6 +145,12 @@ class ControlAsyncStub:
         edgefl.proto.v1.control_pb2.ListDevicesRequest,
         edgefl.proto.v1.control_pb2.ListDevicesResponse,
     ]
+
+    CountAnswers: grpc.aio.UnaryUnaryMultiCallable[
+        edgefl.proto.v1.control_pb2.CountAnswersRequest,
+        edgefl.proto.v1.control_pb2.CountAnswersResponse,
+    ]
+    """How reports and calls were answered since the server's start."""
 
 class ControlServicer(metaclass=abc.ABCMeta):
     @abc.abstractmethod
@@ -222,5 +234,13 @@ class ControlServicer(metaclass=abc.ABCMeta):
         request: edgefl.proto.v1.control_pb2.ListDevicesRequest,
         context: _ServicerContext,
     ) -> typing.Union[edgefl.proto.v1.control_pb2.ListDevicesResponse, collections.abc.Awaitable[edgefl.proto.v1.control_pb2.ListDevicesResponse]]: ...
+
+    @abc.abstractmethod
+    def CountAnswers(
+        self,
+        request: edgefl.proto.v1.control_pb2.CountAnswersRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[edgefl.proto.v1.control_pb2.CountAnswersResponse, collections.abc.Awaitable[edgefl.proto.v1.control_pb2.CountAnswersResponse]]:
+        """How reports and calls were answered since the server's start."""
 
 def add_ControlServicer_to_server(servicer: ControlServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

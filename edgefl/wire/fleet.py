@@ -290,6 +290,12 @@ def report_from_proto(message: fleet_pb2.ReportRequest, max_bytes: int = m.INLIN
     )
 
 
+def refused_report(message: fleet_pb2.ReportRequest, error: InvalidUpdateError) -> m.WorkFailure:
+    """What a report that ``report_from_proto`` or ``reference_from_proto`` refused is to its round."""
+    key = message.update.key
+    return m.WorkFailure(key.task[:MAX_TEXT], key.round, type(error).__name__, f"{error.reason.name}: {error}")
+
+
 def receipt_to_proto(receipt: m.Receipt, retry: m.RetryWindow) -> fleet_pb2.ReportResponse:
     message = fleet_pb2.ReportResponse(retry=retry_to_proto(retry))
     if isinstance(receipt, m.Accepted):

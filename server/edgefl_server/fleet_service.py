@@ -16,6 +16,7 @@ from edgefl.wire import (
     query_from_proto,
     receipt_to_proto,
     reference_from_proto,
+    refused_report,
     report_from_proto,
 )
 from edgefl_server.answers import AnswerCounts
@@ -90,7 +91,9 @@ class FleetService(fleet_pb2_grpc.FleetServicer):
             content = reference_from_proto(request)
             report = report_from_proto(request)
         except InvalidUpdateError as error:
-            return Refused(error.reason, str(error)), self._retry
+            # To its round it is the member's failure, whichever part of the gate refused it.
+            _, retry = await self._engine.report(device, refused_report(request, error))
+            return Refused(error.reason, str(error)), retry
         if content is not None and isinstance(report, ClientUpdate):
             return await self._uploads.report(device, report, content)
         return await self._engine.report(device, report)

@@ -100,7 +100,10 @@ def test_an_oversize_message_is_refused_and_the_server_goes_on(tmp_path: Path) -
 
 def test_bytes_that_are_no_message(tmp_path: Path) -> None:
     async def body(caller: Caller) -> None:
-        for method in ("Fleet/Report", "Fleet/CheckIn"):
+        report = caller.channel.unary_unary("/edgefl.proto.v1.Fleet/Report")
+        answer = fleet_pb2.ReportResponse.FromString(await report(b"\xff\xff\xff", metadata=as_device("a")))
+        assert answer.refused.reason == fleet_pb2.REFUSAL_REASON_MALFORMED
+        for method in ("Fleet/QueryUpload", "Fleet/CheckIn"):
             call = caller.channel.unary_unary(f"/edgefl.proto.v1.{method}")
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await call(b"\xff\xff\xff", metadata=as_device("a"))

@@ -16,7 +16,7 @@ from edgefl import wire
 from edgefl.errors import InvalidUpdateError, RemoteProtocolError, UpdateRefusal
 from edgefl.proto.v1 import fleet_pb2, plan_pb2
 from edgefl.protocol import messages as m
-from edgefl.wire.fleet import MAX_COUNT, MAX_EXAMPLES, MAX_NAMES, MAX_TEXT
+from edgefl.wire.fleet import MAX_COUNT, MAX_EXAMPLES, MAX_NAMES, MAX_REPORT_BYTES, MAX_TEXT
 
 # ------------------------------------------------------------------------------------------------ refusals: devices
 
@@ -188,17 +188,25 @@ def refusal(message: fleet_pb2.ReportRequest) -> InvalidUpdateError:
 def test_a_report_is_refused_by_its_size_before_anything_else() -> None:
     message = fleet_pb2.ReportRequest(update=fleet_pb2.ClientUpdate(payload=bytes(m.INLINE_UPDATE_MAX_BYTES + 4096)))
     message.update.base_model_sha256 = b"short"
-    message.update.num_correct = 1
-    assert refusal(message).reason is UpdateRefusal.TOO_LARGE
     failure = fleet_pb2.ReportRequest(failure=fleet_pb2.WorkFailure(message="x" * (m.INLINE_UPDATE_MAX_BYTES + 4096)))
-    assert refusal(failure).reason is UpdateRefusal.TOO_LARGE
-    hidden = fleet_pb2.ReportRequest.FromString(b"\xc2\x3e\x80\x80\x80\x01" + bytes(2**21))
-    assert refusal(hidden).reason is UpdateRefusal.TOO_LARGE
+    for raw in (message.SerializeToString(), failure.SerializeToString(), b"\xff" * (MAX_REPORT_BYTES + 1)):
+        with pytest.raises(InvalidUpdateError, match=f"a report of {len(raw)} bytes") as caught:
+            wire.parse_report(raw)
+        assert caught.value.reason is UpdateRefusal.TOO_LARGE
+
+
+def test_bytes_that_are_no_report_are_malformed() -> None:
+    whole = wire.report_to_proto(update()).SerializeToString()
+    for raw in (b"\xff", b"\xff" * MAX_REPORT_BYTES, whole[:-1]):
+        with pytest.raises(InvalidUpdateError, match=f"{len(raw)} bytes that are no report") as caught:
+            wire.parse_report(raw)
+        assert caught.value.reason is UpdateRefusal.MALFORMED
 
 
 def test_the_largest_update_is_taken() -> None:
     largest = update(payload=bytes(m.INLINE_UPDATE_MAX_BYTES), task="t" * 64)
-    assert wire.report_from_proto(wire.report_to_proto(largest)) == largest
+    raw = wire.report_to_proto(largest).SerializeToString()
+    assert wire.report_from_proto(wire.parse_report(raw)) == largest
     assert wire.report_to_proto(largest).ByteSize() < wire.MAX_MESSAGE_BYTES
 
 

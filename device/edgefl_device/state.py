@@ -36,7 +36,7 @@ from google.protobuf.message import DecodeError
 
 from edgefl.errors import ConfigError, EdgeFLError, FencedError, StorageError
 from edgefl.proto.v1 import fleet_pb2
-from edgefl.protocol.messages import MAX_UPLOAD_BYTES, ClientUpdate, Report, RetryWindow, WorkFailure
+from edgefl.protocol.messages import ClientUpdate, Report, RetryWindow, WorkFailure
 from edgefl.wire import report_from_proto, report_to_proto
 from edgefl_device.files import (
     FileOps,
@@ -165,7 +165,7 @@ def unpack_outbox(raw: bytes) -> tuple[ClientUpdate, int]:
     if len(body) != length or hashlib.sha256(raw[:-_DIGEST_BYTES]).digest() != raw[-_DIGEST_BYTES:]:
         raise StorageError("the checksum is wrong")
     try:
-        report = report_from_proto(fleet_pb2.ReportRequest.FromString(body), MAX_UPLOAD_BYTES)
+        report = report_from_proto(fleet_pb2.ReportRequest.FromString(body))
     except (DecodeError, EdgeFLError) as error:
         raise StorageError(f"cannot be decoded: {error}") from error
     if isinstance(report, WorkFailure):

@@ -11,6 +11,8 @@ from __future__ import annotations
 import math
 from typing import NoReturn
 
+from google.protobuf.message import DecodeError
+
 from edgefl.errors import ConfigError, DataError, InvalidUpdateError, RemoteProtocolError, UpdateRefusal
 from edgefl.models.softmax import SoftmaxModel
 from edgefl.proto.v1 import fleet_pb2, plan_pb2
@@ -32,6 +34,9 @@ MAX_NAMES = 32
 
 MAX_DEADLINE_S = 1e9
 """Thirty years: a time that a monotonic clock can be added to."""
+
+MAX_REPORT_BYTES = m.INLINE_UPDATE_MAX_BYTES + 4096
+"""Largest report: the largest inline update, and room for what describes it."""
 
 DIGEST_BYTES = 32
 
@@ -253,16 +258,24 @@ def report_to_proto(report: m.Report, *, with_payload: bool = True) -> fleet_pb2
     return message
 
 
-def report_from_proto(message: fleet_pb2.ReportRequest, max_bytes: int = m.INLINE_UPDATE_MAX_BYTES) -> m.Report:
-    """``max_bytes``: the largest payload. The payload of one that was uploaded is empty here (``edgefl.wire.upload``).
-
-    Raises ``InvalidUpdateError`` (TOO_LARGE before anything else is looked at, MALFORMED).
-    """
-    if message.ByteSize() > max_bytes + 4096:
+def parse_report(raw: bytes) -> fleet_pb2.ReportRequest:
+    """The gate's look at the size, before anything is parsed. Raises ``InvalidUpdateError``: TOO_LARGE, MALFORMED."""
+    if len(raw) > MAX_REPORT_BYTES:
         _refuse(
             UpdateRefusal.TOO_LARGE,
-            f"a report of {message.ByteSize()} bytes; expected an update of at most {max_bytes}",
+            f"a report of {len(raw)} bytes; expected an update of at most {m.INLINE_UPDATE_MAX_BYTES}",
         )
+    try:
+        return fleet_pb2.ReportRequest.FromString(raw)
+    except DecodeError as error:
+        _refuse(UpdateRefusal.MALFORMED, f"{len(raw)} bytes that are no report: {error}")
+
+
+def report_from_proto(message: fleet_pb2.ReportRequest) -> m.Report:
+    """The payload of an update that was uploaded is empty here (``edgefl.wire.upload``).
+
+    Raises ``InvalidUpdateError`` (MALFORMED).
+    """
     kind = message.WhichOneof("result")
     if kind == "failure":
         f = message.failure

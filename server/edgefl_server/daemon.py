@@ -24,7 +24,7 @@ from edgefl._version import __version__
 from edgefl.address import split_address
 from edgefl.errors import ConfigError, EdgeFLError, NotFoundError, UnavailableError
 from edgefl.learning import build_process
-from edgefl.proto.v1 import control_pb2, control_pb2_grpc, fleet_pb2, fleet_pb2_grpc
+from edgefl.proto.v1 import control_pb2, control_pb2_grpc, fleet_pb2
 from edgefl.protocol.coordinator import Coordinator
 from edgefl.protocol.events import Draining
 from edgefl.protocol.messages import RetryWindow
@@ -142,7 +142,7 @@ class Daemon:
             retry=retry,
             counts=counts,
         )
-        fleet_pb2_grpc.add_FleetServicer_to_server(fleet, server)
+        fleet.add_to(server)
         control_pb2_grpc.add_ControlServicer_to_server(ControlService(self._engine, self._store, counts), server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)

@@ -6,6 +6,8 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator
 from typing import Any
 
+import grpc
+
 from edgefl.errors import BusyError, InvalidUpdateError, RemoteProtocolError
 from edgefl.proto.v1 import fleet_pb2, fleet_pb2_grpc
 from edgefl.protocol.messages import ClientUpdate, Receipt, Refused, RetryWindow
@@ -13,6 +15,7 @@ from edgefl.wire import (
     DOWNLOAD_CHUNK_BYTES,
     answer_to_proto,
     check_in_from_proto,
+    parse_report,
     query_from_proto,
     receipt_to_proto,
     reference_from_proto,
@@ -75,7 +78,17 @@ class FleetService(fleet_pb2_grpc.FleetServicer):
         answer = await self._engine.check_in(caller().name, check_in_from_proto(request))
         return answer_to_proto(answer)
 
-    async def Report(self, request: fleet_pb2.ReportRequest, context: Any) -> fleet_pb2.ReportResponse:  # noqa: ARG002
+    def add_to(self, server: grpc.aio.Server) -> None:
+        """Register the service. ``Report`` takes bytes: the gate looks at their size before they are parsed."""
+        report = grpc.unary_unary_rpc_method_handler(
+            self.Report, response_serializer=fleet_pb2.ReportResponse.SerializeToString
+        )
+        service = fleet_pb2.DESCRIPTOR.services_by_name["Fleet"].full_name
+        # The first handler of a method is the one that is called.
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {"Report": report}),))
+        fleet_pb2_grpc.add_FleetServicer_to_server(self, server)
+
+    async def Report(self, request: bytes, context: Any) -> fleet_pb2.ReportResponse:  # type: ignore[override]  # noqa: ARG002
         if self._reports >= self._max_reports:
             raise BusyError(f"{self._reports} reports in flight; send this one again after the retry window")
         self._reports += 1
@@ -86,12 +99,16 @@ class FleetService(fleet_pb2_grpc.FleetServicer):
         self._counts.add_receipt(receipt)
         return receipt_to_proto(receipt, retry)
 
-    async def _take(self, device: str, request: fleet_pb2.ReportRequest) -> tuple[Receipt, RetryWindow]:
+    async def _take(self, device: str, raw: bytes) -> tuple[Receipt, RetryWindow]:
+        try:
+            request = parse_report(raw)
+        except InvalidUpdateError as error:
+            return Refused(error.reason, str(error)), self._retry
         try:
             content = reference_from_proto(request)
             report = report_from_proto(request)
         except InvalidUpdateError as error:
-            # To its round it is the member's failure, whichever part of the gate refused it.
+            # To its round it is the member's failure, whichever part of the gate refused what could be read.
             _, retry = await self._engine.report(device, refused_report(request, error))
             return Refused(error.reason, str(error)), retry
         if content is not None and isinstance(report, ClientUpdate):

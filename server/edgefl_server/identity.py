@@ -205,11 +205,13 @@ class IdentityInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         await context.abort(grpc.StatusCode[code], details, trailing)
 
 
-Parse = Callable[[bytes], Any]
+Parse = Callable[[bytes], Any] | None
 
 
 def _parsed(parse: Parse, raw: bytes) -> Any:
-    """Raises ``RemoteProtocolError`` for bytes that are no such message."""
+    """Raises ``RemoteProtocolError`` for bytes that are no such message. Without ``parse`` the handler wants bytes."""
+    if parse is None:
+        return raw
     try:
         return parse(raw)
     except DecodeError as error:

@@ -14,6 +14,7 @@ from pathlib import Path
 from edgefl._version import __version__
 from edgefl.command import Parser, run_command
 from edgefl.errors import VerificationError
+from edgefl_server.allocator import give_back_large_buffers
 from edgefl_server.backup import back_up
 from edgefl_server.config import ServerConfig, load_config
 from edgefl_server.restore import restore
@@ -164,6 +165,7 @@ def _restore(arguments: argparse.Namespace) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     config = load_config(arguments.config, listen=arguments.listen, insecure=arguments.insecure)
     _set_up_logging(config)
+    give_back_large_buffers()
     from edgefl_server.daemon import serve  # after the environment that gRPC reads at import is set
 
     return asyncio.run(serve(config))

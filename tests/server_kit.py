@@ -70,18 +70,18 @@ def delta(device: str, round_num: int, parameters: int = PARAMETERS) -> bytes:
 
 
 def update_for(assignment: Assignment, device: str, **changes: Any) -> ClientUpdate:
-    parameters = assignment.plan.model.num_parameters
     fields: dict[str, Any] = {
         "task": assignment.task,
         "round_num": assignment.round_num,
         "base_model_digest": assignment.model_digest,
         "encoding": "float32",
-        "payload": delta(device, assignment.round_num, parameters),
         "weight": 10 + len(device),
         "num_examples": 10 + len(device),
         "num_correct": 5,
         "loss_grid": 3 << 20,
     }
+    if "payload" not in changes:
+        fields["payload"] = delta(device, assignment.round_num, assignment.plan.model.num_parameters)
     return ClientUpdate(**{**fields, **changes})
 
 

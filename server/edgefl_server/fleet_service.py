@@ -74,10 +74,6 @@ class FleetService(fleet_pb2_grpc.FleetServicer):
         self._retry = retry
         self._counts = counts
 
-    async def CheckIn(self, request: fleet_pb2.CheckInRequest, context: Any) -> fleet_pb2.CheckInResponse:  # noqa: ARG002
-        answer = await self._engine.check_in(caller().name, check_in_from_proto(request))
-        return answer_to_proto(answer)
-
     def add_to(self, server: grpc.aio.Server) -> None:
         """Register the service. ``Report`` takes bytes: the gate looks at their size before they are parsed."""
         report = grpc.unary_unary_rpc_method_handler(
@@ -87,6 +83,10 @@ class FleetService(fleet_pb2_grpc.FleetServicer):
         # The first handler of a method is the one that is called.
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {"Report": report}),))
         fleet_pb2_grpc.add_FleetServicer_to_server(self, server)
+
+    async def CheckIn(self, request: fleet_pb2.CheckInRequest, context: Any) -> fleet_pb2.CheckInResponse:  # noqa: ARG002
+        answer = await self._engine.check_in(caller().name, check_in_from_proto(request))
+        return answer_to_proto(answer)
 
     async def Report(self, request: bytes, context: Any) -> fleet_pb2.ReportResponse:  # type: ignore[override]  # noqa: ARG002
         if self._reports >= self._max_reports:

@@ -137,8 +137,12 @@ def open_reader(path: Path, factory: ConnectionFactory) -> sqlite3.Connection:
     """A connection that can only read, for threads beside the writer's."""
     with storage_errors(path, "cannot be opened"):
         connection = factory(path)
-        connection.execute("PRAGMA query_only = ON")
-        connection.execute(f"PRAGMA cache_size = -{READ_CACHE_KIB}")
+        try:
+            connection.execute("PRAGMA query_only = ON")
+            connection.execute(f"PRAGMA cache_size = -{READ_CACHE_KIB}")
+        except BaseException:
+            connection.close()
+            raise
     return connection
 
 

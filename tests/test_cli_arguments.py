@@ -127,7 +127,7 @@ def test_every_command_has_its_function(parser: argparse.ArgumentParser) -> None
 
 
 def test_all_commands_were_found() -> None:
-    assert len(LEAVES) == 14
+    assert len(LEAVES) == 15
 
 
 def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import sqlite3
+import subprocess
 from pathlib import Path
 
 import pytest
 from server_kit import Caller, definition, run
 
+from edgefl.cli.installed import installed
 from edgefl.errors import NotFoundError, VerificationError
 from edgefl_server.main import main
 
@@ -44,3 +46,19 @@ def test_i3_a_version_is_computed_again_bit_for_bit(tmp_path: Path, capsys: pyte
         db.execute("UPDATE reports SET weight = weight + 1 WHERE round = 4 AND device = 'a'")
     assert main(command) == VerificationError.exit_code
     assert "differs in the model" in capsys.readouterr().err
+
+
+def test_edgefl_replay_is_the_same_command(tmp_path: Path) -> None:
+    async def body(caller: Caller) -> None:
+        await caller.create(definition(goal=1, rounds=2))
+        await caller.run_round(("a",))
+
+    run(tmp_path, body)
+    (tmp_path / "server.toml").write_text('data_dir = "data"\n')
+    command = [installed("edgefl"), "replay", "--config", str(tmp_path / "server.toml")]
+    options = ["--version", "1", "--out", str(tmp_path / "out")]
+    done = subprocess.run([*command, "train", *options], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("task train version 1: the same bits, ")
+    wrong = subprocess.run([*command, "nobody"], capture_output=True, text=True, check=False)
+    assert (wrong.returncode, wrong.stderr.count("\n")) == (NotFoundError.exit_code, 1)
+    assert (tmp_path / "out").stat().st_size == 32

@@ -61,6 +61,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     _json(answers)
     answers.set_defaults(run=_lazy("answers", "count_answers"))
+    _add_replay(commands)
     _add_simulate(commands)
     _add_demo(commands)
     return parser
@@ -131,6 +132,20 @@ def _add_releases(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     listing = actions.add_parser("list", help="list all releases")
     _json(listing)
     listing.set_defaults(run=_lazy("models", "list_releases"))
+
+
+def _add_replay(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    replay = commands.add_parser(
+        "replay",
+        help="compute a version again from the ledger of a stopped server",
+        description="Compute a version again from the nearest kept model before it and the counted reports, and "
+        "compare every bit. Starts `edgefl-server replay`, on the server's machine.",
+    )
+    replay.add_argument("--config", required=True, metavar="FILE", help="the server's configuration (TOML)")
+    replay.add_argument("task", type=_text, metavar="TASK")
+    replay.add_argument("--version", type=_version, dest="model_version", metavar="N", help="default: the latest")
+    replay.add_argument("--out", metavar="FILE", help="write the computed weights here")
+    replay.set_defaults(run=_lazy("installed", "replay"))
 
 
 def _add_simulate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

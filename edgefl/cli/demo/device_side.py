@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from edgefl.cli.demo.baselines import Model
-from edgefl.cli.demo.processes import installed
+from edgefl.cli.installed import installed
 from edgefl.errors import UnavailableError
 from edgefl.kernels import predict_softmax
 from edgefl.types import ClientDataset

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
-from edgefl.cli.demo.processes import installed
+from edgefl.cli.installed import installed
 from edgefl.cli.output import write_file
 from edgefl.datasets import FederatedDataset
 from edgefl.errors import DataError, StorageError

@@ -6,13 +6,12 @@ that dies by itself is noticed by ``check``; only processes started here are eve
 
 from __future__ import annotations
 
-import shutil
 import subprocess
-import sys
 import time
 from pathlib import Path
 
-from edgefl.errors import ConfigError, UnavailableError
+from edgefl.cli.installed import installed
+from edgefl.errors import UnavailableError
 from edgefl.memory import peak_rss_bytes
 
 STOP_TIMEOUT_S = 15.0
@@ -22,15 +21,6 @@ START_TIMEOUT_S = 30.0
 """How long the server may take to say that it listens; a second is normal."""
 
 READY = "listening on "
-
-
-def installed(command: str) -> str:
-    """The path of one of EdgeFL's commands: beside this interpreter, else on PATH."""
-    beside = Path(sys.executable).parent / command
-    path = str(beside) if beside.exists() else shutil.which(command)
-    if path is None:
-        raise ConfigError(f"{command} is not installed beside {sys.executable}; install the package first: make demo")
-    return path
 
 
 class Child:

@@ -32,6 +32,7 @@ from edgefl.protocol.events import (
     DeviceGone,
     Effect,
     ReportReceived,
+    SaveCommit,
     SaveReport,
     SendReceipt,
     TaskCreated,
@@ -172,8 +173,13 @@ def test_a_restart_at_any_point_gives_the_same_bytes(moves: list[Move]) -> None:
         stores.append(walk.server.store)
     plain, restarted = stores
     assert plain.ledger == restarted.ledger
-    assert plain.commits == restarted.commits
+    assert _without_times(plain.commits) == _without_times(restarted.commits)
     assert plain.tasks == restarted.tasks
+
+
+def _without_times(commits: dict[Any, SaveCommit]) -> dict[Any, SaveCommit]:
+    """How fast devices are is learned anew after a restart."""
+    return {key: replace(commit, latency_shares=()) for key, commit in commits.items()}
 
 
 # ------------------------------------------------------------------------------------------------ both ends, joined

@@ -78,9 +78,8 @@ def update(round_num: int = 1, payload: bytes = b"\x00\xff payload") -> ClientUp
 
 def commit(round_num: int, *counted: str, status: TaskStatus = TaskStatus.RUNNING) -> SaveCommit:
     model = f"model-{round_num}".encode()
-    return SaveCommit(
-        "train", round_num, counted, ProcessState(round_num, model, f"extra-{round_num}".encode()), METRICS, status
-    )
+    state = ProcessState(round_num, model, f"extra-{round_num}".encode())
+    return SaveCommit("train", round_num, counted, state, METRICS, status, (0.5, 0.25, 0.25, 0.0))
 
 
 def one_round(round_num: int, sequence: int) -> list[Persist]:
@@ -146,7 +145,7 @@ def test_a_commit_ends_the_round_and_makes_one_version(opener: Opener) -> None:
     ]
     assert store.model("train", 1) == b"model-1"
     assert store.ended_rounds("train", 0, 10) == (
-        RoundSummary("train", 1, Phase.COMMITTED, 2, 2, 2, 0, 1, METRICS, ""),
+        RoundSummary("train", 1, Phase.COMMITTED, 2, 2, 2, 0, 1, METRICS, "", (0.5, 0.25, 0.25, 0.0)),
     )
 
 

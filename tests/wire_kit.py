@@ -165,7 +165,11 @@ def summaries(draw: st.DrawFn) -> RoundSummary:
     )
     numbers = {name: draw(U32) for name in ("round_num", "goal", "cohort", "accepted", "failed", "version")}
     phase = draw(st.sampled_from(Phase))
-    return RoundSummary(task=draw(NAMES), phase=phase, metrics=draw(st.none() | metrics), reason=draw(TEXTS), **numbers)
+    shares = draw(st.lists(st.floats(0, 1), max_size=4).map(tuple))
+    made = draw(st.none() | metrics)
+    return RoundSummary(
+        task=draw(NAMES), phase=phase, metrics=made, reason=draw(TEXTS), latency_shares=shares, **numbers
+    )
 
 
 # ------------------------------------------------------------------------------------------------ good ones

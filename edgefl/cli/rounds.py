@@ -47,6 +47,8 @@ def as_dict(summary: RoundSummary) -> dict[str, object]:
         result["num_examples"] = summary.metrics.num_examples
         result["loss"] = summary.metrics.mean_loss
         result["accuracy"] = summary.metrics.accuracy
+    if summary.latency_shares:
+        result["latency_shares"] = summary.latency_shares
     if summary.reason:
         result["reason"] = summary.reason
     return result

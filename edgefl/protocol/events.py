@@ -116,7 +116,11 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class RoundSummary:
-    """A round as people watch it. ``version`` is the model version it made (0 until committed)."""
+    """A round as people watch it. ``version`` is the model version it made (0 until committed).
+
+    ``latency_shares``: how its counted reports spread over the latency quartiles of its cohort, the fastest first;
+    empty while too few times are known (``edgefl.protocol.latency``).
+    """
 
     task: str
     round_num: int
@@ -128,6 +132,7 @@ class RoundSummary:
     version: int = 0
     metrics: RoundMetrics | None = None
     reason: str = ""
+    latency_shares: tuple[float, ...] = ()
 
 
 # ------------------------------------------------------------------------------------------------ events
@@ -251,6 +256,7 @@ class SaveCommit:
     state: ProcessState
     metrics: RoundMetrics
     status: TaskStatus
+    latency_shares: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

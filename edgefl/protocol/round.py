@@ -66,6 +66,8 @@ class RoundState:
     ``waiting_since``: when the present wait for candidates began, None while there are none.
     ``claim_until``: until then no other task may take this round's candidates; set once, by its first candidate, so a
     task that cannot be filled holds the others up once a round.
+    ``selected_at``: when the cohort was drawn; None before, and in a round that was restored.
+    ``latency_shares``: as ``edgefl.protocol.latency`` says, of a committed round.
     ``accepted``: ledger sequence by device, in ledger order. ``version``: the model version made (0 until committed).
     """
 
@@ -81,9 +83,11 @@ class RoundState:
     members: frozenset[str] = frozenset()
     accepted: dict[str, int] = field(default_factory=dict)
     failed: frozenset[str] = frozenset()
+    selected_at: float | None = None
     deadline_at: float = 0.0
     version: int = 0
     metrics: RoundMetrics | None = None
+    latency_shares: tuple[float, ...] = ()
     reason: str = ""
 
     @property
@@ -110,6 +114,7 @@ class RoundState:
             version=self.version,
             metrics=self.metrics,
             reason=self.reason,
+            latency_shares=self.latency_shares,
         )
 
 
@@ -151,6 +156,7 @@ class RoundFinalized:
     state: ProcessState
     metrics: RoundMetrics
     status: TaskStatus
+    latency_shares: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -260,6 +266,7 @@ def _candidates(state: RoundState, event: CandidatesWaiting, now: float) -> Resu
         base=event.base,
         cohort=cohort,
         members=frozenset(cohort),
+        selected_at=now,
         deadline_at=now + state.spec.deadline_s,
     )
     return state, (SaveSelection(record),)
@@ -311,8 +318,9 @@ def _abandon(state: RoundState, reason: str, *effects: Persist) -> Result:
 
 def _finalized(state: RoundState, event: RoundFinalized, _: float) -> Result:
     counted = tuple(state.accepted)
-    commit = SaveCommit(state.task, state.round_num, counted, event.state, event.metrics, event.status)
-    after = replace(state, phase=Phase.COMMITTED, version=event.state.version, metrics=event.metrics)
+    made, shares = event.state, event.latency_shares
+    commit = SaveCommit(state.task, state.round_num, counted, made, event.metrics, event.status, shares)
+    after = replace(state, phase=Phase.COMMITTED, version=made.version, metrics=event.metrics, latency_shares=shares)
     return after, (commit,)
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from edgefl.errors import EdgeFLError, InvalidUpdateError, LocalProtocolError, UpdateRefusal
 from edgefl.protocol.events import Effect, Phase, PublishRound, RoundRecord, SaveTaskStatus, TaskStatus
+from edgefl.protocol.latency import Latencies
 from edgefl.protocol.messages import (
     Accepted,
     AlreadyAccepted,
@@ -45,6 +46,7 @@ class RoundKeeper:
     def __init__(self, board: TaskBoard, find_accepted: FindAccepted) -> None:
         self._board = board
         self._find_accepted = find_accepted
+        self._latencies = Latencies()
         self.next_sequence = 1
         self.out: list[Effect] = []
         self.changed = False
@@ -69,6 +71,7 @@ class RoundKeeper:
             # Without a process there is no assigned round, and the answer does not depend on the payload.
             decoded = run.process.decode(update) if run.process is not None else b""
             receipt = self._admit(run, device, update)
+            self._note_latency(run, device, update.round_num, now)
             if receipt is not None:
                 return receipt
             assert run.process is not None
@@ -110,6 +113,8 @@ class RoundKeeper:
         if event != TimePassed() or run.round.phase is not Phase.COLLECTING:
             self.out.append(PublishRound(run.round.summary))
         if run.round.phase in (Phase.COMMITTED, Phase.ABANDONED):
+            if run.round.selected_at is not None:
+                self._latencies.note_round(run.round.cohort, run.arrived, now - run.round.selected_at)
             run.next_round()
             self.changed = True
 
@@ -140,6 +145,16 @@ class RoundKeeper:
             return Late() if sequence is None else AlreadyAccepted(sequence)
         return admit(remembered or run.round, device, update)
 
+    def _note_latency(self, run: TaskRun, device: str, round_num: int, now: float) -> None:
+        """``device`` has reported for a round that may be over."""
+        reported = run.round_of(round_num)
+        if reported is None or reported.selected_at is None or device not in reported.members:
+            return
+        if reported is run.round:
+            run.arrived.setdefault(device, now - reported.selected_at)
+        elif device not in reported.accepted:
+            self._latencies.note(device, now - reported.selected_at)
+
     def _finalize(self, run: TaskRun, now: float) -> None:
         assert run.process is not None
         assert run.accumulator is not None
@@ -156,6 +171,7 @@ class RoundKeeper:
         run.state = state
         if state.version == run.spec.rounds:
             run.status = TaskStatus.COMPLETED
-        self._step(run, RoundFinalized(state, metrics, run.status), now)
+        shares = self._latencies.shares(run.round.cohort, run.round.accepted)
+        self._step(run, RoundFinalized(state, metrics, run.status, shares), now)
         self._board.keep_model(run)
         self._board.drop_models(run)

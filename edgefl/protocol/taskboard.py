@@ -39,6 +39,7 @@ class TaskRun:
     """A task as it runs. ``round`` is its open or collecting round; ``ended`` its last ones, the newest last.
 
     ``served`` orders the tasks: it grows at each selection. ``candidates`` are the devices that fit and are free.
+    ``arrived``: how long after the selection each device of the round first reported, in seconds.
     """
 
     spec: TaskSpec
@@ -52,6 +53,7 @@ class TaskRun:
     accumulator: Accumulator | None = None
     served: int = 0
     candidates: dict[str, None] = field(default_factory=dict)
+    arrived: dict[str, float] = field(default_factory=dict)
     ended: deque[RoundState] = field(default_factory=lambda: deque(maxlen=RECENT_ROUNDS))
 
     @property
@@ -81,6 +83,7 @@ class TaskRun:
         self.round = RoundState(self.name, self.spec.seed, self.spec.round, self.round.round_num + 1)
         self.base = self.plan = self.accumulator = None
         self.candidates.clear()
+        self.arrived.clear()
 
 
 class TaskBoard:

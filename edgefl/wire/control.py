@@ -56,6 +56,7 @@ def round_to_proto(summary: RoundSummary) -> control_pb2.Round:
         failed=summary.failed,
         version=summary.version,
         reason=summary.reason,
+        latency_shares=summary.latency_shares,
     )
     if summary.metrics is not None:
         message.metrics.CopyFrom(control_pb2.Metrics(**vars(summary.metrics)))
@@ -88,6 +89,7 @@ def round_from_proto(message: control_pb2.Round) -> RoundSummary:
         version=message.version,
         metrics=metrics,
         reason=message.reason,
+        latency_shares=tuple(message.latency_shares),
     )
 
 

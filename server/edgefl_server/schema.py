@@ -110,6 +110,8 @@ _VERSION_2 = (
     "CREATE TABLE payloads (sequence INTEGER PRIMARY KEY, data BLOB NOT NULL)",
     "INSERT INTO payloads SELECT sequence, payload FROM reports WHERE payload IS NOT NULL",
     "ALTER TABLE reports DROP COLUMN payload",
+    # JSON list: the shares of the latency quartiles in a committed round (edgefl.protocol.latency).
+    "ALTER TABLE rounds ADD COLUMN latency_shares TEXT NOT NULL DEFAULT '[]'",
     # forgotten: rounds up to this one, and what belongs to them, have no rows any more.
     "ALTER TABLE tasks ADD COLUMN forgotten INTEGER NOT NULL DEFAULT 0",
     # kept: whether the model is in content; the digest stays.

@@ -53,9 +53,19 @@ def read_snapshot(db: sqlite3.Connection, source: str) -> Snapshot:
 
 def summary_of(row: tuple[Any, ...]) -> RoundSummary:
     """A row of the query in ``SqliteStore.ended_rounds``."""
-    task, round_num, phase, goal, cohort, accepted, failed, version, metrics, reason = row
+    task, round_num, phase, goal, cohort, accepted, failed, version, metrics, reason, shares = row
     return RoundSummary(
-        task, round_num, Phase(phase), goal, cohort, accepted, failed, version, _metrics(metrics), reason
+        task,
+        round_num,
+        Phase(phase),
+        goal,
+        cohort,
+        accepted,
+        failed,
+        version,
+        _metrics(metrics),
+        reason,
+        tuple(json.loads(shares)),
     )
 
 

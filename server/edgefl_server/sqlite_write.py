@@ -136,6 +136,10 @@ class Writer:
         metrics = json.dumps(dataclasses.asdict(effect.metrics))
         end_round(self._db, task, round_num, Phase.COMMITTED, version=state.version, metrics=metrics)
         self._one(
+            "UPDATE rounds SET latency_shares = ? WHERE task = ? AND round = ?",
+            (json.dumps(effect.latency_shares), task, round_num),
+        )
+        self._one(
             "UPDATE tasks SET status = ?, version = ?, next_round = ? WHERE name = ?",
             (effect.status.value, state.version, round_num + 1, task),
         )

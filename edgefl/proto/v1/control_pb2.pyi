@@ -221,6 +221,7 @@ class Round(google.protobuf.message.Message):
     VERSION_FIELD_NUMBER: builtins.int
     METRICS_FIELD_NUMBER: builtins.int
     REASON_FIELD_NUMBER: builtins.int
+    LATENCY_SHARES_FIELD_NUMBER: builtins.int
     task: builtins.str
     round: builtins.int
     phase: global___RoundPhase.ValueType
@@ -236,6 +237,12 @@ class Round(google.protobuf.message.Message):
     def metrics(self) -> global___Metrics:
         """Absent unless committed."""
 
+    @property
+    def latency_shares(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
+        """Of the counted reports, the share of each latency quartile of the cohort, the fastest first. Absent unless
+        committed, and while too few devices' times are known.
+        """
+
     def __init__(
         self,
         *,
@@ -249,9 +256,10 @@ class Round(google.protobuf.message.Message):
         version: builtins.int = ...,
         metrics: global___Metrics | None = ...,
         reason: builtins.str = ...,
+        latency_shares: collections.abc.Iterable[builtins.float] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["metrics", b"metrics"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["accepted", b"accepted", "cohort", b"cohort", "failed", b"failed", "goal", b"goal", "metrics", b"metrics", "phase", b"phase", "reason", b"reason", "round", b"round", "task", b"task", "version", b"version"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["accepted", b"accepted", "cohort", b"cohort", "failed", b"failed", "goal", b"goal", "latency_shares", b"latency_shares", "metrics", b"metrics", "phase", b"phase", "reason", b"reason", "round", b"round", "task", b"task", "version", b"version"]) -> None: ...
 
 global___Round = Round
 

@@ -6,7 +6,8 @@
 #define EDGEFL_FMA_TARGET X86_TARGET
 #include "../elementwise_body.h"
 #include "features_body.h"
-#include "products_body.h"
+#include "logits_body.h"
+#include "outer_body.h"
 #include "softmax_body.h"
 
 static const edgefl_variant avx2_variant = {

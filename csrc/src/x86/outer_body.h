@@ -20,37 +20,51 @@ struct outer_place {
 
 X86_INLINE void outer_block(const struct outer_place *place, const float *coefficients, size_t num_classes, float *sums,
                             size_t stride, const unsigned k_count, const unsigned n_count) {
+    const float *const *rows = place->rows;
+    const size_t num_rows = place->num_rows;
     const size_t f = place->f;
     const size_t valid = place->valid;
-    const size_t num_rows = place->num_rows;
+    const void *const *next_rows = place->next_rows;
+    const size_t next_from = place->next_from;
     const size_t next_bytes = place->next_lines * EDGEFL_CACHE_LINE;
+    float *to[MAX_BLOCK_CLASSES];
     vec s[MAX_BLOCK_CLASSES][OUTER_VECTORS];
 #pragma GCC unroll 5
     for (unsigned k = 0; k < k_count; k++) {
+        to[k] = sums + k * stride + f;
 #pragma GCC unroll 4
         for (unsigned j = 0; j < n_count; j++) {
-            const float *from = sums + k * stride + f + j * VEC_LANES;
-            s[k][j] = vec_load(from);
-            _mm_prefetch((const char *)(from + n_count * VEC_LANES), _MM_HINT_T0);
+            s[k][j] = vec_load(to[k] + j * VEC_LANES);
+            _mm_prefetch((const char *)(to[k] + (n_count + j) * VEC_LANES), _MM_HINT_T0);
         }
     }
     for (size_t i = 0; i < num_rows; i++) {
-        const float *row = place->rows[i] + f;
+        const float *row = rows[i] + f;
         vec x[OUTER_VECTORS];
 #pragma GCC unroll 4
         for (unsigned j = 0; j < n_count; j++) {
             x[j] = n_count > 1 ? vec_load(row + j * VEC_LANES) : vec_load_first(row, valid);
         }
         for (size_t b = 0; b < next_bytes; b += EDGEFL_CACHE_LINE) {
-            _mm_prefetch((const char *)place->next_rows[i] + place->next_from + b, _MM_HINT_T1);
+            _mm_prefetch((const char *)next_rows[i] + next_from + b, _MM_HINT_T1);
         }
 #pragma GCC unroll 5
         for (unsigned k = 0; k < k_count; k++) {
-            vec coefficient = vec_all(coefficients[i * num_classes + k]);
+            vec coefficient = vec_all(coefficients[k]);
             VEC_PIN(coefficient);
 #pragma GCC unroll 4
             for (unsigned j = 0; j < n_count; j++) {
                 s[k][j] = vec_fma(coefficient, x[j], s[k][j]);
+            }
+        }
+        coefficients += num_classes;
+    }
+    if (place->last) { /* one test for all of them: it costs time between two blocks, when no multiply-add can start */
+#pragma GCC unroll 5
+        for (unsigned k = 0; k < k_count; k++) {
+#pragma GCC unroll 4
+            for (unsigned j = 0; j < n_count; j++) {
+                s[k][j] = vec_flush(s[k][j]);
             }
         }
     }
@@ -58,12 +72,10 @@ X86_INLINE void outer_block(const struct outer_place *place, const float *coeffi
     for (unsigned k = 0; k < k_count; k++) {
 #pragma GCC unroll 4
         for (unsigned j = 0; j < n_count; j++) {
-            const vec v = place->last ? vec_flush(s[k][j]) : s[k][j];
-            float *to = sums + k * stride + f + j * VEC_LANES;
             if (n_count > 1) {
-                vec_store(to, v);
+                vec_store(to[k] + j * VEC_LANES, s[k][j]);
             } else {
-                vec_store_first(to, valid, v);
+                vec_store_first(to[k], valid, s[k][j]);
             }
         }
     }

@@ -35,13 +35,14 @@ SHAPES = [
     Shape(784, 10, 32, examples=6000, epochs=5),
     Shape(784, 10, 32, examples=6000, epochs=5, shuffled=True),
     Shape(784, 10, 10, examples=6000, epochs=5),
+    Shape(784, 10, 32, examples=256, epochs=100, dtype="uint8"),
     Shape(784, 10, 32, examples=6000, epochs=5, dtype="uint8"),
     Shape(75, 7, 10, examples=6000, epochs=10),
     Shape(256, 4, 32, examples=6000, epochs=10),
     Shape(512, 100, 32, examples=2000, epochs=2),
     Shape(1280, 1000, 32, examples=256, epochs=2),
 ]
-EVALUATED = [SHAPES[1], SHAPES[4], SHAPES[5], SHAPES[7], SHAPES[8]]
+EVALUATED = [SHAPES[1], SHAPES[5], SHAPES[6], SHAPES[8], SHAPES[9]]
 
 SLOW_SECONDS = 0.25
 SLOW_REPEATS = 3

@@ -12,9 +12,9 @@ struct inference {
 
 static void take_scratch(struct inference *inference, struct arena *arena, const edgefl_features *features,
                          size_t num_classes) {
-    inference->layer = layer_take(arena, num_classes, features->num_features);
     inference->values = arena_take(arena, EDGEFL_TILE_ROWS, num_classes * sizeof(float));
     inference->tile = tile_take(arena, features);
+    inference->layer = layer_take(arena, num_classes, features->num_features);
 }
 
 static bool arguments_ok(const edgefl_features *features, size_t num_classes) {
@@ -67,6 +67,7 @@ static edgefl_status forward(struct inference *inference, const edgefl_variant *
                              const edgefl_features *features, size_t first, size_t num_rows, const int32_t *labels,
                              float *values, float *loss, uint32_t *predicted, edgefl_place *place) {
     const struct layer *layer = &inference->layer;
+    /* Not tile_load_logits: nothing has fetched these rows, and 8-bit ones arrive faster one after the other. */
     tile_load(&inference->tile, variant, features, NULL, first, num_rows);
     if (!tile_ok(&inference->tile, variant, features, NULL, first, num_rows)) {
         return EDGEFL_BAD_FEATURE; /* finish finds which, and the place */

@@ -79,6 +79,40 @@ bool tile_ok(const struct tile *tile, const edgefl_variant *variant, const edgef
     return ok;
 }
 
+static void load_and_logits(struct tile *tile, const edgefl_variant *variant, const edgefl_features *features,
+                            const uint32_t *order, size_t first, size_t num_rows, const struct layer *layer,
+                            float *logits) {
+    const uint8_t *rows[EDGEFL_TILE_ROWS];
+    for (size_t i = 0; i < num_rows; i++) {
+        rows[i] = features_stored(features, order != NULL ? order[first + i] : first + i);
+        tile->rows[i] = tile->loaded + i * features->num_features;
+    }
+    const edgefl_stored_rows stored = {.rows = rows,
+                                       .is_signed = features->dtype == EDGEFL_INT8,
+                                       .scale = features->scale,
+                                       .zero_point = features->zero_point};
+    variant->load_and_logits(&stored, num_rows, features->num_features, tile->loaded, layer->kernel, layer->stride,
+                             layer->bias, layer->num_classes, logits);
+}
+
+bool tile_load_logits(struct tile *tile, const edgefl_variant *variant, const edgefl_features *features,
+                      const uint32_t *order, size_t first, size_t num_rows, bool check, const struct layer *layer,
+                      float *logits) {
+    if (variant->load_and_logits != NULL && features->dtype != EDGEFL_FLOAT32 && features->mean == NULL) {
+        load_and_logits(tile, variant, features, order, first, num_rows, layer, logits);
+        return true; /* 8-bit values without standardization are all good once the scale is */
+    }
+    tile_load(tile, variant, features, order, first, num_rows);
+    /* Before the logits: rows that no cache holds arrive faster in the check's one stream than in the four of a block
+     * of examples. */
+    if (check && !tile_ok(tile, variant, features, order, first, num_rows)) {
+        return false;
+    }
+    variant->logits(tile->rows, num_rows, layer->num_features, layer->kernel, layer->stride, layer->bias,
+                    layer->num_classes, logits);
+    return true;
+}
+
 edgefl_status labels_check(const int32_t *labels, size_t num_rows, size_t num_classes, edgefl_place *place) {
     for (size_t row = 0; row < num_rows; row++) {
         if (labels[row] < 0 || (size_t)labels[row] >= num_classes) {

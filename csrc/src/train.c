@@ -38,6 +38,11 @@ static void take_scratch(struct trainer *trainer, struct arena *arena, size_t nu
     const edgefl_features *features = trainer->features;
     const size_t num_features = features->num_features;
     const size_t batch = smaller(trainer->options->batch_size, features->num_rows);
+    trainer->coefficients = arena_take(arena, batch, num_classes * sizeof(float));
+    trainer->tile = tile_take(arena, features);
+    if (trainer->options->shuffle_key != NULL) {
+        trainer->order = arena_take(arena, features->num_rows, sizeof(uint32_t));
+    }
     trainer->layer = layer_take(arena, num_classes, num_features);
     if (!trainer->direct) {
         trainer->gradient = layer_take(arena, num_classes, num_features);
@@ -45,11 +50,6 @@ static void take_scratch(struct trainer *trainer, struct arena *arena, size_t nu
     if (trainer->options->momentum > 0.0f) {
         trainer->velocity = layer_take(arena, num_classes, num_features);
     }
-    trainer->coefficients = arena_take(arena, batch, num_classes * sizeof(float));
-    if (trainer->options->shuffle_key != NULL) {
-        trainer->order = arena_take(arena, features->num_rows, sizeof(uint32_t));
-    }
-    trainer->tile = tile_take(arena, features);
 }
 
 /* A function, because a size_t of 32 bits compared with its own limit is a warning. */
@@ -117,12 +117,12 @@ static size_t row_at(const struct trainer *trainer, size_t position) {
     return trainer->order != NULL ? trainer->order[position] : position;
 }
 
-/* Forward pass of one tile, to its output gradients. factor scales them, before the example weights. */
+/* The rest of the forward pass of one tile: coefficients are logits, then output gradients. factor scales them, before
+ * the example weights. */
 static edgefl_status forward(struct trainer *trainer, size_t first, size_t num_rows, float factor, float *coefficients,
                              edgefl_train_stats *stats, edgefl_place *place) {
     const edgefl_variant *variant = trainer->variant;
-    const struct layer *layer = &trainer->layer;
-    const size_t num_classes = layer->num_classes;
+    const size_t num_classes = trainer->layer.num_classes;
     int32_t labels[EDGEFL_TILE_ROWS];
     float weights[EDGEFL_TILE_ROWS];
     float loss[EDGEFL_TILE_ROWS];
@@ -132,8 +132,6 @@ static edgefl_status forward(struct trainer *trainer, size_t first, size_t num_r
         labels[i] = trainer->labels[row];
         weights[i] = trainer->example_weights != NULL ? trainer->example_weights[row] : 1.0f;
     }
-    variant->logits(trainer->tile.rows, num_rows, layer->num_features, layer->kernel, layer->stride, layer->bias,
-                    num_classes, coefficients);
     const size_t bad = variant->softmax(coefficients, num_rows, num_classes, labels, loss, predicted);
     if (bad < num_rows) {
         place->row = row_at(trainer, first + bad);
@@ -272,13 +270,12 @@ static edgefl_status train_batch(struct trainer *trainer, size_t first, size_t b
     const float factor = trainer->direct ? -(trainer->options->learning_rate / (float)batch) : 1.0f / (float)batch;
     for (size_t done = 0; done < batch; done += EDGEFL_TILE_ROWS) {
         const size_t rows = smaller(batch - done, EDGEFL_TILE_ROWS);
-        tile_load(&trainer->tile, trainer->variant, trainer->features, trainer->order, first + done, rows);
-        if (!trainer->checked &&
-            !tile_ok(&trainer->tile, trainer->variant, trainer->features, trainer->order, first + done, rows)) {
+        float *coefficients = trainer->coefficients + done * trainer->layer.num_classes;
+        if (!tile_load_logits(&trainer->tile, trainer->variant, trainer->features, trainer->order, first + done, rows,
+                              !trainer->checked, &trainer->layer, coefficients)) {
             return EDGEFL_BAD_FEATURE; /* edgefl_softmax_train finds which, and the place */
         }
-        const edgefl_status status = forward(trainer, first + done, rows, factor,
-                                             trainer->coefficients + done * trainer->layer.num_classes, stats, place);
+        const edgefl_status status = forward(trainer, first + done, rows, factor, coefficients, stats, place);
         if (status != EDGEFL_OK) {
             return status;
         }

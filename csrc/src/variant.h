@@ -38,6 +38,14 @@ typedef struct edgefl_upcoming {
     size_t row_bytes;
 } edgefl_upcoming;
 
+/* Rows of 8-bit features as they are stored: num_rows pointers to F values, int8 ones when is_signed. */
+typedef struct edgefl_stored_rows {
+    const uint8_t *const *rows;
+    bool is_signed;
+    float scale;
+    int32_t zero_point;
+} edgefl_stored_rows;
+
 struct edgefl_variant {
     const char *name;
 
@@ -86,6 +94,10 @@ struct edgefl_variant {
     /* values[j] = scale * (stored[j] - zero_point). */
     void (*load_uint8)(float *values, const uint8_t *stored, size_t n, float scale, int32_t zero_point);
     void (*load_int8)(float *values, const int8_t *stored, size_t n, float scale, int32_t zero_point);
+
+    /* load_uint8 or load_int8 of each row into loaded (num_rows, F), out, and logits of loaded, in one pass. */
+    void (*load_and_logits)(const edgefl_stored_rows *stored, size_t num_rows, size_t num_features, float *loaded,
+                            const float *kernel, size_t stride, const float *bias, size_t num_classes, float *logits);
 };
 
 #define EDGEFL_DECLARE_VARIANT(name) const edgefl_variant *edgefl_variant_##name(void);

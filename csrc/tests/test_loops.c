@@ -197,6 +197,48 @@ static void check_loads(size_t n) {
     }
 }
 
+/* One pass over stored rows against the reference's loading and logits. */
+static void check_load_and_logits(size_t num_rows, size_t num_features, size_t num_classes) {
+    static uint8_t *row_ends[MOST_ROWS];
+    static const int32_t zero_points[] = {-128, -3, 0, 117, 255};
+    const uint8_t *rows[MOST_ROWS];
+    const float *expected_rows[MOST_ROWS];
+    const size_t stride = (num_features + 15) / 16 * 16, count = num_rows * num_features, n = num_rows * num_classes;
+    edgefl_stored_rows stored = {.rows = rows, .scale = 0x1.23456p-9f};
+    float *kernel = room(0, num_classes * stride), *bias = room(1, num_classes), *expected = room(2, count);
+    fill_matrix(kernel, num_classes, stride, num_features);
+    fill(bias, num_classes, 0x1p-50f);
+    for (size_t i = 0; i < num_rows; i++) {
+        if (row_ends[i] == NULL) {
+            row_ends[i] = (uint8_t *)guarded(MOST_FEATURES) + MOST_FEATURES;
+        }
+        rows[i] = row_ends[i] - num_features;
+        for (size_t f = 0; f < num_features; f++) {
+            row_ends[i][(ptrdiff_t)f - (ptrdiff_t)num_features] = (uint8_t)draw(&state);
+        }
+        expected_rows[i] = expected + i * num_features;
+    }
+    for (size_t k = 0; k < 2 * sizeof zero_points / sizeof zero_points[0]; k++) {
+        stored.is_signed = k % 2 == 1;
+        stored.zero_point = zero_points[k / 2];
+        for (size_t i = 0; i < num_rows; i++) {
+            float *to = expected + i * num_features;
+            if (stored.is_signed) {
+                reference->load_int8(to, (const int8_t *)rows[i], num_features, stored.scale, stored.zero_point);
+            } else {
+                reference->load_uint8(to, rows[i], num_features, stored.scale, stored.zero_point);
+            }
+        }
+        reference->logits(expected_rows, num_rows, num_features, kernel, stride, bias, num_classes, room(3, n));
+        memset(room(4, count), 0xff, count * sizeof(float));
+        dirty_stack();
+        variant->load_and_logits(&stored, num_rows, num_features, room(4, count), kernel, stride, bias, num_classes,
+                                 room(5, n));
+        expect_equal("load_and_logits' rows", expected, room(4, count), count, num_rows, num_features, num_classes);
+        expect_equal("load_and_logits", room(3, n), room(5, n), n, num_rows, num_features, num_classes);
+    }
+}
+
 static void check_bad_features(size_t n) {
     const float bads[] = {0x1.fffffep-31f, -0x1p-149f, INFINITY, -INFINITY, NAN};
     const float goods[] = {0x1p-30f, -0x1p-30f, 0.0f, -0.0f, 0x1.fffffep127f, -0x1.fffffep127f};
@@ -215,7 +257,11 @@ static void check_bad_features(size_t n) {
 static void check_variant(void) {
     for (size_t num_features = 1; num_features <= MOST_FEATURES; num_features++) {
         for (size_t num_classes = 1; num_classes <= MOST_CLASSES; num_classes++) {
-            check_products(1 + (num_features * 7 + num_classes) % MOST_ROWS, num_features, num_classes);
+            const size_t num_rows = 1 + (num_features * 7 + num_classes) % MOST_ROWS;
+            check_products(num_rows, num_features, num_classes);
+            if (variant->load_and_logits != NULL) {
+                check_load_and_logits(num_rows, num_features, num_classes);
+            }
         }
     }
     for (size_t num_rows = 1; num_rows <= MOST_ROWS; num_rows++) {

@@ -7,6 +7,7 @@
 #include "../elementwise_body.h"
 #include "features_body.h"
 #include "logits_body.h"
+#include "logits_stored_body.h"
 #include "outer_body.h"
 #include "softmax_body.h"
 
@@ -19,6 +20,7 @@ static const edgefl_variant avx512_variant = {
     .add_outer_and_flush = x86_add_outer_and_flush,
     .load_uint8 = x86_load_uint8,
     .load_int8 = x86_load_int8,
+    .load_and_logits = x86_load_and_logits,
     EDGEFL_ELEMENTWISE,
 };
 

@@ -75,21 +75,12 @@ X86_INLINE void sum_products(const struct logits_place *place, const float *cons
     }
 }
 
-X86_INLINE void logits_block(const struct logits_place *place, const float *const *rows, float *logits,
-                             const unsigned e_count, const unsigned k_count) {
+/* The end of a block: the trees of its sums, then the bias. */
+X86_INLINE void store_logits(const struct logits_place *place, vec sums[MAX_BLOCK_CLASSES][QUADS][VEC_PARTS],
+                             float *logits, const unsigned e_count, const unsigned k_count) {
     const float *bias = place->bias;
     const size_t num_classes = place->num_classes;
-    vec sums[MAX_BLOCK_CLASSES][QUADS][VEC_PARTS];
     vec quads[MAX_BLOCK_CLASSES];
-    const float *local_rows[QUADS];
-#pragma GCC unroll 4
-    for (unsigned e = 0; e < e_count; e++) {
-        local_rows[e] = rows[e];
-    }
-#pragma GCC unroll 2
-    for (unsigned part = 0; part < VEC_PARTS; part++) {
-        sum_products(place, local_rows, sums, e_count, k_count, part);
-    }
 #pragma GCC unroll 5
     for (unsigned k = 0; k < MAX_BLOCK_CLASSES; k++) {
         quads[k] = k < k_count ? vec_quads(sums[k]) : vec_zero();
@@ -122,6 +113,21 @@ X86_INLINE void logits_block(const struct logits_place *place, const float *cons
     }
 }
 
+X86_INLINE void logits_block(const struct logits_place *place, const float *const *rows, float *logits,
+                             const unsigned e_count, const unsigned k_count) {
+    vec sums[MAX_BLOCK_CLASSES][QUADS][VEC_PARTS];
+    const float *local_rows[QUADS];
+#pragma GCC unroll 4
+    for (unsigned e = 0; e < e_count; e++) {
+        local_rows[e] = rows[e];
+    }
+#pragma GCC unroll 2
+    for (unsigned part = 0; part < VEC_PARTS; part++) {
+        sum_products(place, local_rows, sums, e_count, k_count, part);
+    }
+    store_logits(place, sums, logits, e_count, k_count);
+}
+
 typedef void logits_function(const struct logits_place *place, const float *const *rows, float *logits);
 
 #define LOGITS(E, K)                                                                                    \
@@ -144,24 +150,41 @@ static logits_function *const logits_blocks[QUADS][MAX_BLOCK_CLASSES] = {LOGITS_
 
 X86_INLINE size_t at_most(size_t value, size_t limit) { return value < limit ? value : limit; }
 
-/* Classes outside, so that a block of the kernel is read from memory once for all the rows. Each block of rows fetches
- * its part of the next block of the kernel. */
-X86_TARGET static void x86_logits(const float *const *rows, size_t num_rows, size_t num_features, const float *kernel,
-                                  size_t stride, const float *bias, size_t num_classes, float *logits) {
+/* The block of classes from c on. */
+X86_INLINE struct logits_place place_of_classes(size_t num_features, const float *kernel, size_t stride,
+                                                const float *bias, size_t num_classes, size_t c) {
     struct logits_place place = {.num_features = num_features, .stride = stride, .num_classes = num_classes};
-    const size_t step = MAX_BLOCK_CLASSES * stride * sizeof(float) / ((num_rows + QUADS - 1) / QUADS);
-    for (size_t c = 0; c < num_classes; c += MAX_BLOCK_CLASSES) {
+    place.kernel = kernel + c * stride;
+    place.bias = bias + c;
+    place.ahead = (uintptr_t)place.kernel;
+    if (num_classes - c > MAX_BLOCK_CLASSES) {
+        place.ahead += MAX_BLOCK_CLASSES * stride * sizeof(float);
+    }
+    return place;
+}
+
+/* How far `ahead` moves with each block of rows, so that all of them fetch the next block of the kernel together. */
+X86_INLINE size_t ahead_step(size_t stride, size_t num_rows) {
+    return MAX_BLOCK_CLASSES * stride * sizeof(float) / ((num_rows + QUADS - 1) / QUADS);
+}
+
+/* x86_logits of the classes from `first` on. Classes outside, so that a block of the kernel is read from memory once
+ * for all the rows. */
+X86_INLINE void logits_from(size_t first, const float *const *rows, size_t num_rows, size_t num_features,
+                            const float *kernel, size_t stride, const float *bias, size_t num_classes, float *logits) {
+    const size_t step = ahead_step(stride, num_rows);
+    for (size_t c = first; c < num_classes; c += MAX_BLOCK_CLASSES) {
         const size_t k_count = at_most(num_classes - c, MAX_BLOCK_CLASSES);
-        place.kernel = kernel + c * stride;
-        place.bias = bias + c;
-        place.ahead = (uintptr_t)place.kernel;
-        if (k_count < num_classes - c) {
-            place.ahead += MAX_BLOCK_CLASSES * stride * sizeof(float);
-        }
+        struct logits_place place = place_of_classes(num_features, kernel, stride, bias, num_classes, c);
         for (size_t i = 0; i < num_rows; i += QUADS) {
             const size_t e_count = at_most(num_rows - i, QUADS);
             logits_blocks[e_count - 1][k_count - 1](&place, rows + i, logits + i * num_classes + c);
             place.ahead += step;
         }
     }
+}
+
+X86_TARGET static void x86_logits(const float *const *rows, size_t num_rows, size_t num_features, const float *kernel,
+                                  size_t stride, const float *bias, size_t num_classes, float *logits) {
+    logits_from(0, rows, num_rows, num_features, kernel, stride, bias, num_classes, logits);
 }

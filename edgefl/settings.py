@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
 import tomllib
 import types
 import typing
@@ -61,7 +62,7 @@ def from_table(table: dict[str, Any], kind: type[T], where: str) -> T:
             near = difflib.get_close_matches(key, fields, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else f"; expected one of {', '.join(sorted(fields))}"
             raise ConfigError(f"{where}: unknown key {key!r}{hint}")
-    hints = typing.get_type_hints(kind)
+    hints = _hints(kind)  # type: ignore[arg-type]
     values: dict[str, Any] = {}
     for name, field in fields.items():
         if name in table:
@@ -72,6 +73,12 @@ def from_table(table: dict[str, Any], kind: type[T], where: str) -> T:
         return kind(**values)
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from None
+
+
+@functools.cache
+def _hints(kind: type[Any]) -> dict[str, Any]:
+    """The types of its fields. Remembered: they take half the time of reading a task definition."""
+    return typing.get_type_hints(kind)
 
 
 def _convert(value: Any, hint: Any, where: str) -> Any:

@@ -3,7 +3,7 @@
     pytest tests/test_faults.py --fault-seed 17        one of them, with its trace if it fails
     make test-long                                     100,000 of them
 
-``faults`` says what is real in a run and what is simulated.
+``edgefl.cli.faults`` says what is real in a run and what is simulated.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from faults.adding import CONFIG, AddingFleet
+from faults.long import main
 from faults.mutants import MUTANTS
-from faults.run import Runner, main, run_range, runner
-from faults.scenario import Kind, scenario
 from protocol_kit import Adding, update
 
+from edgefl.cli.faults.run import Runner, run_range, runner
+from edgefl.cli.faults.scenario import Kind, scenario
 from edgefl.errors import ConflictError, StorageError
 from edgefl.protocol.coordinator import Coordinator
 from edgefl.protocol.events import ReportReceived, SaveTask, TaskCreated, TaskRecord, TaskStatus
@@ -34,7 +36,7 @@ MUTANT_SEEDS = 200
 
 @pytest.fixture(scope="module")
 def run() -> Iterator[Runner]:
-    with runner() as one:
+    with runner(AddingFleet, CONFIG) as one:
         yield one
 
 
@@ -45,25 +47,25 @@ def test_every_invariant_holds_whatever_dies(first: int, run: Runner, pytestconf
         failure = run_range(run, first, first + CHUNK)
     else:
         failure = run_range(run, only, only + 1) if first == 0 else None
-    assert failure is None, f"\n{failure}"
+    assert failure is None, "\n".join(["", *failure.trace, failure.message, failure.options])
 
 
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_mutant_is_caught(name: str) -> None:
     """The checks can fail: each of these defects breaks an invariant within 200 seeds."""
-    with MUTANTS[name]() as make_world, runner(make_world) as run:
-        caught = next((seed for seed in range(MUTANT_SEEDS) if run.failure(seed)), None)
+    with MUTANTS[name](), runner(AddingFleet, CONFIG) as run:
+        caught = next((seed for seed in range(MUTANT_SEEDS) if run.run(seed)[1]), None)
     assert caught is not None, f"{name}: not caught within {MUTANT_SEEDS} seeds"
 
 
 def test_a_seed_is_the_same_run_each_time(run: Runner) -> None:
-    traces = [tuple(_without_paths(line) for line in run.run(3)[0].trace) for _ in range(2)]
+    traces = [tuple(run.run(3)[0].trace) for _ in range(2)]
     assert traces[0] == traces[1]
     assert len(traces[0]) > 20
 
 
 def test_the_runs_have_every_kind_of_fault() -> None:
-    scenarios = [scenario(seed) for seed in range(SEEDS)]
+    scenarios = [scenario(seed, CONFIG) for seed in range(SEEDS)]
     timed = {fault.kind for one in scenarios for fault in one.faults}
     always = {Kind.LOSS, Kind.COPIES, Kind.DELAY, Kind.OLD_OFFER, Kind.CLONE}
     assert timed | always == set(Kind)
@@ -72,15 +74,15 @@ def test_the_runs_have_every_kind_of_fault() -> None:
 
 
 def test_a_failure_is_shrunk_and_tells_how_to_replay_it() -> None:
-    with MUTANTS["synchronous = NORMAL"]() as make_world, runner(make_world) as run:
-        failures = (run.failure(seed) for seed in range(MUTANT_SEEDS))
+    with MUTANTS["synchronous = NORMAL"](), runner(AddingFleet, CONFIG) as run:
+        failures = (run.run(seed)[1] for seed in range(MUTANT_SEEDS))
         shrunk = run.shrunk(next(failure for failure in failures if failure is not None))
         assert Kind.CLONE in shrunk.without
-        assert run.run(shrunk.seed, shrunk.without, shrunk.until)[1] == shrunk.message
-    assert re.search(r"replay: cd tests && python -m faults\.run --seed \d+ --without ", str(shrunk))
+        assert run.run(shrunk.seed, shrunk.without, shrunk.until)[1] == shrunk
+    assert re.match(r"--seed \d+ --without ", shrunk.options)
 
 
-def test_the_command_replays_and_resumes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_long_run_replays_and_resumes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--seed", "1", "--without", "clone", "--until", "5"]) == 0
     assert "seed 1: keeps every invariant" in capsys.readouterr().out
     state = tmp_path / "build" / "state.json"
@@ -88,10 +90,6 @@ def test_the_command_replays_and_resumes(tmp_path: Path, capsys: pytest.CaptureF
     assert "2 of 2 seeds keep every invariant" in capsys.readouterr().out
     assert main(["--seeds", "3", "--state", str(state)]) == 0
     assert capsys.readouterr().out.startswith("seeds 2 to 2;")
-
-
-def _without_paths(line: str) -> str:
-    return re.sub(r"/\S+/run/", "", line)
 
 
 # ------------------------------------------------------------------------------------------------ what runs found
@@ -104,7 +102,7 @@ def test_a_failing_read_is_the_end_of_the_server_and_no_refusal(tmp_path: Path) 
         raise StorageError(f"cannot read {task} {round_num} {device}")
 
     left: list[Delivery] = []
-    (spec, text), _ = scenario(0).definitions
+    (spec, text), _ = AddingFleet(0).definitions(rounds=3)
     store = SqliteStore(tmp_path, retention_rounds=1)
     state = Adding(spec, None, None).initialize()
     store.apply([SaveTask(TaskRecord(spec, text, TaskStatus.RUNNING, state, next_round=5))])

@@ -12,7 +12,7 @@ import hashlib
 import os
 import sqlite3
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,8 @@ class SqliteStore:
 
     ``retention_rounds``, ``checkpoint_every``, ``history_rounds``: ``edgefl_server.retention``; before ``load`` no
     model is forgotten.
+    ``factory``, ``lock``, ``rewrite``: how the database is opened, locked and its log written anew; a simulation passes
+    what its own disk does.
     Raises ``FencedError`` when another server holds ``data_dir``, ``StorageError`` when the database is not usable.
     """
 
@@ -51,9 +53,12 @@ class SqliteStore:
         checkpoint_every: int = 1,
         history_rounds: int = 10_000,
         factory: ConnectionFactory = connect,
+        lock: Callable[[Path], int] = take_lock,
+        rewrite: Callable[[Path], None] = rewrite_log,
     ) -> None:
         self.path = data_dir / DATABASE_NAME
-        self._lock = take_lock(data_dir)
+        self._rewrite_log = rewrite
+        self._lock = lock(data_dir)
         self._failed = False
         self._closed = False
         try:
@@ -180,7 +185,7 @@ class SqliteStore:
     def _next_epoch(self) -> int:
         with storage_errors(self.path, "cannot be written"):
             self._db.execute("BEGIN IMMEDIATE")
-            rewrite_log(self.path)
+            self._rewrite_log(self.path)
             self._db.execute("UPDATE server SET epoch = epoch + 1")
             epoch = int(self._db.execute("SELECT epoch FROM server").fetchone()[0])
             self._db.execute("COMMIT")

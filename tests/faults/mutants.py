@@ -1,18 +1,21 @@
 """Defects that were put in on purpose, each a patch of what runs in a simulation: they show that the checks can fail.
 
-A mutant is a context manager in which worlds are made and run; it gives what makes them.
+A mutant is a context manager in which worlds are made and run.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
+import apsw
+
+from edgefl.cli.faults.disk import Disk
+from edgefl.cli.faults.world import World
 from edgefl.errors import StorageError
 from edgefl.protocol import round as round_module
 from edgefl.protocol import roundkeeper
@@ -27,54 +30,54 @@ from edgefl_server import sqlite_store, sqlite_write
 from edgefl_server.batcher import Batcher
 from edgefl_server.sqlite_store import SqliteStore
 from edgefl_server.sqlite_write import Writer
-from faults.world import World
 
-MakeWorld = Callable[..., World]
-Mutant = Callable[[], AbstractContextManager[MakeWorld]]
-
-
-def _rewriting(**words: str) -> Mutant:
-    """A pragma with another value."""
-
-    def rewrite(sql: str) -> str:
-        for name, value in words.items():
-            if sql.startswith(f"PRAGMA {name} ="):
-                return f"PRAGMA {name} = {value}"
-        return sql
-
-    return lambda: contextlib.nullcontext(functools.partial(World, rewrite=rewrite))
+Mutant = Callable[[], AbstractContextManager[None]]
 
 
 def _patched(owner: Any, name: str, make: Callable[[Any], Any]) -> Mutant:
     """``owner.name`` replaced by ``make`` of what it was."""
 
     @contextlib.contextmanager
-    def mutant() -> Iterator[MakeWorld]:
+    def mutant() -> Iterator[None]:
         with patch.object(owner, name, make(getattr(owner, name))):
-            yield World
+            yield
 
     return mutant
 
 
 def _all(*mutants: Mutant) -> Mutant:
     @contextlib.contextmanager
-    def together() -> Iterator[MakeWorld]:
+    def together() -> Iterator[None]:
         with contextlib.ExitStack() as stack:
             for mutant in mutants:
                 stack.enter_context(mutant())
-            yield World
+            yield
 
     return together
 
 
-def _retried_sync() -> AbstractContextManager[MakeWorld]:
+def _rewriting(name: str, value: str) -> Mutant:
+    """A pragma with another value."""
+
+    def make(sql: Any) -> Any:
+        def mutant(self: World, text: str) -> Any:
+            return f"PRAGMA {name} = {value}" if text.startswith(f"PRAGMA {name} =") else sql(self, text)
+
+        return mutant
+
+    return _patched(World, "sql", make)
+
+
+def _retried_sync(sync: Any) -> Any:
     """A sync that failed is tried again, and succeeds: the kernel has forgotten the writes."""
-    return contextlib.nullcontext(functools.partial(World, retries_sync=True))
 
+    def mutant(self: Disk, name: str) -> None:
+        with contextlib.suppress(apsw.IOError):
+            sync(self, name)
+            return
+        self.file(name).sync()
 
-def _trusted_log() -> AbstractContextManager[MakeWorld]:
-    """After a failed sync the next process takes what the kernel shows for what is on the disk."""
-    return contextlib.nullcontext(functools.partial(World, trusts_log=True))
+    return mutant
 
 
 # ------------------------------------------------------------------------------------------------ the server
@@ -213,10 +216,11 @@ MUTANTS: dict[str, Mutant] = {
     "close in two transactions": _patched(sqlite_write, "end_round", _close_in_two),
     "stale epoch writes": _patched(SqliteStore, "_compare_epoch", _nothing),
     "late report accepted": _patched(roundkeeper.RoundKeeper, "receive", _late_is_accepted),
-    "synchronous = NORMAL": _rewriting(synchronous="NORMAL"),
-    "journal in memory": _rewriting(journal_mode="MEMORY"),
-    "sync retried after an error": _retried_sync,
-    "recovery trusts the log of a failed sync": _trusted_log,
+    "synchronous = NORMAL": _rewriting("synchronous", "NORMAL"),
+    "journal in memory": _rewriting("journal_mode", "MEMORY"),
+    "sync retried after an error": _patched(Disk, "sync", _retried_sync),
+    # After a failed sync the next process takes what the kernel shows for what is on the disk.
+    "recovery trusts the log of a failed sync": _patched(World, "rewrite_log", _nothing),
     "goes on after a failed commit": _patched(SqliteStore, "apply", _swallows_errors),
     "restart forgets the sum": _patched(roundkeeper.RoundKeeper, "restore", _forgets_the_sum),
     "restart begins the sequences anew": _patched(sqlite_store, "read_snapshot", _sequences_start_anew),

@@ -9,32 +9,31 @@ import contextlib
 import heapq
 import logging
 import random
-import shutil
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import apsw
 
+from edgefl.cli.faults.card import card_error
+from edgefl.cli.faults.checks import Checks, Promises, require
+from edgefl.cli.faults.device import SimDevice
+from edgefl.cli.faults.disk import Crash, Disk
+from edgefl.cli.faults.fleet import Fleet
+from edgefl.cli.faults.link import Link
+from edgefl.cli.faults.operator import Operator
+from edgefl.cli.faults.scenario import Fault, Kind, Scenario
+from edgefl.cli.faults.server import SimServer
+from edgefl.cli.faults.tally import Tally
 from edgefl.errors import EdgeFLError
 from edgefl.protocol.events import TaskStatus
-from edgefl_server import sqlite_read, sqlite_store
 from edgefl_server.sqlite_file import rewrite_log, take_lock
-from edgefl_server.sqlite_store import SqliteStore
-from faults.card import card_error
-from faults.checks import Promises, Violation, require
-from faults.device import SimDevice
-from faults.disk import Crash, Disk, connection_factory
-from faults.link import Link
-from faults.operator_ import Operator
-from faults.scenario import DEADLINE_S, FAULTS_END_S, Fault, Kind, Scenario, parse
-from faults.server import SimServer
 
-MAX_STEPS = 30_000
+MIN_STEPS = 30_000
+STEPS_A_REPORT = 400
 """Ten times what the longest good run takes: more is a run that never ends."""
 
 TRACE_LINES = 400
@@ -52,33 +51,32 @@ class Armed:
     device: SimDevice | None = None
 
 
-def _as_it_is(sql: str) -> str:
-    return sql
+Template = Mapping[str, bytes]
 
 
 class World:
-    """``template``: the files of a new database. The last three are for mutants; ``rewrite`` is applied to SQL."""
+    """One run of ``scenario`` on ``fleet``, below the folder ``root``. ``template``: the files of a new database.
+
+    ``poll`` is called between any two steps; what it raises ends the run.
+    """
 
     def __init__(
-        self,
-        scenario: Scenario,
-        root: Path,
-        template: dict[str, bytes],
-        rewrite: Callable[[str], str] = _as_it_is,
-        retries_sync: bool = False,
-        trusts_log: bool = False,
+        self, scenario: Scenario, fleet: Fleet, root: Path, template: Template, poll: Callable[[], None]
     ) -> None:
         self.scenario = scenario
+        self.config = scenario.config
+        self.fleet = fleet
+        self.tasks = fleet.definitions(scenario.rounds)
+        self.population = self.tasks[0][0].population
         self.now = 0.0
+        self.tally = Tally()
         self.promises = Promises()
+        self.checks = Checks(fleet.process, self.promises, scenario.retention)
         self.offered: dict[str, int] = {}
         self.servers: list[SimServer] = []
         self.trace: deque[str] = deque(maxlen=TRACE_LINES)
-        self.steps = 0
         self._root = root
-        self._rewrite = rewrite
-        self._retries_sync = retries_sync
-        self._trusts_log = trusts_log
+        self._poll = poll
         self._chance = random.Random(f"{scenario.seed} world")
         self._agenda: list[tuple[float, int, Callable[[], None]]] = []
         self._count = 0
@@ -88,33 +86,27 @@ class World:
         self._wall_shift = 0.0
         self.perhaps_done = False
         self._last_commit = 0.0
-        self.disk = self._adopt(Disk.with_files(root / "server-0", self.server_point, template))
+        self.disk = Disk.with_files(root / "server-0", self.server_point, template)
         self.link = Link(self, random.Random(f"{scenario.seed} link"))
         self.operator = Operator(self)
-        self.devices = [self._device(f"d{n}", 0) for n in range(scenario.num_devices)]
+        self.devices = [self._device(index, 0) for index in range(len(fleet.members))]
         if scenario.clone:
-            self.devices.append(self._device("d0", 1))
+            self.struck(Kind.CLONE)
+            self.devices.append(self._device(0, 1))
 
-    def _adopt(self, disk: Disk) -> Disk:
-        disk.retries_sync = self._retries_sync
-        return disk
-
-    def _device(self, name: str, copy: int) -> SimDevice:
-        folder = self._root / f"{name}-{copy}"
-        return SimDevice(self, name, copy, folder, random.Random(f"{self.scenario.seed} {name} {copy}"))
+    def _device(self, index: int, copy: int) -> SimDevice:
+        folder = self._root / f"device-{index}-{copy}"
+        chance = random.Random(f"{self.scenario.seed} {index} {copy}")
+        return SimDevice(self, self.fleet.members[index], copy, folder, chance)
 
     # The run --------------------------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Raises ``Violation``."""
-        wall = patch.object(time, "time", lambda: 1.8e9 + self.now + self._wall_shift)
-        rewrite = patch.object(sqlite_store, "rewrite_log", self._rewrite_log)
-        with wall, rewrite, patch.object(sqlite_read, "parse_task", parse):
-            logging.disable()  # the agent warns of what a power cut left behind
+        """Raises ``Violation``, and what ``poll`` raises."""
+        with _wall_clock(lambda: 1.8e9 + self.now + self._wall_shift), _silence():
             try:
                 self._run()
             finally:
-                logging.disable(logging.NOTSET)
                 self._close()
 
     def _run(self) -> None:
@@ -124,31 +116,51 @@ class World:
             self.later(self._chance.uniform(0.0, 1.0), device.guarded_boot)
         for fault in self.scenario.faults:
             self.later(fault.at, lambda fault=fault: self._strike(fault))  # type: ignore[misc]
-        self.later(FAULTS_END_S, self._heal)
+        self.later(self.scenario.until, self._heal)
+        patience_s, most_steps = self._patience_s(), self._most_steps()
+        steps = 0
         while not (self.perhaps_done and self.finished()):
+            self._poll()
             self.perhaps_done = False
-            self.steps += 1
+            steps += 1
             self.now, _, action = heapq.heappop(self._agenda)
             action()
-            require(self.steps < MAX_STEPS, f"I9: {MAX_STEPS} steps, and no end")
-            quiet = self.now - max(FAULTS_END_S, self._last_commit)
-            require(quiet < 2 * DEADLINE_S, f"I9: no round committed for {quiet:.0f} s without faults")
+            require(steps < most_steps, f"I9: {most_steps} steps, and no end")
+            quiet = self.now - max(self.scenario.until, self._last_commit)
+            require(quiet < patience_s, f"I9: no round committed for {quiet:.0f} s without faults")
         self._armed = []
         self._full_until = -1.0
         self._crashed(True, Crash("the end", True))
         self._start_server()  # which looks at all that it finds
         require(self.finished(), "I4: what was completed is not, after a power cut")
+        self.tally.close(self.servers[-1].store.db, self.promises, self.now)
 
-    def _rewrite_log(self, path: Path) -> None:
-        if not self._trusts_log:
-            self.disk.rewritten(path, rewrite_log)
+    def _patience_s(self) -> float:
+        """I9: two deadlines; longer where devices are told to wait longer than a deadline after a failure."""
+        rounds = [spec.round for spec, _ in self.tasks]
+        deadline_s = max(max(one.deadline_s, one.selection_s) for one in rounds)
+        session = self.fleet.session
+        return max(2 * deadline_s, deadline_s + session.check_in_timeout_s + session.backoff_cap_s)
+
+    def _most_steps(self) -> int:
+        rounds = sum(spec.rounds for spec, _ in self.tasks)
+        return max(MIN_STEPS, STEPS_A_REPORT * rounds * len(self.devices))
+
+    def sql(self, text: str) -> str:
+        """A statement of the server's as it is carried out."""
+        if text.startswith("PRAGMA wal_autocheckpoint"):
+            return f"PRAGMA wal_autocheckpoint = {self.scenario.checkpoint_pages}"
+        return text
+
+    def rewrite_log(self, path: Path) -> None:
+        self.disk.rewritten(path, rewrite_log)
 
     def finished(self) -> bool:
         """All tasks are completed, all releases made."""
         if not self.servers or not self.operator.done:
             return False
         tasks = self.servers[-1].coordinator.tasks()
-        return len(tasks) == 2 and all(task.status is TaskStatus.COMPLETED for task in tasks)
+        return len(tasks) == len(self.tasks) and all(task.status is TaskStatus.COMPLETED for task in tasks)
 
     def _close(self) -> None:
         self.disk.dead = True
@@ -181,7 +193,10 @@ class World:
 
     @property
     def faulty(self) -> bool:
-        return self.now < FAULTS_END_S
+        return self.now < self.scenario.until
+
+    def struck(self, kind: Kind) -> None:
+        self.tally.faults[kind.value] += 1
 
     # Faults ---------------------------------------------------------------------------------------------
 
@@ -199,6 +214,7 @@ class World:
                 for other in self.devices[: 1 + fault.who % len(self.devices)]:
                     self.link.cut_off[other.who] = self.now + fault.lasts_s
             case Kind.WALL_CLOCK:
+                self.struck(fault.kind)
                 self._wall_shift += (-1) ** fault.who * 10.0 ** (fault.who % 9)
             case Kind.TAKEOVER:
                 self._take_over(fault.lasts_s)
@@ -213,6 +229,7 @@ class World:
 
     def server_point(self, where: str) -> None:
         if where.startswith("write") and self.now < self._full_until:
+            self.struck(Kind.DISK_FULL)
             raise apsw.FullError("database or disk is full")
         for armed in self._armed:
             if armed.device is not None:
@@ -224,6 +241,7 @@ class World:
             armed.left -= 1
             if armed.left < 0:
                 self._armed.remove(armed)
+                self.struck(armed.kind)
                 self.say("fault", f"{armed.kind.value} at: {where}")
                 if armed.kind in (Kind.SYNC_ERROR, Kind.WRITE_ERROR):
                     raise apsw.IOError("disk I/O error")
@@ -236,6 +254,7 @@ class World:
             armed.left -= 1
             if armed.left < 0:
                 self._armed.remove(armed)
+                self.struck(armed.kind)
                 self.say("fault", f"{armed.kind.value} at: {where}")
                 if armed.kind in _CARD_POINTS:
                     raise card_error(full=armed.kind is Kind.CARD_FULL)
@@ -257,16 +276,11 @@ class World:
         else:
             self.say(server.who, "is up")
 
-    def _new_server(self) -> SimServer:
-        server = SimServer(self, self.disk, f"server.{self._boots}", self.scenario.retention, self._sql)
+    def _new_server(self, lock: Callable[[Path], int] = take_lock) -> SimServer:
+        server = SimServer(self, self.disk, f"server.{self._boots}", lock)
         self.servers.append(server)
         self.perhaps_done = True
         return server
-
-    def _sql(self, sql: str) -> str:
-        if sql.startswith("PRAGMA wal_autocheckpoint"):
-            sql = f"PRAGMA wal_autocheckpoint = {self.scenario.checkpoint_pages}"
-        return self._rewrite(sql)
 
     def _take_over(self, lasts_s: float) -> None:
         """Locks do not work (a network file system): another server opens the database of one that lives."""
@@ -274,15 +288,16 @@ class World:
             return
         (old,) = self.servers
         self._boots += 1
-        with patch("edgefl_server.sqlite_store.take_lock", lambda _: take_lock(self._root / f"lock-{self._boots}")):
-            try:
-                self._new_server()
-            except Crash as crash:
-                self._crashed(bool(crash.args[1]), crash)
-                return
-            except EdgeFLError as error:
-                self.say("server", f"cannot take over: {error}")
-                return
+        own_lock = self._root / f"lock-{self._boots}"
+        try:
+            self._new_server(lambda _: take_lock(own_lock))
+        except Crash as crash:
+            self._crashed(bool(crash.args[1]), crash)
+            return
+        except EdgeFLError as error:
+            self.say("server", f"cannot take over: {error}")
+            return
+        self.struck(Kind.TAKEOVER)
         old.store.stale = True
         self.say(self.servers[-1].who, f"takes over from {old.who}")
         self.later(lasts_s, lambda: self._exit(old, "its machine is switched off"))
@@ -309,7 +324,7 @@ class World:
         else:
             self._gone(server)
             # What faults do to a closing file is what they do to one that is never closed.
-            with patch.object(self.disk, "point", lambda _: None):
+            with self.disk.undisturbed():
                 server.store.close()
         if not self.servers:
             self.later(self._chance.uniform(0.2, 2.0), self._start_server)
@@ -317,7 +332,11 @@ class World:
     def _crashed(self, power: bool, crash: Crash) -> None:
         self.say("server", f"{'loses power' if power else 'is killed'} at: {crash.args[0]}")
         old, folder = self.disk, self._next_folder()
-        after = Disk.with_files(folder, self.server_point, old.power_cut(self._chance)) if power else old.killed(folder)
+        if power:
+            found = old.power_cut(self.config.disk, self._chance, self.tally.faults)
+            after = Disk.with_files(folder, self.server_point, found)
+        else:
+            after = old.killed(folder)
         dead = list(self.servers)
         for server in dead:
             self._gone(server)
@@ -339,27 +358,24 @@ class World:
     def _move(self, disk: Disk) -> None:
         self.disk.dead = True
         self.disk.forget()
-        self.disk = self._adopt(disk)
-
-
-def new_database(root: Path) -> dict[str, bytes]:
-    """The files of a database that a server has just made."""
-    disk = Disk(root / "new", lambda _: None)
-    SqliteStore(disk.folder, retention_rounds=1, factory=connection_factory(_as_it_is)).close()
-    files = {path.name: path.read_bytes() for path in disk.folder.iterdir() if path.name == "edgefl.db"}
-    disk.forget()
-    return files
+        self.disk = disk
 
 
 @contextlib.contextmanager
-def scratch(root: Path) -> Iterator[Path]:
-    """A folder for one run."""
-    folder = root / "run"
-    folder.mkdir()
+def _wall_clock(clock: Callable[[], float]) -> Iterator[None]:
+    """This process's wall clock is ``clock``: nothing may depend on it."""
+    real, time.time = time.time, clock
     try:
-        yield folder
+        yield
     finally:
-        shutil.rmtree(folder)
+        time.time = real
 
 
-__all__ = ["Violation", "World", "new_database", "scratch"]
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """The agent warns of what a power cut left behind."""
+    logging.disable()
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)

@@ -12,15 +12,17 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import edgefl.protocol.session_events as on
+from edgefl.cli.faults.checks import require
+from edgefl.cli.faults.device import SimDevice
+from edgefl.cli.faults.scenario import Kind
+from edgefl.cli.faults.server import SimServer
 from edgefl.errors import EdgeFLError
 from edgefl.protocol.events import DeviceCheckedIn, DeviceGone, ReportReceived
-from edgefl.protocol.messages import CheckIn, CheckInAnswer, ReleaseInfo, Report
-from faults.checks import require
-from faults.device import SimDevice
-from faults.server import SimServer
+from edgefl.protocol.messages import CheckIn, CheckInAnswer, ClientUpdate, ReleaseInfo, Report, WorkFailure
+from edgefl.wire.fleet import answer_to_proto, check_in_to_proto, receipt_to_proto, report_to_proto
 
 if TYPE_CHECKING:
-    from faults.world import World
+    from edgefl.cli.faults.world import World
 
 
 @dataclass
@@ -47,18 +49,29 @@ class Link:
 
     def call(self, device: SimDevice, message: CheckIn | Report, timeout_s: float) -> None:
         call = self._open[device.who] = Call(device, device.life, message)
-        for _ in range(2 if self._world.faulty and self._chance.random() < self._world.scenario.copies else 1):
+        size = _size(message)
+        for _ in range(2 if self._strikes(Kind.COPIES, self._world.scenario.copies) else 1):
+            self._world.tally.device_bytes += size
             if not self._lost(device):
                 self._world.later(self._delay(), lambda: self._arrive(call))
         self._world.later(timeout_s, lambda: self._timed_out(call))
 
+    def _strikes(self, kind: Kind, probability: float) -> bool:
+        struck = self._world.faulty and self._chance.random() < probability
+        if struck:
+            self._world.struck(kind)
+        return struck
+
     def _lost(self, device: SimDevice) -> bool:
-        cut = self._world.now < self.cut_off.get(device.who, 0.0)
-        return cut or (self._world.faulty and self._chance.random() < self._world.scenario.loss)
+        if self._world.now < self.cut_off.get(device.who, 0.0):
+            self._world.struck(Kind.PARTITION)
+            return True
+        return self._strikes(Kind.LOSS, self._world.scenario.loss)
 
     def _delay(self) -> float:
-        slow = self._world.faulty and self._chance.random() < self._world.scenario.delay
-        return self._chance.uniform(1.0, 12.0) if slow else self._chance.uniform(0.01, 0.1)
+        network = self._world.config.network
+        slow = self._strikes(Kind.DELAY, self._world.scenario.delay)
+        return self._chance.uniform(*(network.delay_s if slow else network.latency_s))
 
     def _arrive(self, call: Call) -> None:
         if not self._world.servers:
@@ -86,6 +99,7 @@ class Link:
             event = on.CheckInAnswered(self._with_offer(value))
         else:
             event = on.ReceiptReceived(*value)
+        self._world.tally.server_bytes += _size(event)
         if not self._lost(call.device):
             self._world.later(self._delay(), lambda: self._reply(call, event))
         return True
@@ -93,7 +107,7 @@ class Link:
     def _with_offer(self, answer: CheckInAnswer) -> CheckInAnswer:
         if answer.releases and not self._first_offer:
             self._first_offer = answer.releases
-        old = self._world.faulty and self._chance.random() < self._world.scenario.old_offer
+        old = self._strikes(Kind.OLD_OFFER, self._world.scenario.old_offer)
         return replace(answer, releases=self._first_offer) if old else answer
 
     def reset(self, server: SimServer) -> None:
@@ -141,6 +155,21 @@ class Link:
                 answer(str(error))
                 return
             require(hashlib.sha256(raw).hexdigest() == sha256, f"content {sha256} is altered")
+            self._world.tally.server_bytes += len(raw)
             answer(raw)
 
         self._world.later(self._delay(), arrive)
+
+
+def _size(message: Any) -> int:
+    """Its bytes on the wire; 0 of an error, whose words are not in a message."""
+    match message:
+        case CheckIn():
+            return int(check_in_to_proto(message).ByteSize())
+        case on.CheckInAnswered(answer):
+            return int(answer_to_proto(answer).ByteSize())
+        case on.ReceiptReceived(receipt, retry):
+            return int(receipt_to_proto(receipt, retry).ByteSize())
+        case ClientUpdate() | WorkFailure():
+            return int(report_to_proto(message).ByteSize())
+    return 0

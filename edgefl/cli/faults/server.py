@@ -6,25 +6,25 @@ of the process, as it is for the engine.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sqlite3
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from protocol_kit import Adding
-
+from edgefl.cli.faults.checks import require
+from edgefl.cli.faults.disk import Disk, connection_factory
 from edgefl.errors import NotFoundError
 from edgefl.protocol.coordinator import Coordinator
-from edgefl.protocol.events import Event, Persist, Phase, ReportReceived, SaveAbandon, SaveCommit
+from edgefl.protocol.events import Event, Persist, Phase, ReportReceived, SaveAbandon, SaveCommit, SaveSelection
 from edgefl.protocol.messages import CheckInAnswer, ClientUpdate
 from edgefl.protocol.pace import CoordinatorConfig
 from edgefl_server.batcher import Batcher, Delivery, Job
+from edgefl_server.sqlite_file import take_lock
 from edgefl_server.sqlite_store import SqliteStore
-from faults.checks import check_all, check_ledger, require
-from faults.disk import Disk, Rewrite, connection_factory
 
 if TYPE_CHECKING:
-    from faults.world import World
+    from edgefl.cli.faults.world import World
 
 CONFIG = CoordinatorConfig()
 GATHER_S = 0.005
@@ -37,10 +37,28 @@ class WatchedStore(SqliteStore):
     wrote = False
     ended = False
 
-    def __init__(self, data_dir: Path, retention: int, rewrite: Rewrite) -> None:
-        super().__init__(data_dir, retention_rounds=retention, factory=connection_factory(rewrite))
+    def __init__(self, world: World, data_dir: Path, lock: Callable[[Path], int]) -> None:
+        super().__init__(
+            data_dir,
+            retention_rounds=world.scenario.retention,
+            factory=connection_factory(world.sql),
+            lock=lock,
+            rewrite=world.rewrite_log,
+        )
+        self._world = world
+
+    @property
+    def db(self) -> sqlite3.Connection:
+        """The writing connection: the checks see what the server sees."""
+        return self._db
 
     def apply(self, effects: Sequence[Persist], content: Sequence[bytes] = ()) -> None:
+        tally = self._world.tally
+        for effect in effects:  # noted before: a COMMIT may be durable though its process died in it
+            if isinstance(effect, SaveSelection):
+                tally.begins((effect.round.task, effect.round.round_num), self._world.now)
+            elif isinstance(effect, SaveCommit | SaveAbandon):
+                tally.ends((effect.task, effect.round_num), self._world.now)
         super().apply(effects, content)
         if effects or content:
             require(not self.stale, f"I5: a server that was taken over wrote {effects}")
@@ -59,20 +77,19 @@ class Inbox:
 class SimServer:
     """One process. The constructor opens and recovers; it raises what the store raises, and crashes."""
 
-    def __init__(self, world: World, disk: Disk, who: str, retention: int, rewrite: Rewrite) -> None:
+    def __init__(self, world: World, disk: Disk, who: str, lock: Callable[[Path], int] = take_lock) -> None:
         self.who, self.disk = who, disk
         self.up = True
         self._world = world
-        self._retention = retention
         self._inbox = Inbox()
         self._reports: dict[int, tuple[str, ClientUpdate]] = {}
         self._clock_base = world.now - 100.0 * (len(who) % 3)  # a monotonic clock starts anywhere
-        self.store = WatchedStore(disk.folder, retention, rewrite)
+        self.store = WatchedStore(world, disk.folder, lock)
         self.coordinator = Coordinator(
-            Adding, CONFIG, find_accepted=self.store.find_accepted, load_model=self._load_model
+            world.fleet.process, CONFIG, find_accepted=self.store.find_accepted, load_model=self._load_model
         )
         self._batcher = Batcher(self.store, self.coordinator, self._leave)
-        check_all(self.store._db, world.promises, retention)
+        world.checks.everything(self.store.db)
         self._batcher.recover(self.monotonic)
         self._after()
 
@@ -111,9 +128,9 @@ class SimServer:
         """The step is done: look at what it wrote, and sleep until the next deadline."""
         store = self.store
         if store.ended:
-            check_all(store._db, self._world.promises, self._retention)
+            self._world.checks.everything(store.db)
         elif store.wrote:
-            check_ledger(store._db, self._world.promises)
+            self._world.checks.ledger(store.db)
         store.wrote = store.ended = False
         deadline = self.coordinator.next_deadline()
         if deadline is not None:

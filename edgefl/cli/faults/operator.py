@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 from edgefl.errors import ConflictError
 from edgefl.protocol.events import Event, ReleaseCreated, ReleaseRecord, TaskCreated
 from edgefl.protocol.messages import ReleaseInfo
+from edgefl.protocol.task import TaskKind
 
 if TYPE_CHECKING:
-    from faults.world import World
+    from edgefl.cli.faults.world import World
 
 RETRY_S = 1.0
 
@@ -20,12 +21,13 @@ class Operator:
         self._world = world
         self._todo: list[tuple[float, Event, tuple[bytes, ...]]] = []
         self._token = 0
-        for spec, text in world.scenario.definitions:
+        for spec, text in world.tasks:
             self._todo.append((0.0, TaskCreated(spec, text), ()))
-        for number, at in enumerate(world.scenario.releases, start=1):
+        trained = [spec.name for spec, _ in world.tasks if spec.kind is TaskKind.TRAINING]
+        for number, at in enumerate(world.scenario.releases if trained else (), start=1):
             raw = b"release %d" % number
-            info = ReleaseInfo("clf", number, hashlib.sha256(raw).hexdigest(), len(raw))
-            self._todo.append((at, ReleaseCreated(ReleaseRecord(info, "p", "train", 0)), (raw,)))
+            info = ReleaseInfo("release", number, hashlib.sha256(raw).hexdigest(), len(raw))
+            self._todo.append((at, ReleaseCreated(ReleaseRecord(info, world.population, trained[0], 0)), (raw,)))
 
     @property
     def done(self) -> bool:

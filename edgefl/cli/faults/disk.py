@@ -16,15 +16,20 @@ import errno
 import os
 import random
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
 import apsw
 
+from edgefl.cli.faults.config import DiskFaults
+
 SECTOR_BYTES = 512
 VFS_NAME = "edgefl-faults"
+LOST_WRITE, TORN_WRITE = "unsynced-write-lost", "torn-write"
+"""What power cuts did, as a tally names it."""
 
 Point = Callable[[str], None]
 """Called before every write and sync; may raise (a crash, a full disk, an I/O error)."""
@@ -48,15 +53,18 @@ class Durable:
     def copy(self) -> Durable:
         return Durable(None if self.synced is None else bytearray(self.synced), list(self.pending))
 
-    def after_power_cut(self, chance: random.Random) -> bytes | None:
+    def after_power_cut(self, faults: DiskFaults, chance: random.Random, struck: Counter[str]) -> bytes | None:
         if self.synced is None:
             return None  # its name was never synced
         mood = chance.random()
         kept: list[tuple[int, bytes | None]] = []
         for offset, data in self.pending:
-            if mood < 0.4 or (mood < 0.9 and chance.random() < 0.5):
+            some = mood < 1.0 - faults.lose_none
+            if mood < faults.lose_all or (some and chance.random() < faults.lose):
+                struck[LOST_WRITE] += 1
                 continue
-            if data is not None and chance.random() < 0.3:
+            if data is not None and chance.random() < faults.torn:
+                struck[TORN_WRITE] += 1
                 data = data[: chance.randrange(0, len(data) + 1, SECTOR_BYTES)]
             kept.append((offset, data))
         return bytes(_written(self.synced, kept))
@@ -80,14 +88,13 @@ class Disk:
         self.folder = folder
         self.point = point
         self.dead = False
-        self.retries_sync = False
         self.failed_file = ""
         self._files: dict[str, Durable] = {}
         folder.mkdir(parents=True)
         DISKS[str(folder)] = self
 
     @classmethod
-    def with_files(cls, folder: Path, point: Point, files: dict[str, bytes]) -> Disk:
+    def with_files(cls, folder: Path, point: Point, files: Mapping[str, bytes]) -> Disk:
         """A disk on which ``files`` are durable."""
         disk = cls(folder, point)
         for name, raw in files.items():
@@ -98,10 +105,10 @@ class Disk:
     def file(self, name: str) -> Durable:
         return self._files.setdefault(name, Durable())
 
-    def power_cut(self, chance: random.Random) -> dict[str, bytes]:
-        """What the next boot finds. From here on this boot's files are nobody's business."""
+    def power_cut(self, faults: DiskFaults, chance: random.Random, struck: Counter[str]) -> dict[str, bytes]:
+        """What the next boot finds; ``struck`` counts. From here on this boot's files are nobody's business."""
         self.dead = True
-        found = {name: file.after_power_cut(chance) for name, file in sorted(self._files.items())}
+        found = {name: file.after_power_cut(faults, chance, struck) for name, file in sorted(self._files.items())}
         return {name: raw for name, raw in found.items() if raw is not None}
 
     def killed(self, folder: Path) -> Disk:
@@ -134,8 +141,7 @@ class Disk:
             self.point(f"sync {name}")
         except apsw.IOError:
             self.file(name).pending.clear()  # the kernel marks the pages clean: nobody will write them again
-            if not self.retries_sync:
-                raise
+            raise
         self.file(name).sync()
 
     def rewritten(self, path: Path, rewrite: Callable[[Path], None]) -> None:
@@ -148,6 +154,15 @@ class Disk:
         rewrite(path)
         if (self.folder / name).exists():
             self._files[name] = Durable(bytearray((self.folder / name).read_bytes()))
+
+    @contextlib.contextmanager
+    def undisturbed(self) -> Iterator[None]:
+        """No fault strikes meanwhile."""
+        point, self.point = self.point, lambda _: None
+        try:
+            yield
+        finally:
+            self.point = point
 
     def deleted(self, name: str) -> None:
         if not self.dead:

@@ -12,11 +12,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from protocol_kit import ENCODING
-
 import edgefl.protocol.session_events as on
+from edgefl._version import __version__
+from edgefl.cli.faults.card import Card
+from edgefl.cli.faults.checks import require
+from edgefl.cli.faults.disk import Crash
+from edgefl.cli.faults.fleet import Member
 from edgefl.errors import ConfigError, StorageError
 from edgefl.protocol.messages import (
+    Assignment,
     CheckIn,
     ClientUpdate,
     ReleaseInfo,
@@ -25,24 +29,23 @@ from edgefl.protocol.messages import (
     WorkFailure,
 )
 from edgefl.protocol.session import SessionMachine
-from edgefl.protocol.session_state import SessionConfig
 from edgefl_device.content import ReleaseStore
 from edgefl_device.state import MAX_STARTS, StateDir
-from faults.card import Card
-from faults.checks import require, work
-from faults.disk import Crash
 
 if TYPE_CHECKING:
-    from faults.world import World
+    from edgefl.cli.faults.world import World
 
-CONFIG = SessionConfig(encodings=(ENCODING,), check_in_timeout_s=30.0, report_timeout_s=5.0, backoff_cap_s=10.0)
 RESTART_S = 2.0
 """The service manager starts an agent that ended by itself again after this time."""
 
 
 class SimDevice:
-    def __init__(self, world: World, name: str, copy: int, folder: Path, chance: random.Random) -> None:
+    """``copy`` 1 is a second device of the same name, as a cloned card makes."""
+
+    def __init__(self, world: World, member: Member, copy: int, folder: Path, chance: random.Random) -> None:
+        name = member.name
         self.name, self.copy, self.who = name, copy, f"{name}.{copy}"
+        self._member = member
         self.life = 0
         self.up = False
         self._world = world
@@ -57,6 +60,7 @@ class SimDevice:
         self._saved: dict[tuple[str, int], ClientUpdate] = {}
         self._highest: dict[str, int] = {}
         self._queue: list[ReleaseInfo] = []
+        self._model = b""
 
     @property
     def monotonic(self) -> float:
@@ -79,7 +83,7 @@ class SimDevice:
             return
         require(self._state.session > self._session, f"{self.who}: session {self._state.session} after {self._session}")
         self._session = self._state.session
-        self.machine = SessionMachine(CONFIG, self._chance.uniform)
+        self.machine = SessionMachine(self._world.fleet.session, self._chance.uniform)
         self._world.say(self.who, f"session {self._session}, outbox {_short(self._state.found_outbox)}")
         self._handle(self._started(self._state))
 
@@ -158,19 +162,17 @@ class SimDevice:
             case on.StopTimer():
                 self._timer += 1
             case on.SendCheckIn(last_task, last_round, timeout_s):
-                hello = CheckIn("p", "1", state.session, 10, 5, CONFIG.kinds, CONFIG.encodings, last_task, last_round)
-                world.link.call(self, hello, timeout_s)
+                world.link.call(self, self._check_in(state.session, last_task, last_round), timeout_s)
             case on.SendReport(report, timeout_s):
                 self._check_outbox(report)
                 world.link.call(self, report, timeout_s)
             case on.FetchModel(digest):
-                world.link.fetch(self, digest, lambda got: self.event(life, _fetched(got)))
+                world.link.fetch(self, digest, lambda got: self.event(life, self._fetched(got)))
             case on.StartWork(assignment):
                 key = (assignment.task, assignment.round_num)
                 require(key not in self._saved, f"I2: {self.who} saved its update of {key}, and works on it again")
-                done = on.WorkDone(work(assignment, self.name, self.copy))
-                world.promises.computed(self.name, done.update)
-                world.later(self._chance.uniform(0.3, 1.5), lambda: self.event(life, done))
+                done = self._work(assignment)
+                world.later(self._chance.uniform(*world.config.work_s), lambda: self.event(life, done))
             case on.SaveUpdate(update):
                 world.later(0.02, lambda: self._guard(lambda: self._save(life, update)))
             case on.ClearOutbox():
@@ -186,6 +188,34 @@ class SimDevice:
                     self._next_release(life)
             case on.StopWork():
                 pass  # the work is short
+
+    def _check_in(self, session: int, last_task: str, last_round: int) -> CheckIn:
+        config = self._world.fleet.session
+        return CheckIn(
+            population=self._world.population,
+            agent_version=__version__,
+            session=session,
+            num_train=self._member.num_train,
+            num_held_out=self._member.num_held_out,
+            kinds=config.kinds,
+            encodings=config.encodings,
+            last_task=last_task,
+            last_round=last_round,
+        )
+
+    def _fetched(self, got: bytes | str) -> Any:
+        if isinstance(got, str):
+            return on.RpcFailed(got, transient=True)
+        self._model = got
+        return on.ModelReady()
+
+    def _work(self, assignment: Assignment) -> on.WorkDone | on.WorkFailed:
+        model = self._model if assignment.model_digest else b""
+        report = self._world.fleet.work(assignment, model, self.name, self.copy)
+        if isinstance(report, WorkFailure):
+            return on.WorkFailed(report)
+        self._world.promises.computed(self.name, report)
+        return on.WorkDone(report)
 
     def _check_outbox(self, report: Report) -> None:
         """A saved update is what is reported, until it has its answer."""
@@ -252,10 +282,6 @@ class SimDevice:
 
 def _window(retry: RetryWindow | None) -> dict[str, float]:
     return {} if retry is None else {"window_min_s": retry.min_s, "window_max_s": retry.max_s}
-
-
-def _fetched(got: bytes | str) -> Any:
-    return on.RpcFailed(got, transient=True) if isinstance(got, str) else on.ModelReady()
 
 
 def _short(report: Report | None) -> str:

@@ -1,0 +1,119 @@
+"""The fleet that a run breaks: its tasks, its devices, and what a device computes.
+
+``TaskFleet`` is a user's: real tasks over a data set, with the learning that a server and its agents run. A test may
+bring one that only adds integers (``tests/faults/adding.py``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from edgefl import codecs
+from edgefl.cli.faults.definition import to_toml
+from edgefl.datasets import FederatedDataset
+from edgefl.errors import ConfigError
+from edgefl.learning.client import run_plan
+from edgefl.learning.registry import build_process
+from edgefl.models.softmax import SoftmaxModel
+from edgefl.protocol.messages import Assignment, ClientUpdate, WorkFailure
+from edgefl.protocol.process import Process
+from edgefl.protocol.session_state import SessionConfig
+from edgefl.protocol.task import TaskKind, TaskSpec
+from edgefl.types import Examples, Standardization
+
+Definitions = tuple[tuple[TaskSpec, str], ...]
+
+
+@dataclass(frozen=True)
+class Member:
+    """A device's name, and how many examples it says to hold."""
+
+    name: str
+    num_train: int
+    num_held_out: int
+
+
+class Fleet(Protocol):
+    """``members``: no name twice. ``session``: what their agents know, and how patient they are."""
+
+    @property
+    def members(self) -> Sequence[Member]: ...
+
+    @property
+    def session(self) -> SessionConfig: ...
+
+    def definitions(self, rounds: int) -> Definitions:
+        """The tasks of one run, of one population, in the order in which they are created."""
+        ...
+
+    def process(self, spec: TaskSpec, found: Standardization | None, model: SoftmaxModel | None) -> Process:
+        """See ``edgefl.protocol.process.ProcessFactory``."""
+        ...
+
+    def work(self, assignment: Assignment, model: bytes, device: str, copy: int) -> ClientUpdate | WorkFailure:
+        """What ``copy`` of ``device`` computes, at every try the same. 1 is the copy of a cloned card."""
+        ...
+
+
+@dataclass(frozen=True)
+class _Holdings:
+    train: Examples
+    held_out: Examples
+
+
+class TaskFleet:
+    """``tasks`` over a data set, as ``edgefl.simulation.simulate`` takes them; ``num_devices`` 0: all its clients."""
+
+    def __init__(self, tasks: Sequence[TaskSpec], data: FederatedDataset, num_devices: int) -> None:
+        if num_devices > len(data.clients):
+            raise ConfigError(f"devices is {num_devices}; data set {data.name!r} has {len(data.clients)} clients")
+        self._tasks = sorted(tasks, key=lambda spec: _KIND_ORDER.index(spec.kind))
+        kept = {part.client_id: part.examples for part in data.held_out}
+        self._holdings: Mapping[str, _Holdings] = {
+            client.client_id: _Holdings(client.examples, kept.get(client.client_id) or _nothing(client.examples))
+            for client in sorted(data.clients, key=lambda one: one.client_id)[: num_devices or None]
+        }
+        self.members = tuple(Member(name, len(h.train), len(h.held_out)) for name, h in self._holdings.items())
+        self.session = SessionConfig(encodings=codecs.names())
+
+    def definitions(self, rounds: int) -> Definitions:
+        by_name = {spec.name: spec for spec in self._tasks}
+        specs = []
+        for spec in self._tasks:
+            if spec.kind is not TaskKind.STATISTICS:  # it has two, always
+                # An evaluation has no more rounds than what it evaluates has versions.
+                versions = by_name.get(spec.evaluates, spec).rounds
+                spec = replace(spec, rounds=min(spec.rounds, versions, rounds))
+            specs.append(spec)
+        return tuple((spec, to_toml(spec)) for spec in specs)
+
+    def process(self, spec: TaskSpec, found: Standardization | None, model: SoftmaxModel | None) -> Process:
+        return build_process(spec, found, model)
+
+    def work(self, assignment: Assignment, model: bytes, device: str, copy: int) -> ClientUpdate | WorkFailure:
+        own = self._holdings[device]
+        train = own.train if copy == 0 else _without_last(own.train)
+        report = run_plan(assignment, model, train, own.held_out, device)
+        assert report is not None  # only a stop flag makes it so
+        return report
+
+
+_KIND_ORDER = (TaskKind.STATISTICS, TaskKind.TRAINING, TaskKind.EVALUATION)
+"""A task is created after the one that it depends on."""
+
+
+def _nothing(like: Examples) -> Examples:
+    return replace(like, features=b"", labels=b"")
+
+
+def _without_last(examples: Examples) -> Examples:
+    """What a cloned card holds: the first card's examples, but not all of them any more; one stays."""
+    count = len(examples)
+    if count < 2:
+        return examples
+    row = len(examples.features) // count
+    return replace(
+        examples, features=examples.features[:-row], labels=examples.labels[: -(len(examples.labels) // count)]
+    )

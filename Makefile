@@ -12,7 +12,7 @@ SOURCES := setup.py pyproject.toml $(wildcard csrc/sources.txt csrc/include/*.h 
 help:
 	@echo "make demo     the whole loop on real data: a server, ten devices, one released model (DEMO_ARGS=--help)"
 	@echo "make test     every check and test: lint, types, import layers, C under sanitizers, Python"
-	@echo "make test-long  EDGEFL_FAULT_SEEDS=100000 simulated runs of everything that dies; goes on where it was stopped"
+	@echo "make test-long  EDGEFL_FAULT_SEEDS=100000 runs of the fault simulation (edgefl simulate --faults); goes on where it was stopped"
 	@echo "make check    lint, types, import layers, formatting, stubs"
 	@echo "make bench-kernel  the kernel beside its peers, on one core (PEERS_PYTHON=, BENCH_ARGS=; docs/benchmarks.md)"
 	@echo "make bench-reports  durable reports per second beside a bare gRPC echo (BENCH_ARGS=)"

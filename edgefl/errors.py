@@ -144,7 +144,7 @@ class BusyError(EdgeFLError):
 
 
 class VerificationError(EdgeFLError):
-    """Bytes are not what was promised: a digest differs, a model's outputs are not the kernel's."""
+    """Something is not what was promised: a digest, a model's outputs, what a simulated run left in its ledger."""
 
     grpc_code = "DATA_LOSS"
     exit_code = 82

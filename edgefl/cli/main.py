@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from edgefl import __version__
 from edgefl.command import Parser, run_command
@@ -14,6 +15,8 @@ examples:
   edgefl --insecure task create task.toml     start a task on the server at 127.0.0.1:7443
   edgefl --insecure rounds shoulder           watch its rounds live
   edgefl simulate task.toml --dataset watch   run the same task here, without a server
+  edgefl simulate task.toml --dataset watch --faults faults.toml --seeds 100
+                                              what it would lose on a fleet that breaks
   edgefl demo                                 a server, ten devices, real data, one released model
 
 The server and the operator's name can also come from EDGEFL_SERVER and EDGEFL_OPERATOR.
@@ -148,17 +151,42 @@ def _add_replay(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     replay.set_defaults(run=_lazy("installed", "replay"))
 
 
+_SIMULATE = """\
+Run task definitions over a data set in this process. The result is, bit for bit,
+what the same devices and the server make of the same definitions.
+
+With --faults the fleet breaks, run after run: messages get lost, processes are
+killed, machines lose power. The result is what was lost of the updates that were
+acknowledged (nothing), and how long rounds took."""
+
+
+def faults_example() -> Path:
+    """The commented faults file that is installed beside the commands."""
+    return Path(__file__).parent / "faults" / "faults.toml"
+
+
 def _add_simulate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     simulate = commands.add_parser(
         "simulate",
         help="run tasks in this process, without a server",
-        description="Run task definitions over a data set in this process. The result is, bit for bit, what the same "
-        "devices and the server make of the same definitions.",
+        description=_SIMULATE,
+        # Raw: a path must not be broken at its hyphens.
+        epilog=f"A faults file with every key and its default:\n  {faults_example()}".replace("%", "%%"),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     simulate.add_argument("files", nargs="+", metavar="TASK.toml")
     simulate.add_argument("--dataset", required=True, help="a data set's name (watch), or a .csv or .npz file")
     simulate.add_argument("--out", metavar="DIR", help="also write each trained model as DIR/TASK.tflite")
     _json(simulate)
+    faults = simulate.add_argument_group("a fleet that breaks")
+    faults.add_argument(
+        "--faults", metavar="FAULTS.toml", help="what breaks, and how often; in an empty file, the defaults"
+    )
+    which = faults.add_mutually_exclusive_group()
+    which.add_argument("--seeds", type=_seeds, metavar="N", help="runs, each with other faults (default: 100)")
+    which.add_argument("--seed", type=_seed, metavar="S", help="this run alone, with its trace")
+    faults.add_argument("--only", metavar="KIND,KIND", help="no faults but these kinds, or none (to replay a run)")
+    faults.add_argument("--until", type=_seconds, metavar="SECONDS", help="end the faults earlier (to replay a run)")
     simulate.set_defaults(run=_lazy("simulate", "simulate_tasks"))
 
 
@@ -191,6 +219,28 @@ def _version(value: str) -> int:
     if not (value.isascii() and value.isdecimal() and len(value) <= 10 and 1 <= int(value) < 2**32):
         raise argparse.ArgumentTypeError(f"{value!r} is no version; expected a whole number from 1 on")
     return int(value)
+
+
+def _seeds(value: str) -> int:
+    if not (value.isascii() and value.isdecimal() and len(value) <= 9 and int(value) >= 1):
+        raise argparse.ArgumentTypeError(f"{value!r} is no number of runs; expected 1 to 999999999")
+    return int(value)
+
+
+def _seed(value: str) -> int:
+    if not (value.isascii() and value.isdecimal() and len(value) <= 18):
+        raise argparse.ArgumentTypeError(f"{value!r} is no seed; expected a whole number from 0 on")
+    return int(value)
+
+
+def _seconds(value: str) -> float:
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds <= 1e6:
+        raise argparse.ArgumentTypeError(f"{value!r} is no time; expected 0 to 1000000 seconds")
+    return seconds
 
 
 def _json(parser: argparse.ArgumentParser) -> None:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib.util
 from pathlib import Path
 
 from edgefl.cli.output import print_json, print_table, write_file
 from edgefl.cli.rounds import as_dict, print_line
 from edgefl.datasets import load
+from edgefl.errors import ConfigError
 from edgefl.models.tflite_writer import write_tflite
 from edgefl.protocol.events import RoundSummary
 from edgefl.protocol.task import TaskKind, parse_task
@@ -22,6 +24,11 @@ from edgefl.simulation import SimulationResult, TaskResult, release_inputs, simu
 
 def simulate_tasks(args: argparse.Namespace) -> None:
     """Run the tasks; print each round as it ends, then each task's last version with its digest."""
+    if args.faults is not None:
+        _simulate_faults(args)
+        return
+    if any(option is not None for option in (args.seeds, args.seed, args.only, args.until)):
+        raise ConfigError("--seeds, --seed, --only and --until belong to --faults; add it, or leave them out")
     tasks = []
     for name in args.files:
         text = read_toml(Path(name))
@@ -44,6 +51,17 @@ def simulate_tasks(args: argparse.Namespace) -> None:
     columns = ("task", "version", "accuracy", "model_sha256", "tflite_sha256")
     print()
     print_table([c.upper() for c in columns], [[row[c] for c in columns] for row in rows], "no tasks")
+
+
+def _simulate_faults(args: argparse.Namespace) -> None:
+    """Both shells and a file layer for SQLite are loaded here, and nowhere else in this command."""
+    if args.out is not None:
+        raise ConfigError("--out writes the models of a run without --faults; leave one of the two out")
+    if importlib.util.find_spec("apsw") is None:
+        raise ConfigError("--faults needs the package apsw; install EdgeFL with its extra 'sim'")
+    from edgefl.cli.faults.command import simulate_faults
+
+    simulate_faults(args)
 
 
 def _row(task: TaskResult, files: dict[str, str]) -> dict[str, object]:

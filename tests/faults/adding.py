@@ -15,7 +15,9 @@ from edgefl.protocol.session_state import SessionConfig
 from edgefl.protocol.task import TaskSpec, parse_task
 from edgefl.types import Standardization
 
-CONFIG = FaultsConfig()
+CONFIG = FaultsConfig(until_s=30.0)
+"""All rounds of a run take some 15 s without faults: the devices of this fleet are not as patient as real agents."""
+
 DEADLINE_S = 40.0
 SELECTION_S = 5.0
 

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from edgefl.cli.faults.run import Runner, run_range, runner
-from edgefl.cli.faults.scenario import Kind
+from edgefl.cli.faults.scenario import all_but
 from faults.adding import CONFIG, AddingFleet
 
 SAVE_EVERY = 200
@@ -43,7 +43,7 @@ def _long(run: Runner, seeds: int, state: Path) -> int:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m faults.long", description=__doc__.split("\n")[0])
     parser.add_argument("--seed", type=int, help="replay this one, and print its trace")
-    parser.add_argument("--without", action="append", default=[], choices=[kind.value for kind in Kind])
+    parser.add_argument("--only", help="no faults but these kinds")
     parser.add_argument("--until", type=float, help="no fault after this time (s)")
     parser.add_argument("--seeds", type=int, default=1000)
     parser.add_argument("--state", type=Path, default=Path("build/faults.json"))
@@ -51,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
     with runner(AddingFleet, CONFIG) as run:
         if options.seed is None:
             return _long(run, options.seeds, options.state)
-        world, failure = run.run(options.seed, tuple(map(Kind, options.without)), options.until)
+        world, failure = run.run(options.seed, all_but(options.only) if options.only else (), options.until)
         print("\n".join(world.trace))
         print(world.scenario)
         print(f"seed {options.seed}: {'keeps every invariant' if failure is None else failure.message}")

@@ -15,8 +15,6 @@ from pathlib import Path
 from edgefl.errors import ConfigError
 from edgefl.settings import parse_toml, read_toml
 
-EXAMPLE = Path(__file__).with_name("faults.toml")
-
 MOST = 1000
 """Of one kind of fault in one run. A fleet that is hit more often does nothing else."""
 
@@ -114,21 +112,22 @@ class DiskFaults:
         for name in ("lose_all", "lose_none", "lose", "torn"):
             _check_probabilities(name, (getattr(self, name),))
         if self.lose_all + self.lose_none > 1:
-            raise ConfigError(f"lose_all {self.lose_all} and lose_none {self.lose_none}; expected at most 1 together")
+            raise ConfigError(f"lose_all {self.lose_all} and lose_none {self.lose_none}; expected at most 1 in all")
 
 
 @dataclass(frozen=True)
 class FaultsConfig:
     """A whole faults file.
 
-    ``until_s``: when the faults end; after that every task must come to its end.
+    ``until_s``: when the faults end; after that every task must come to its end. Agents wait up to 90 s for an answer,
+    so faults that came within a few seconds would all strike the same round.
     ``rounds``: a range: as many rounds each run gives a task, and never more than its definition does.
     ``devices``: how many clients of the data set take part, in the order of their ids; 0 for all.
     ``work_s``: how long a device works for a round. ``lasts_s``: how long a partition, a full disk or a takeover lasts.
     ``clock_jumps``: the wall clock jumps by up to years, in either direction.
     """
 
-    until_s: float = 30.0
+    until_s: float = 300.0
     rounds: tuple[int, ...] = (3, 5)
     devices: int = 0
     work_s: tuple[float, ...] = (0.3, 1.5)

@@ -21,7 +21,8 @@ from edgefl.protocol.messages import Assignment, ClientUpdate, WorkFailure
 from edgefl.protocol.process import Process
 from edgefl.protocol.session_state import SessionConfig
 from edgefl.protocol.task import TaskKind, TaskSpec
-from edgefl.types import Examples, Standardization
+from edgefl.simulation import simulate
+from edgefl.types import ClientDataset, Examples, Standardization
 
 Definitions = tuple[tuple[TaskSpec, str], ...]
 
@@ -88,6 +89,12 @@ class TaskFleet:
                 spec = replace(spec, rounds=min(spec.rounds, versions, rounds))
             specs.append(spec)
         return tuple((spec, to_toml(spec)) for spec in specs)
+
+    def rehearse(self, rounds: int) -> None:
+        """The tasks on the same devices without a fault. Raises what keeps them from their end."""
+        clients = [ClientDataset(name, one.train) for name, one in self._holdings.items()]
+        held_out = [ClientDataset(name, one.held_out) for name, one in self._holdings.items()]
+        simulate(self.definitions(rounds), clients, held_out)
 
     def process(self, spec: TaskSpec, found: Standardization | None, model: SoftmaxModel | None) -> Process:
         return build_process(spec, found, model)

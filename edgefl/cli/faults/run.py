@@ -14,7 +14,7 @@ from edgefl.cli.faults.checks import Violation
 from edgefl.cli.faults.config import FaultsConfig
 from edgefl.cli.faults.disk import Disk, connection_factory
 from edgefl.cli.faults.fleet import Fleet
-from edgefl.cli.faults.scenario import Kind, scenario
+from edgefl.cli.faults.scenario import Kind, only, scenario
 from edgefl.cli.faults.world import World
 from edgefl.errors import InterruptedByUser
 from edgefl_server.sqlite_store import SqliteStore
@@ -37,8 +37,8 @@ class Failure:
     @property
     def options(self) -> str:
         """Command-line options that replay it."""
-        left_out = "".join(f" --without {kind.value}" for kind in self.without)
-        return f"--seed {self.seed}{left_out}" + ("" if self.until is None else f" --until {self.until:g}")
+        kinds = f" --only {only(self.without)}" if self.without else ""
+        return f"--seed {self.seed}{kinds}" + ("" if self.until is None else f" --until {self.until:g}")
 
 
 class Runner:

@@ -12,6 +12,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from edgefl.cli.faults.config import FaultsConfig
+from edgefl.errors import ConfigError
 
 
 class Kind(enum.Enum):
@@ -34,6 +35,23 @@ class Kind(enum.Enum):
     DELAY = "delay"
     CLONE = "clone"
     OLD_OFFER = "old-offer"
+
+
+NO_KIND = "none"
+
+
+def all_but(text: str) -> tuple[Kind, ...]:
+    """What ``--only KIND,KIND`` leaves out; ``none`` names no kind. Raises ``ConfigError``."""
+    known = {kind.value for kind in Kind}
+    kept = set() if text == NO_KIND else set(text.split(","))
+    for name in sorted(kept - known):
+        raise ConfigError(f"--only names {name!r}; expected {NO_KIND}, or some of {','.join(sorted(known))}")
+    return tuple(kind for kind in Kind if kind.value not in kept)
+
+
+def only(without: Collection[Kind]) -> str:
+    """The text of which ``all_but`` makes ``without``."""
+    return ",".join(kind.value for kind in Kind if kind not in without) or NO_KIND
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,7 @@ class Tally:
         for task, number, device, counted in db.execute("SELECT task, round, device, counted FROM reports"):
             if (task, number, device) in promises.sequences:
                 self.counted += counted
-                self.not_counted += not counted and phases[task, number] == "abandoned"
+                self.not_counted += not counted and phases.get((task, number)) == "abandoned"
         self.lost = self.acknowledged - self.counted - self.not_counted
         self.durations_s = [
             self._ended[key] - self._begun[key] for key, phase in phases.items() if phase == "committed"
@@ -115,8 +115,8 @@ class Totals:
             ("of these in an abandoned round, which counts none", f"{self.total('not_counted'):,}"),
             ("of these lost", f"{self.total('lost') + self.lost:,}"),
             ("updates answered LATE", f"{self.total('late'):,}"),
-            ("a committed round", _seconds(self.round_s)),
-            ("a run", _seconds(self.run_s)),
+            ("a committed round took", _seconds(self.round_s)),
+            ("a run took", _seconds(self.run_s)),
             ("sent by devices", f"{self.total('device_bytes') / 1e6:,.2f} MB"),
             ("sent by servers", f"{self.total('server_bytes') / 1e6:,.2f} MB"),
         ]

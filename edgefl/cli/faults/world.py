@@ -130,10 +130,13 @@ class World:
             require(quiet < patience_s, f"I9: no round committed for {quiet:.0f} s without faults")
         self._armed = []
         self._full_until = -1.0
+        struck = self.tally.faults.copy()
         self._crashed(True, Crash("the end", True))
+        self.tally.faults = struck  # this power cut is a question to the ledger, and none of the faults
         self._start_server()  # which looks at all that it finds
         require(self.finished(), "I4: what was completed is not, after a power cut")
         self.tally.close(self.servers[-1].store.db, self.promises, self.now)
+        require(self.tally.lost == 0, f"I1: {self.tally.lost} acknowledged updates are in no round that ended")
 
     def _patience_s(self) -> float:
         """I9: two deadlines; longer where devices are told to wait longer than a deadline after a failure."""

@@ -1,0 +1,172 @@
+"""``edgefl simulate --faults``: a user's tasks over a broken fleet: what many runs lost, and how long rounds took.
+
+The first run that breaks an invariant ends it: that run is shrunk, and the command that replays it is named. Nothing
+that is printed depends on this machine's clock: the same seeds give the same JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from edgefl.cli.faults.config import FaultsConfig, load_faults
+from edgefl.cli.faults.fleet import TaskFleet
+from edgefl.cli.faults.run import Failure, Runner, runner
+from edgefl.cli.faults.scenario import Kind, all_but, only
+from edgefl.cli.faults.tally import Totals
+from edgefl.cli.output import print_json, print_table
+from edgefl.datasets import load
+from edgefl.errors import ConfigError, InterruptedByUser, VerificationError
+from edgefl.protocol.task import TaskSpec, parse_task
+from edgefl.settings import read_toml
+
+SEEDS = 100
+"""Runs when nothing else is asked for: half a minute for the demo's tasks, and each kind of fault many times."""
+
+NOTHING_LOST = "each was counted once, or its round was abandoned"
+
+
+def simulate_faults(args: argparse.Namespace) -> None:
+    """Run the seeds and print what they add up to.
+
+    Raises ``VerificationError`` for a run that broke an invariant and ``InterruptedByUser`` after Ctrl-C, both after
+    printing; ``ConfigError`` and ``ConflictError`` for what cannot be run, before the first seed.
+    """
+    config = load_faults(Path(args.faults))
+    without = () if args.only is None else all_but(args.only)
+    tasks = [parse_task(read_toml(Path(name)), name) for name in args.files]
+    fleet = TaskFleet(tasks, load(args.dataset), config.devices)
+    _check_deadlines(tasks, config)
+    fleet.rehearse(config.rounds[1])
+    seeds = range(args.seeds or SEEDS) if args.seed is None else range(args.seed, args.seed + 1)
+    totals = Totals()
+    failure: Failure | None = None
+    trace: tuple[str, ...] = ()
+    interrupted = False
+    with _interrupts() as poll, runner(lambda _: fleet, config, poll) as run, _progress(len(seeds)) as show:
+        try:
+            failure, trace = _run(run, seeds, without, args.until, totals, show)
+        except InterruptedByUser:
+            interrupted = True
+    _report(args, fleet, len(seeds), totals, failure, trace, interrupted)
+
+
+Show = Callable[[Totals], None]
+
+
+def _run(
+    run: Runner, seeds: range, without: tuple[Kind, ...], until: float | None, totals: Totals, show: Show
+) -> tuple[Failure | None, tuple[str, ...]]:
+    """All seeds into ``totals``, or up to the first failure; its trace is of the run that replays it."""
+    for seed in seeds:
+        world, failure = run.run(seed, without, until)
+        if failure is not None:
+            totals.lost = failure.lost
+            shrunk = failure if len(seeds) == 1 else run.shrunk(failure)
+            return shrunk, shrunk.trace
+        totals.add(world.tally)
+        show(totals)
+    return None, tuple(world.trace)
+
+
+def _report(
+    args: argparse.Namespace,
+    fleet: TaskFleet,
+    wanted: int,
+    totals: Totals,
+    failure: Failure | None,
+    trace: tuple[str, ...],
+    interrupted: bool,
+) -> None:
+    done = len(totals.runs)
+    replay = "" if failure is None else _replay(args, failure)
+    if args.json:
+        head = {"runs": done, "wanted": wanted, "devices": len(fleet.members), "interrupted": interrupted}
+        print_json({**head, **totals.as_dict(), "failure": None if failure is None else _as_dict(failure, replay)})
+    else:
+        if args.seed is not None:
+            print("\n".join(trace), end="\n\n")
+        rows = [("runs that kept every promise", f"{done:,} of {wanted:,}"), ("devices", f"{len(fleet.members):,}")]
+        print_table(("WHAT", "HOW MUCH"), [*rows, *totals.rows()], "")
+    if failure is not None:
+        raise VerificationError(f"seed {failure.seed}: {failure.message}; replay: {replay}")
+    if interrupted:
+        raise InterruptedByUser(f"stopped after {done} of {wanted} runs; nothing was lost in them")
+    if not args.json:
+        print(f"\nnothing was lost: {totals.total('acknowledged'):,} updates were acknowledged, and {NOTHING_LOST}")
+
+
+def _as_dict(failure: Failure, replay: str) -> dict[str, object]:
+    return {
+        "seed": failure.seed,
+        "message": failure.message,
+        "only": only(failure.without),
+        "until_s": failure.until,
+        "lost": failure.lost,
+        "replay": replay,
+        "trace": failure.trace,
+    }
+
+
+def _replay(args: argparse.Namespace, failure: Failure) -> str:
+    return shlex.join(["edgefl", "simulate", *args.files, "--dataset", args.dataset, "--faults", args.faults]) + (
+        f" {failure.options}"
+    )
+
+
+def _check_deadlines(tasks: list[TaskSpec], config: FaultsConfig) -> None:
+    """A deadline that the slowest device cannot meet abandons round after round, and that is no fault's doing."""
+    slowest = config.work_s[1] + 4 * config.network.latency_s[1]  # answer, model, report, and one to spare
+    for spec in tasks:
+        if spec.round.deadline_s <= slowest:
+            raise ConfigError(
+                f"task {spec.name!r} has a deadline of {spec.round.deadline_s:g} s, and a device may take "
+                f"{slowest:g} s; raise deadline_s, or lower work_s of the faults file"
+            )
+
+
+@contextmanager
+def _interrupts() -> Iterator[Callable[[], None]]:
+    """Gives what raises ``InterruptedByUser`` once Ctrl-C was pressed: between two steps, never in a database's call.
+
+    A second Ctrl-C is Python's own.
+    """
+    pressed = False
+
+    def note(*_: object) -> None:
+        nonlocal pressed
+        pressed = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def poll() -> None:
+        if pressed:
+            raise InterruptedByUser("Ctrl-C")
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield poll
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def _progress(wanted: int) -> Iterator[Show]:
+    """A bar on standard error where that is a terminal: standard output is for the result."""
+    console = Console(stderr=True)
+    columns = (TextColumn("seeds"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"))
+    with Progress(*columns, TimeElapsedColumn(), console=console, disable=not console.is_terminal) as progress:
+        bar = progress.add_task("seeds", total=wanted, note="")
+
+        def show(totals: Totals) -> None:
+            lost = totals.total("lost")
+            note = f"{totals.total('committed'):,} rounds, {totals.total('acknowledged'):,} updates, {lost} lost"
+            progress.update(bar, completed=len(totals.runs), note=note)
+
+        yield show

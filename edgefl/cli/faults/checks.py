@@ -117,7 +117,7 @@ class Checks:
         if not promises.rows.items() <= found.items():
             for key, row in promises.rows.items():
                 require(found[key] == row, f"I1: {key} was accepted as {row}; the ledger has {found[key]}")
-        for key in promises.late & found.keys():
+        for key in sorted(promises.late & found.keys()):
             raise Violation(f"I2: {key} was late, and is in the ledger")
         for key, row in found.items():
             require((key, row[1:]) in promises.made, f"I2: {key} is in the ledger, and its device never computed {row}")

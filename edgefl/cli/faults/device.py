@@ -18,7 +18,7 @@ from edgefl.cli.faults.card import Card
 from edgefl.cli.faults.checks import require
 from edgefl.cli.faults.disk import Crash
 from edgefl.cli.faults.fleet import Member
-from edgefl.errors import ConfigError, StorageError
+from edgefl.errors import ConfigError, NotFoundError, StorageError
 from edgefl.protocol.messages import (
     Assignment,
     CheckIn,
@@ -75,7 +75,7 @@ class SimDevice:
         self._queue = []
         try:
             self._state = StateDir.open(self._folder, self.name, self._card)
-            self._look_at_releases()
+            self._run_releases()
         except StorageError as error:
             self._world.say(self.who, f"cannot start: {error}")
             self.end()
@@ -117,12 +117,20 @@ class SimDevice:
         installed = tuple(release.info for release in self._releases.installed())
         return on.Started(outbox, notes.last_task, notes.last_round, notes.window, installed)
 
-    def _look_at_releases(self) -> None:
-        """I7: what this device runs never falls."""
-        found = {release.info.name: release.info.version for release in self._releases.installed()}
-        for name, version in self._highest.items():
-            require(found.get(name, 0) >= version, f"I7: {self.who} ran {name} {version}, now {found.get(name)}")
-        self._highest.update(found)
+    def _run_releases(self) -> None:
+        """I7: what this device runs never falls. It asks for each release as an application does that runs it."""
+        installed = {release.info.name for release in self._releases.installed()}
+        for name in sorted(installed | self._highest.keys()):
+            try:
+                found = self._releases.get(name).info.version
+            except NotFoundError:
+                found = 0
+            except StorageError as error:
+                self._world.say(self.who, f"does not run {name}: {error}")
+                continue
+            highest = self._highest.get(name, 0)
+            require(found >= highest, f"I7: {self.who} ran {name} {highest}, now {found}")
+            self._highest[name] = found
 
     # Events and effects ---------------------------------------------------------------------------------
 
@@ -273,7 +281,7 @@ class SimDevice:
                 self._world.say(self.who, str(error))
             except (StorageError, OSError) as error:
                 outcome = on.ReleaseFailed(info, str(error))
-            self._look_at_releases()
+            self._run_releases()
         self._queue.pop(0)
         self._handle(outcome)
         if self._queue and life == self.life:

@@ -85,8 +85,8 @@ class TaskFleet:
         for spec in self._tasks:
             if spec.kind is not TaskKind.STATISTICS:  # it has two, always
                 # An evaluation has no more rounds than what it evaluates has versions.
-                versions = by_name.get(spec.evaluates, spec).rounds
-                spec = replace(spec, rounds=min(spec.rounds, versions, rounds))
+                evaluated = by_name.get(spec.evaluates, spec)
+                spec = replace(spec, rounds=min(spec.rounds, evaluated.rounds, rounds))
             specs.append(spec)
         return tuple((spec, to_toml(spec)) for spec in specs)
 

@@ -75,9 +75,9 @@ class Runner:
                 return world, None
         finally:
             shutil.rmtree(folder)
-        trace = tuple(self._without_root(line) for line in world.trace)
+        message = message.replace(f"{folder}/", "")
         lost = len(world.promises.lost)
-        return world, Failure(seed, self._without_root(message), trace, lost, without, until)
+        return world, Failure(seed, message, tuple(world.trace), lost, without, until)
 
     def shrunk(self, failure: Failure) -> Failure:
         """Leave kinds of faults out, then end them earlier, as long as the same invariant still breaks."""
@@ -95,10 +95,6 @@ class Runner:
         _, found = self.run(failure.seed, without, until)
         same = found is not None and found.message[:3] == failure.message[:3]
         return found if found is not None and same else failure
-
-    def _without_root(self, text: str) -> str:
-        """Without the path of a folder whose name is another in each process: the same seed says the same."""
-        return text.replace(f"{self._root}/run/", "")
 
 
 @contextmanager

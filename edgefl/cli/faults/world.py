@@ -178,7 +178,8 @@ class World:
         heapq.heappush(self._agenda, (self.now + delay_s, self._count, action))
 
     def say(self, who: str, what: str) -> None:
-        self.trace.append(f"{self.now:9.3f}  {who:10} {what}")
+        """A line of the trace, without the path of a folder that has another name in each process."""
+        self.trace.append(f"{self.now:9.3f}  {who:10} {what.replace(f'{self._root}/', '')}")
 
     def new_token(self) -> int:
         self._count += 1

@@ -12,19 +12,16 @@ import random
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import apsw
-
-from edgefl.cli.faults.card import card_error
 from edgefl.cli.faults.checks import Checks, Promises, require
 from edgefl.cli.faults.device import SimDevice
 from edgefl.cli.faults.disk import Crash, Disk
 from edgefl.cli.faults.fleet import Fleet
 from edgefl.cli.faults.link import Link
 from edgefl.cli.faults.operator import Operator
+from edgefl.cli.faults.points import Points
 from edgefl.cli.faults.scenario import Fault, Kind, Scenario
 from edgefl.cli.faults.server import SimServer
 from edgefl.cli.faults.tally import Tally
@@ -37,19 +34,6 @@ STEPS_A_REPORT = 400
 """Ten times what the longest good run takes: more is a run that never ends."""
 
 TRACE_LINES = 400
-
-_CARD_POINTS = {Kind.CARD_FULL: "write", Kind.CARD_ERROR: "sync"}
-"""Where these faults of a card strike."""
-
-
-@dataclass
-class Armed:
-    """A fault that strikes at a later point."""
-
-    kind: Kind
-    left: int
-    device: SimDevice | None = None
-
 
 Template = Mapping[str, bytes]
 
@@ -81,8 +65,7 @@ class World:
         self._agenda: list[tuple[float, int, Callable[[], None]]] = []
         self._count = 0
         self._boots = 0
-        self._armed: list[Armed] = []
-        self._full_until = -1.0
+        self._points = Points(self._struck_at)
         self._wall_shift = 0.0
         self.perhaps_done = False
         self._last_commit = 0.0
@@ -128,8 +111,7 @@ class World:
             require(steps < most_steps, f"I9: {most_steps} steps, and no end")
             quiet = self.now - max(self.scenario.until, self._last_commit)
             require(quiet < patience_s, f"I9: no round committed for {quiet:.0f} s without faults")
-        self._armed = []
-        self._full_until = -1.0
+        self._points.disarm()
         struck = self.tally.faults.copy()
         self._crashed(True, Crash("the end", True))
         self.tally.faults = struck  # this power cut is a question to the ledger, and none of the faults
@@ -209,11 +191,11 @@ class World:
         device = self.devices[fault.who % len(self.devices)]
         match fault.kind:
             case Kind.SERVER_KILL | Kind.SERVER_POWER | Kind.SYNC_ERROR | Kind.WRITE_ERROR:
-                self._armed.append(Armed(fault.kind, fault.after))
+                self._points.arm(fault.kind, fault.after)
             case Kind.DEVICE_KILL | Kind.DEVICE_POWER | Kind.CARD_FULL | Kind.CARD_ERROR:
-                self._armed.append(Armed(fault.kind, fault.after, device))
+                self._points.arm(fault.kind, fault.after, device.who)
             case Kind.DISK_FULL:
-                self._full_until = self.now + fault.lasts_s
+                self._points.fill_disk(self.now + fault.lasts_s)
             case Kind.PARTITION:
                 for other in self.devices[: 1 + fault.who % len(self.devices)]:
                     self.link.cut_off[other.who] = self.now + fault.lasts_s
@@ -225,44 +207,20 @@ class World:
 
     def _heal(self) -> None:
         self.say("fault", "no more of them")
-        self._armed = []
-        self._full_until = -1.0
+        self._points.disarm()
         self.link.cut_off = {}
         for server in self.servers[:-1]:
             self._exit(server, "its machine is switched off")
 
     def server_point(self, where: str) -> None:
-        if where.startswith("write") and self.now < self._full_until:
-            self.struck(Kind.DISK_FULL)
-            raise apsw.FullError("database or disk is full")
-        for armed in self._armed:
-            if armed.device is not None:
-                continue
-            if armed.kind is Kind.SYNC_ERROR and not where.startswith("sync"):
-                continue
-            if armed.kind is Kind.WRITE_ERROR and not where.startswith("write"):
-                continue
-            armed.left -= 1
-            if armed.left < 0:
-                self._armed.remove(armed)
-                self.struck(armed.kind)
-                self.say("fault", f"{armed.kind.value} at: {where}")
-                if armed.kind in (Kind.SYNC_ERROR, Kind.WRITE_ERROR):
-                    raise apsw.IOError("disk I/O error")
-                raise Crash(where, armed.kind is Kind.SERVER_POWER)
+        self._points.server(where, self.now)
 
     def device_point(self, device: SimDevice, where: str) -> None:
-        for armed in self._armed:
-            if armed.device is not device or not where.startswith(_CARD_POINTS.get(armed.kind, "")):
-                continue
-            armed.left -= 1
-            if armed.left < 0:
-                self._armed.remove(armed)
-                self.struck(armed.kind)
-                self.say("fault", f"{armed.kind.value} at: {where}")
-                if armed.kind in _CARD_POINTS:
-                    raise card_error(full=armed.kind is Kind.CARD_FULL)
-                raise Crash(where, armed.kind is Kind.DEVICE_POWER)
+        self._points.device(device.who, where)
+
+    def _struck_at(self, kind: Kind, where: str) -> None:
+        self.struck(kind)
+        self.say("fault", f"{kind.value} at: {where}")
 
     # Servers --------------------------------------------------------------------------------------------
 

@@ -74,7 +74,7 @@ QUIET: Tables = {
     "": {"clock_jumps": 0},
     "network": {"loss": [0.0], "copies": [0.0], "delay": [0.0], "partitions": 0},
     "server": dict.fromkeys(("kills", "power_cuts", "sync_errors", "write_errors", "disk_full", "takeovers"), 0)
-    | {"old_offers": [0.0]},
+    | {"old_offers": [0.0], "restarts": 0, "pauses": 0},
     "device": dict.fromkeys(("kills", "power_cuts", "card_full", "card_errors", "duplicates"), 0),
 }
 """Every kind of fault switched off."""
@@ -326,6 +326,8 @@ CUTS = {"power_cuts": 30}
         ({"server": CUTS, "disk": {"lose_all": 0.0, "lose": 0.0, "torn": 1.0}}, {"server-power", TORN}),
         ({"server": CUTS, "disk": {"lose_all": 0.0, "lose": 0.0, "torn": 0.0}}, {"server-power"}),
         ({"server": CUTS, "disk": {"lose_all": 0.0, "lose_none": 1.0, "torn": 0.0}}, {"server-power"}),
+        ({"server": {"restarts": 9}}, {"restart"}),
+        ({"server": {"pauses": 9}}, {"pause"}),
         ({"server": {"sync_errors": 9}}, {"sync-error"}),
         ({"server": {"write_errors": 9}}, {"write-error"}),
         ({"server": {"disk_full": 3}}, {"disk-full"}),

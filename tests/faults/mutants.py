@@ -17,9 +17,10 @@ import apsw
 from edgefl.cli.faults.disk import Disk
 from edgefl.cli.faults.world import World
 from edgefl.errors import StorageError
+from edgefl.protocol import coordinator, roundkeeper
 from edgefl.protocol import round as round_module
-from edgefl.protocol import roundkeeper
-from edgefl.protocol.events import Phase, SaveReport
+from edgefl.protocol.coordinator import Coordinator
+from edgefl.protocol.events import Draining, Phase, SaveReport
 from edgefl.protocol.messages import Accepted, AlreadyAccepted, Late
 from edgefl.protocol.registry import Registry
 from edgefl.protocol.session_state import SessionState
@@ -166,6 +167,24 @@ def _sequences_start_anew(read: Any) -> Any:
     return mutant
 
 
+def _drains_in_words_only(_: Any) -> Any:
+    def mutant(self: Coordinator, event: Any, now: float) -> None:  # noqa: ARG001
+        self._dismiss("the server is stopping", self._pace.drain_window())
+
+    return mutant
+
+
+def _handling(event: type, make: Callable[[Any], Any]) -> Mutant:
+    """The coordinator handles ``event`` otherwise."""
+
+    @contextlib.contextmanager
+    def mutant() -> Iterator[None]:
+        with patch.dict(coordinator.HANDLERS, {event: make(coordinator.HANDLERS[event])}):
+            yield
+
+    return mutant
+
+
 # ------------------------------------------------------------------------------------------------ the device
 
 
@@ -224,6 +243,8 @@ MUTANTS: dict[str, Mutant] = {
     "goes on after a failed commit": _patched(SqliteStore, "apply", _swallows_errors),
     "restart forgets the sum": _patched(roundkeeper.RoundKeeper, "restore", _forgets_the_sum),
     "restart begins the sequences anew": _patched(sqlite_store, "read_snapshot", _sequences_start_anew),
+    "restart forgets a pause": _patched(Writer, "_task_status", _nothing),
+    "draining server draws a cohort": _handling(Draining, _drains_in_words_only),
     "forgotten outbox": _patched(StateDir, "save_update", _nothing),
     "outbox not synced": _patched(state, "write_durable", _not_synced("outbox")),
     "session not synced": _patched(state, "write_durable", _not_synced("session")),

@@ -47,27 +47,33 @@ class NetworkFaults:
 
 @dataclass(frozen=True)
 class ServerFaults:
-    """``kills``: the process; ``power_cuts``: the machine. Both strike between any two steps.
+    """``kills``: the process; ``power_cuts``: the machine. Both strike between any two steps. ``restarts``: the process
+    is told to stop; it drains, closes its files and is started again.
 
     ``write_errors``, ``sync_errors``: EIO of a write or an fsync. ``disk_full``: for a while no write succeeds.
     ``takeovers``: a second server opens the database while the first lives (a lock that does not work).
     ``old_offers``: choices of the probability that an answer offers the first releases, as after a restored backup.
-    ``releases``: how many an operator makes. ``retention_rounds``, ``checkpoint_pages``: choices, as of a server.
+    ``pauses``, ``releases``: how often an operator pauses a task for a while, how many releases one makes.
+    ``retention_rounds``, ``checkpoint_pages``: choices, as of a server.
     """
 
     kills: int = 3
     power_cuts: int = 3
+    restarts: int = 1
     sync_errors: int = 2
     write_errors: int = 1
     disk_full: int = 1
     takeovers: int = 1
     old_offers: tuple[float, ...] = (0.0, 0.1)
+    pauses: int = 1
     releases: int = 3
     retention_rounds: tuple[int, ...] = (1, 2, 100)
     checkpoint_pages: tuple[int, ...] = (5, 20, 1000)
 
     def __post_init__(self) -> None:
-        for name in ("kills", "power_cuts", "sync_errors", "write_errors", "disk_full", "takeovers", "releases"):
+        for name in ("kills", "power_cuts", "restarts", "sync_errors", "write_errors", "disk_full", "takeovers"):
+            _check_count(name, getattr(self, name))
+        for name in ("pauses", "releases"):
             _check_count(name, getattr(self, name))
         _check_probabilities("old_offers", self.old_offers)
         for name in ("retention_rounds", "checkpoint_pages"):
@@ -123,7 +129,8 @@ class FaultsConfig:
     so faults that came within a few seconds would all strike the same round.
     ``rounds``: a range: as many rounds each run gives a task, and never more than its definition does.
     ``devices``: how many clients of the data set take part, in the order of their ids; 0 for all.
-    ``work_s``: how long a device works for a round. ``lasts_s``: how long a partition, a full disk or a takeover lasts.
+    ``work_s``: how long a device works for a round. ``lasts_s``: how long a partition, a full disk, a
+    takeover, a drain or a pause lasts.
     ``clock_jumps``: the wall clock jumps by up to years, in either direction.
     """
 

@@ -20,6 +20,7 @@ class Kind(enum.Enum):
 
     SERVER_KILL = "server-kill"
     SERVER_POWER = "server-power"
+    RESTART = "restart"
     SYNC_ERROR = "sync-error"
     WRITE_ERROR = "write-error"
     DISK_FULL = "disk-full"
@@ -30,6 +31,7 @@ class Kind(enum.Enum):
     CARD_ERROR = "card-error"
     PARTITION = "partition"
     WALL_CLOCK = "wall-clock"
+    PAUSE = "pause"
     LOSS = "loss"
     COPIES = "copies"
     DELAY = "delay"
@@ -95,6 +97,7 @@ def _timed(config: FaultsConfig) -> dict[Kind, tuple[int, int]]:
     return {
         Kind.SERVER_KILL: (server.kills, 60),
         Kind.SERVER_POWER: (server.power_cuts, 60),
+        Kind.RESTART: (server.restarts, 0),
         Kind.SYNC_ERROR: (server.sync_errors, 6),
         Kind.WRITE_ERROR: (server.write_errors, 30),
         Kind.DISK_FULL: (server.disk_full, 0),
@@ -105,6 +108,7 @@ def _timed(config: FaultsConfig) -> dict[Kind, tuple[int, int]]:
         Kind.CARD_ERROR: (device.card_errors, 6),
         Kind.PARTITION: (config.network.partitions, 0),
         Kind.WALL_CLOCK: (config.clock_jumps, 0),
+        Kind.PAUSE: (server.pauses, 0),
     }
 
 

@@ -16,7 +16,16 @@ from edgefl.cli.faults.checks import require
 from edgefl.cli.faults.disk import Disk, connection_factory
 from edgefl.errors import NotFoundError
 from edgefl.protocol.coordinator import Coordinator
-from edgefl.protocol.events import Event, Persist, Phase, ReportReceived, SaveAbandon, SaveCommit, SaveSelection
+from edgefl.protocol.events import (
+    Draining,
+    Event,
+    Persist,
+    Phase,
+    ReportReceived,
+    SaveAbandon,
+    SaveCommit,
+    SaveSelection,
+)
 from edgefl.protocol.messages import CheckInAnswer, ClientUpdate
 from edgefl.protocol.pace import CoordinatorConfig
 from edgefl_server.batcher import Batcher, Delivery, Job
@@ -31,9 +40,13 @@ GATHER_S = 0.005
 
 
 class WatchedStore(SqliteStore):
-    """Tells what was written; and that a server which another took over from writes nothing (I5)."""
+    """Tells what was written; and that a server which another took over from writes nothing (I5).
+
+    No cohort is drawn for a task that is paused, as far as its operator was told, or by a server that drains.
+    """
 
     stale = False
+    draining = False
     wrote = False
     ended = False
 
@@ -63,6 +76,11 @@ class WatchedStore(SqliteStore):
         if effects or content:
             require(not self.stale, f"I5: a server that was taken over wrote {effects}")
             self.wrote = True
+            for effect in effects:
+                if isinstance(effect, SaveSelection):
+                    task = effect.round.task
+                    require(not self.draining, f"draining: a cohort of {task} is drawn by a server that stops")
+                    require(task not in self._world.paused, f"pause: a cohort of {task} is drawn, which is paused")
             self.ended |= any(isinstance(effect, SaveCommit | SaveAbandon) for effect in effects)
 
 
@@ -114,6 +132,7 @@ class SimServer:
         self._inbox.wake_at = float("inf")
         jobs, self._inbox.jobs = self._inbox.jobs, []
         self._batcher.turn(jobs, self.monotonic)
+        self.store.draining |= any(isinstance(job.event, Draining) for job in jobs)
         self._after()
 
     def waits_for_turn(self) -> bool:

@@ -26,7 +26,7 @@ from edgefl.cli.faults.scenario import Fault, Kind, Scenario
 from edgefl.cli.faults.server import SimServer
 from edgefl.cli.faults.tally import Tally
 from edgefl.errors import EdgeFLError
-from edgefl.protocol.events import TaskStatus
+from edgefl.protocol.events import Draining, TaskStatus
 from edgefl_server.sqlite_file import rewrite_log, take_lock
 
 MIN_STEPS = 30_000
@@ -57,6 +57,7 @@ class World:
         self.promises = Promises()
         self.checks = Checks(fleet.process, self.promises, scenario.retention)
         self.offered: dict[str, int] = {}
+        self.paused: set[str] = set()
         self.servers: list[SimServer] = []
         self.trace: deque[str] = deque(maxlen=TRACE_LINES)
         self._root = root
@@ -204,6 +205,8 @@ class World:
                 self._wall_shift += (-1) ** fault.who * 10.0 ** (fault.who % 9)
             case Kind.TAKEOVER:
                 self._take_over(fault.lasts_s)
+            case Kind.RESTART if self.servers:
+                self._tell_to_stop(self.servers[-1], fault.lasts_s)
 
     def _heal(self) -> None:
         self.say("fault", "no more of them")
@@ -274,12 +277,18 @@ class World:
         except EdgeFLError as error:
             self._exit(server, str(error))
 
-    def _exit(self, server: SimServer, why: str) -> None:
-        """The process ends by itself; in good order, or (by chance) without closing its files."""
+    def _tell_to_stop(self, server: SimServer, lasts_s: float) -> None:
+        """As SIGTERM does: the server drains while calls in flight finish, then closes its files."""
+        self.struck(Kind.RESTART)
+        server.put(self.new_token(), Draining())
+        self.later(lasts_s, lambda: self._exit(server, "it was told to stop", in_order=True))
+
+    def _exit(self, server: SimServer, why: str, in_order: bool = False) -> None:
+        """The process ends by itself; without closing its files, by chance, if it is not said to be in good order."""
         if not server.up:
             return
         self.say(server.who, f"ends: {why}")
-        if len(self.servers) == 1 and self._chance.random() < 0.5:
+        if len(self.servers) == 1 and not in_order and self._chance.random() < 0.5:
             self._gone(server)
             self._move(self.disk.killed(self._next_folder()))
             server.store.close()

@@ -23,7 +23,7 @@ from edgefl.cli.faults.checks import Promises
 from edgefl.cli.faults.config import FaultsConfig, load_faults
 from edgefl.cli.faults.definition import to_toml
 from edgefl.cli.faults.fleet import TaskFleet
-from edgefl.cli.faults.run import Runner, runner
+from edgefl.cli.faults.run import Failure, Runner, runner
 from edgefl.cli.faults.scenario import Kind, all_but, only, scenario
 from edgefl.cli.faults.tally import Tally, Totals
 from edgefl.cli.main import faults_example, main
@@ -252,6 +252,21 @@ def test_ctrl_c_prints_what_was_done(
     assert err == "edgefl: error: stopped after 2 of 1000 runs; nothing was lost in them\n"
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert report(capsys, *argv(files, "plain"), "--seeds", "9", status=130)["interrupted"] is True
+
+
+def test_ctrl_c_while_a_failure_is_shrunk_still_tells_it(
+    files: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shrunk = Runner.shrunk
+
+    def interrupted(self: Runner, failure: Failure) -> Failure:
+        signal.raise_signal(signal.SIGINT)
+        return shrunk(self, failure)
+
+    monkeypatch.setattr(Runner, "shrunk", interrupted)
+    with MUTANTS["no dedupe"]():
+        found = report(capsys, *argv(files, "plain"), "--seeds", "50", status=VerificationError.exit_code)
+    assert found["failure"]["replay"].endswith(f"--seed {found['failure']['seed']}")
 
 
 # ------------------------------------------------------------------------------------------------ the faults file
@@ -489,15 +504,14 @@ def test_a_tally_reads_the_ledger_that_a_run_left() -> None:
     assert (tally.committed, tally.abandoned, tally.durations_s) == (2, 1, [2.0, 10.0])
     assert (tally.acknowledged, tally.counted, tally.not_counted, tally.late) == (7, 3, 2, 1)
     assert tally.lost == 2  # one is gone, one was not counted by the round that committed
-    assert Totals([tally, tally], lost=1).as_dict()["updates"] == {
-        "acknowledged": 14,
-        "counted": 6,
-        "not_counted": 4,
-        "late": 2,
-        "lost": 5,
-    }
-    assert Totals([tally]).round_s == {"median": 2.0, "p90": 10.0, "max": 10.0}
-    assert Totals().round_s is None
+    totals = Totals()
+    assert totals.round_s is None
+    totals.add(tally)
+    assert totals.round_s == {"median": 2.0, "p90": 10.0, "max": 10.0}
+    totals.add(tally)
+    totals.add_lost(1)
+    found = {"acknowledged": 14, "counted": 6, "not_counted": 4, "late": 2, "lost": 5}
+    assert (totals.as_dict()["updates"], totals.run_s) == (found, {"median": 20.0, "p90": 20.0, "max": 20.0})
 
 
 def test_a_cloned_card_holds_other_examples(files: Path) -> None:

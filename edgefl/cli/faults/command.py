@@ -10,7 +10,7 @@ import argparse
 import shlex
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from rich.console import Console
@@ -68,9 +68,11 @@ def _run(
     for seed in seeds:
         world, failure = run.run(seed, without, until)
         if failure is not None:
-            totals.lost = failure.lost
-            shrunk = failure if len(seeds) == 1 else run.shrunk(failure)
-            return shrunk, shrunk.trace
+            totals.add_lost(failure.lost)
+            if len(seeds) > 1:
+                with suppress(InterruptedByUser):  # what was found is told, if not in its shortest form
+                    failure = run.shrunk(failure)
+            return failure, failure.trace
         totals.add(world.tally)
         show(totals)
     return None, tuple(world.trace)
@@ -85,7 +87,7 @@ def _report(
     trace: tuple[str, ...],
     interrupted: bool,
 ) -> None:
-    done = len(totals.runs)
+    done = totals.runs
     replay = "" if failure is None else _replay(args, failure)
     if args.json:
         head = {"runs": done, "wanted": wanted, "devices": len(fleet.members), "interrupted": interrupted}
@@ -167,6 +169,6 @@ def _progress(wanted: int) -> Iterator[Show]:
         def show(totals: Totals) -> None:
             lost = totals.total("lost")
             note = f"{totals.total('committed'):,} rounds, {totals.total('acknowledged'):,} updates, {lost} lost"
-            progress.update(bar, completed=len(totals.runs), note=note)
+            progress.update(bar, completed=totals.runs, note=note)
 
         yield show

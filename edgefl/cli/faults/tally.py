@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import sqlite3
+from array import array
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -64,42 +65,49 @@ class Tally:
         ]
 
 
-@dataclass
-class Totals:
-    """All runs so far that kept every invariant; of one that did not, ``lost`` alone: what it lost."""
+_UPDATES = ("acknowledged", "counted", "not_counted", "late", "lost")
+_SUMS = ("committed", "abandoned", *_UPDATES, "device_bytes", "server_bytes")
 
-    runs: list[Tally] = field(default_factory=list)
-    lost: int = 0
+
+class Totals:
+    """All runs so far that kept every invariant, in sums: there may be millions. Of one that did not, what it lost."""
+
+    def __init__(self) -> None:
+        self.runs = 0
+        self.faults: Counter[str] = Counter()
+        self._sums: Counter[str] = Counter()
+        self._round_s = array("d")
+        self._run_s = array("d")
 
     def add(self, run: Tally) -> None:
-        self.runs.append(run)
+        self.runs += 1
+        self.faults.update(run.faults)
+        self._sums.update({name: getattr(run, name) for name in _SUMS})
+        self._round_s.extend(run.durations_s)
+        self._run_s.append(run.virtual_s)
+
+    def add_lost(self, count: int) -> None:
+        """A run that broke an invariant lost so many acknowledged updates."""
+        self._sums["lost"] += count
 
     def total(self, name: str) -> int:
-        return sum(getattr(run, name) for run in self.runs)
-
-    @property
-    def faults(self) -> dict[str, int]:
-        found: Counter[str] = Counter()
-        for run in self.runs:
-            found.update(run.faults)
-        return dict(sorted(found.items()))
+        return self._sums[name]
 
     @property
     def round_s(self) -> dict[str, float] | None:
         """How long committed rounds took from the draw of their cohort, restarts included; virtual seconds."""
-        return _spread([seconds for run in self.runs for seconds in run.durations_s])
+        return _spread(self._round_s)
 
     @property
     def run_s(self) -> dict[str, float] | None:
         """How long runs took from the first task's creation to the last task's end; virtual seconds."""
-        return _spread([run.virtual_s for run in self.runs])
+        return _spread(self._run_s)
 
     def as_dict(self) -> dict[str, object]:
-        updates = {name: self.total(name) for name in ("acknowledged", "counted", "not_counted", "late")}
         return {
             "rounds": {name: self.total(name) for name in ("committed", "abandoned")},
-            "updates": {**updates, "lost": self.total("lost") + self.lost},
-            "faults": self.faults,
+            "updates": {name: self.total(name) for name in _UPDATES},
+            "faults": dict(self.faults),
             "round_s": self.round_s,
             "run_s": self.run_s,
             "bytes": {"devices": self.total("device_bytes"), "servers": self.total("server_bytes")},
@@ -113,14 +121,14 @@ class Totals:
             ("updates acknowledged", f"{self.total('acknowledged'):,}"),
             ("of these counted in a committed round", f"{self.total('counted'):,}"),
             ("of these in an abandoned round, which counts none", f"{self.total('not_counted'):,}"),
-            ("of these lost", f"{self.total('lost') + self.lost:,}"),
+            ("of these lost", f"{self.total('lost'):,}"),
             ("updates answered LATE", f"{self.total('late'):,}"),
             ("a committed round took", _seconds(self.round_s)),
             ("a run took", _seconds(self.run_s)),
             ("sent by devices", f"{self.total('device_bytes') / 1e6:,.2f} MB"),
             ("sent by servers", f"{self.total('server_bytes') / 1e6:,.2f} MB"),
         ]
-        return rows + [(f"fault: {name}", f"{count:,}") for name, count in self.faults.items()]
+        return rows + [(f"fault: {name}", f"{count:,}") for name, count in sorted(self.faults.items())]
 
 
 def _spread(values: Sequence[float]) -> dict[str, float] | None:

@@ -83,15 +83,17 @@ def test_an_unknown_variant_is_refused_with_the_names_that_exist(name: str) -> N
         "from edgefl.types import Weights\n"
         "from array import array\n"
         "x = memoryview(array('f', [1.0])).cast('B').cast('f', shape=[1, 1])\n"
-        "for _ in range(2):\n"
+        "predict = lambda: kernels.predict_softmax(Weights.zeros(1, 1), x)\n"
+        "fold = lambda: kernels.accumulate(bytearray(8), bytes(4), 1, 0)\n"
+        "for call in (predict, predict, fold):\n"
         "    try:\n"
-        "        kernels.predict_softmax(Weights.zeros(1, 1), x)\n"
+        "        call()\n"
         "    except errors.ConfigError as error:\n"
         "        print(error)\n"
     )
     done = run_python(code, EDGEFL_KERNEL=name)
     lines = done.stdout.splitlines()
-    assert len(lines) == 2, done.stderr
+    assert len(lines) == 3, done.stderr
     assert all(repr(name) in line and ", ".join(kernels.available_variants()) in line for line in lines)
 
 

@@ -1,18 +1,26 @@
-/* edgefl_accumulate, edgefl_add_sums and edgefl_finalize_mean: what is refused changes nothing, and what is taken can
- * be taken back. */
+/* edgefl_accumulate with every variant, edgefl_add_sums and edgefl_finalize_mean: what is refused changes nothing, and
+ * what is taken can be taken back. */
 #include <math.h>
 
 #include "input.h"
 
 static void fuzz_accumulate(struct input *in, size_t n) {
-    int64_t *sums = take_integers(in, n);
-    float *delta = take_floats(in, n, 0x1p-149f);
+    const int64_t *before = take_integers(in, n);
+    const float *delta = take_floats(in, n, 0x1p-149f);
     const uint64_t weight = take_rarely(in, 4) ? take_long(in) : 1 + take_below(in, 1000);
     const int grid_shift = take_rarely(in, 8) ? (int)(take_word(in) % 600) - 300 : (int)take_below(in, 36);
     const double factor = take_rarely(in, 4) ? take_double(in) : 1.0;
-    const int64_t *before = copied(in, sums, n * sizeof(int64_t));
+    int64_t *sums = copied(in, before, n * sizeof(int64_t));
     edgefl_place place = nowhere;
-    const edgefl_status status = edgefl_accumulate(sums, delta, n, weight, grid_shift, factor, &place);
+    const edgefl_status status =
+        edgefl_accumulate(edgefl_scalar_software(), sums, delta, n, weight, grid_shift, factor, &place);
+    EACH_VARIANT(variant) {
+        int64_t *found = room(in, n, sizeof(int64_t));
+        edgefl_place found_place = nowhere;
+        memmove(found, before, n * sizeof(int64_t));
+        REQUIRE(edgefl_accumulate(variant, found, delta, n, weight, grid_shift, factor, &found_place) == status);
+        REQUIRE(same_place(&found_place, &place) && same_bytes(found, sums, n * sizeof(int64_t)));
+    }
     if (status != EDGEFL_OK) {
         REQUIRE(same_bytes(sums, before, n * sizeof(int64_t)));
         REQUIRE(status == EDGEFL_BAD_ARGUMENT || place.row < n);

@@ -242,8 +242,8 @@ void edgefl_permutation(const uint8_t key[16], uint32_t epoch, uint32_t *order, 
  * sums: in and out, (n,); delta: in, (n,), finite; weight: [1, 2^32]; grid_shift: [MIN_GRID_SHIFT, MAX_GRID_SHIFT];
  * factor: finite, at least 0 (1 when nothing is clipped). EDGEFL_OUT_OF_RANGE when |q| > 2^30 or q is not a number,
  * EDGEFL_OVERFLOW when a sum would leave int64; sums are then unchanged. */
-edgefl_status edgefl_accumulate(int64_t *sums, const float *delta, size_t n, uint64_t weight, int grid_shift,
-                                double factor, edgefl_place *place);
+edgefl_status edgefl_accumulate(const edgefl_variant *variant, int64_t *sums, const float *delta, size_t n,
+                                uint64_t weight, int grid_shift, double factor, edgefl_place *place);
 
 /* sums[j] += other[j]. sums: in and out, unchanged with EDGEFL_OVERFLOW; other: in, and may be sums. */
 edgefl_status edgefl_add_sums(int64_t *sums, const int64_t *other, size_t n, edgefl_place *place);

@@ -84,6 +84,27 @@ EDGEFL_FMA_TARGET static void scalar_load_int8(float *values, const int8_t *stor
     }
 }
 
+/* Written with additions, multiplications and bits alone, which every vector unit has for 64-bit lanes: neither a
+ * conversion of binary64 to int64 nor a rounding instruction. */
+EDGEFL_FMA_TARGET static bool scalar_accumulate(int64_t *sums, const float *delta, size_t n, int64_t weight,
+                                                double scale) {
+    const uint64_t limit = (uint64_t)EDGEFL_MAX_GRID_VALUE;
+    const uint64_t quarter = UINT64_C(1) << 62;
+    uint64_t values = 0;
+    uint64_t moved_sums = 0;
+    for (size_t j = 0; j < n; j++) {
+        const double shifted = (double)delta[j] * scale + EDGEFL_ROUNDING_SHIFT;
+        const uint64_t sum = (uint64_t)sums[j];
+        uint64_t bits;
+        memcpy(&bits, &shifted, sizeof bits);
+        const uint64_t q = bits - EDGEFL_ROUNDING_SHIFT_BITS;
+        values |= q + limit;
+        moved_sums |= sum + quarter;
+        sums[j] = (int64_t)(sum + q * (uint64_t)weight);
+    }
+    return all_fit(values, moved_sums);
+}
+
 #define EDGEFL_ELEMENTWISE                                                                             \
     .output_gradient = scalar_output_gradient, .flush = scalar_flush, .add_scaled = scalar_add_scaled, \
     .add_scaled_difference = scalar_add_scaled_difference, .add_momentum = scalar_add_momentum,        \

@@ -51,6 +51,19 @@ static inline double round_even(double v) {
     return __builtin_copysign((magnitude + 0x1p52) - 0x1p52, v);
 }
 
+/* The unit of 1.5 * 2^52 is 1: adding it to a binary64 number below 2^51 in magnitude rounds to even, and leaves the
+ * integer in the low bits, in two's complement, above the bits of 1.5 * 2^52 itself. */
+#define EDGEFL_ROUNDING_SHIFT 0x1.8p52
+#define EDGEFL_ROUNDING_SHIFT_BITS UINT64_C(0x4338000000000000)
+
+/* What an accumulate loop answers. values: every q + 2^30, or-ed: in [0, 2^31) for a q on the grid, but for the
+ * largest, and for no other bits that adding EDGEFL_ROUNDING_SHIFT can give, a NaN's included. moved_sums: every sum as
+ * it was,
+ * + 2^62, or-ed: no top bit for a sum in [-2^62, 2^62), which a term of at most 2^62 in magnitude keeps in int64. */
+static inline bool all_fit(uint64_t values, uint64_t moved_sums) {
+    return (values >> 31) == 0 && (moved_sums >> 63) == 0;
+}
+
 /* 2^shift for a shift within the grid's limits. */
 static inline double power_of_two(int shift) {
     const uint64_t bits = (uint64_t)(shift + 1023) << 52;

@@ -150,6 +150,7 @@ static const edgefl_variant scalar_variant = {
     .logits = scalar_logits,
     .softmax = scalar_softmax,
     .add_outer = scalar_add_outer,
+    .accumulate = scalar_accumulate,
     .load_uint8 = scalar_load_uint8,
     .load_int8 = scalar_load_int8,
     EDGEFL_ELEMENTWISE,

@@ -84,6 +84,11 @@ struct edgefl_variant {
     /* weights[j] = flush(fma(-rate, direction[j], weights[j])). */
     void (*descend)(float *weights, float rate, const float *direction, size_t n);
 
+    /* sums[j] += q * weight in the integers modulo 2^64, where q = round-to-even(delta[j] * scale). False: a value may
+     * be off the grid or a sum may have left int64; the same call with -weight takes all of it back, whatever the
+     * values were. weight: at most 2^32 in magnitude; scale: finite. */
+    bool (*accumulate)(int64_t *sums, const float *delta, size_t n, int64_t weight, double scale);
+
     /* The rest is optional: NULL when the variant gains nothing by it. */
 
     /* add_outer, then flush of all the sums, in one pass over them; next: NULL, or what to fetch meanwhile. */

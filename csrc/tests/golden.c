@@ -239,7 +239,7 @@ static void run_feature_sums(struct text *text, const edgefl_variant *variant, e
 }
 
 /* A fold of updates with a clip factor, its mean, and the step of a model. */
-static void run_aggregation(struct text *text) {
+static void run_aggregation(struct text *text, const edgefl_variant *variant) {
     const struct shape shape = {11, 1003, 1, 1, 1, EDGEFL_FLOAT32, 0};
     const size_t n = shape.num_features;
     struct inputs in;
@@ -256,7 +256,7 @@ static void run_aggregation(struct text *text) {
         const float *delta = in.data + i * n;
         const double norm2 = edgefl_squared_norm(delta, n);
         sha256_add(&hash, &norm2, sizeof norm2);
-        status = edgefl_accumulate(sums, delta, n, 3 * i + 1, 27, i % 2 ? 1.0 : 3.0 / (norm2 + 1.0), &place);
+        status = edgefl_accumulate(variant, sums, delta, n, 3 * i + 1, 27, i % 2 ? 1.0 : 3.0 / (norm2 + 1.0), &place);
         total += 3 * i + 1;
     }
     if (status == EDGEFL_OK) {
@@ -295,7 +295,7 @@ static struct text run_all(const edgefl_variant *variant) {
     run_feature_sums(&text, variant, EDGEFL_FLOAT32, "feature_sums/float32");
     run_feature_sums(&text, variant, EDGEFL_UINT8, "feature_sums/uint8");
     run_feature_sums(&text, variant, EDGEFL_INT8, "feature_sums/int8");
-    run_aggregation(&text);
+    run_aggregation(&text, variant);
     return text;
 }
 

@@ -1,15 +1,20 @@
-/* edgefl_accumulate over several blocks of its loop, against the rule written out: sums, refusals, and
- * sums that a refusal leaves as they were. */
+/* edgefl_accumulate over several blocks of its loop, against the rule written out, with every variant: sums, refusals,
+ * and sums that a refusal leaves as they were. */
 #define _DEFAULT_SOURCE
+#include <float.h>
 #include <math.h>
 
 #include "check.h"
 #include "edgefl.h"
-
-#define ACCUMULATE_TARGET
-#include "accumulate_body.h"
+#include "variant.h"
 
 #define MOST 3100u /* three blocks and a part */
+
+static const edgefl_variant *variant;
+
+/* The guard pages behind 100 sums and 100 deltas. */
+static int64_t *ends_of_sums;
+static float *ends_of_deltas;
 
 static edgefl_status expected_status(int64_t *sums, const float *delta, size_t n, uint64_t weight, int shift,
                                      double factor, size_t *index) {
@@ -38,46 +43,58 @@ static void compare(const int64_t *sums, const float *delta, size_t n, uint64_t 
     edgefl_place place = {0, 0};
     memcpy(expected, sums, n * sizeof *sums);
     const edgefl_status status = expected_status(expected, delta, n, weight, shift, factor, &index);
-    CHECK(edgefl_accumulate(found, from, n, weight, shift, factor, &place) == status);
+    CHECK(edgefl_accumulate(variant, found, from, n, weight, shift, factor, &place) == status);
     CHECK(status == EDGEFL_OK || place.row == index);
     CHECK(memcmp(found, expected, n * sizeof *found) == 0);
 }
 
-/* A loop of wider vectors gives the bits of this build's own, and takes back whatever it added. */
-static void compare_loop(accumulate_loop *loop) {
+/* The loop of a variant gives the bits of the reference, and takes back whatever it added. */
+static void loop_equals_the_reference(void) {
     static const size_t sizes[] = {1, 3, 8, 21, 100};
-    int64_t sums[100], own[100], before[100];
-    float delta[100];
+    static const int64_t weights[] = {INT32_MAX, INT64_C(1) << 31, UINT32_MAX, INT64_C(1) << 32};
+    const edgefl_variant *reference = edgefl_scalar_software();
+    int64_t expected[100], before[100];
     uint64_t state = 9;
-    for (int round = 0; loop != NULL && round < 200; round++) {
+    for (int round = 0; round < 300; round++) {
         const size_t n = sizes[round % 5];
+        int64_t *sums = ends_of_sums - n;
+        float *delta = ends_of_deltas - n;
         for (size_t j = 0; j < n; j++) {
             const float rare = round % 3 == 0 ? of_bits(draw(&state)) : 0.25f; /* any float, a NaN too */
             delta[j] = draw(&state) % 8 == 0 ? rare : draw_unit(&state);
             before[j] = (int64_t)(((uint64_t)draw(&state) << 32) | draw(&state)) >> (round % 2 == 0 ? 0 : 3);
         }
-        memcpy(sums, before, sizeof sums);
-        memcpy(own, before, sizeof own);
-        const int64_t weight = (int64_t)draw(&state) + 1;
-        const bool ok = loop(sums, delta, n, weight, 0x1p20, 0.7);
-        CHECK(ok == accumulate(own, delta, n, weight, 0x1p20, 0.7));
-        CHECK(!ok || memcmp(sums, own, n * sizeof *sums) == 0);
-        loop(sums, delta, n, -weight, 0x1p20, 0.7);
+        memcpy(sums, before, n * sizeof *sums);
+        memcpy(expected, before, sizeof expected);
+        const int64_t weight = round % 4 == 0 ? weights[round / 4 % 4] : (int64_t)draw(&state) + 1;
+        const bool ok = variant->accumulate(sums, delta, n, weight, 0x1p20 * 0.7);
+        CHECK(ok == reference->accumulate(expected, delta, n, weight, 0x1p20 * 0.7));
+        CHECK(!ok || memcmp(sums, expected, n * sizeof *sums) == 0);
+        variant->accumulate(sums, delta, n, -weight, 0x1p20 * 0.7);
         CHECK(memcmp(sums, before, n * sizeof *sums) == 0);
     }
 }
 
-static void all_loops_agree(void) {
-    compare_loop(accumulate);
-    compare_loop(edgefl_accumulate_loop());
-#if defined(__x86_64__)
-    compare_loop(edgefl_accumulate_avx2());
-    compare_loop(edgefl_accumulate_avx512());
-#endif
+static size_t coordinates_counted = 0;
+
+static bool counting_loop(int64_t *sums, const float *delta, size_t n, int64_t weight, double scale) {
+    coordinates_counted += n;
+    return edgefl_scalar_software()->accumulate(sums, delta, n, weight, scale);
 }
 
-int main(void) {
-    all_loops_agree();
+/* No other loop than the one that the caller named, whatever this CPU has. */
+static void the_variants_loop_is_used(void) {
+    const edgefl_variant counting = {.name = "counting", .accumulate = counting_loop};
+    int64_t *sums = guarded(MOST * sizeof *sums);
+    float *delta = guarded(MOST * sizeof *delta);
+    edgefl_place place;
+    memset(sums, 0, MOST * sizeof *sums);
+    memset(delta, 0, MOST * sizeof *delta);
+    CHECK(edgefl_accumulate(&counting, sums, delta, MOST, 1, 0, 1.0, &place) == EDGEFL_OK);
+    CHECK(coordinates_counted == MOST);
+}
+
+static void all_sizes_and_edges(void) {
     static const size_t sizes[] = {1, 7, 1023, 1024, 1025, MOST};
     static const uint64_t weights[] = {1, 3, (UINT64_C(1) << 31) + 1, EDGEFL_MAX_WEIGHT};
     static const float bad_deltas[] = {NAN, INFINITY, -INFINITY, 0x1p31f};
@@ -93,7 +110,10 @@ int main(void) {
             }
             compare(sums, delta, n, weights[w], 30, 1.0);
             compare(sums, delta, n, weights[w], 5, 0.3);
-            compare(sums, delta, n, weights[w], 29, 0x1p-1074); /* a subnormal factor */
+            /* Scales that are subnormal, with bits lost, and beyond binary64. */
+            compare(sums, delta, n, weights[w], 29, 0x1p-1074);
+            compare(sums, delta, n, weights[w], -128, 0x1.8p-1022);
+            compare(sums, delta, n, weights[w], 128, DBL_MAX);
             const size_t at = draw(&state) % n;
             const float kept = delta[at];
             const int64_t kept_sum = sums[at];
@@ -105,6 +125,10 @@ int main(void) {
             delta[at] = 1.0f;
             compare(sums, delta, n, weights[w], 0, 0x1p30 + 0.5);
             compare(sums, delta, n, weights[w], 0, 0x1p30 + 0.625);
+            delta[at] = -1.0f;
+            compare(sums, delta, n, weights[w], 0, 0x1p30 + 0.5);
+            compare(sums, delta, n, weights[w], 0, 0x1p30 + 0.625);
+            delta[at] = 1.0f;
             sums[at] = INT64_MAX - (int64_t)weights[w];
             compare(sums, delta, n, weights[w], 0, 1.0);
             compare(sums, delta, n, weights[w], 1, 1.0);
@@ -114,7 +138,24 @@ int main(void) {
             compare(sums, delta, n, weights[w], 1, 1.0);
             delta[at] = kept;
             sums[at] = kept_sum;
+            memset(delta, 0, n * sizeof *delta);
+            compare(sums, delta, n, weights[w], 128, DBL_MAX);
         }
+    }
+}
+
+int main(void) {
+    the_variants_loop_is_used();
+    ends_of_sums = (int64_t *)guarded(100 * sizeof *ends_of_sums) + 100;
+    ends_of_deltas = (float *)guarded(100 * sizeof *ends_of_deltas) + 100;
+    for (size_t j = 0; j < edgefl_variant_count(); j++) {
+        variant = edgefl_variant_find(edgefl_variant_name(j));
+        if (variant == NULL) {
+            printf("%s: not supported by this CPU\n", edgefl_variant_name(j));
+            continue;
+        }
+        loop_equals_the_reference();
+        all_sizes_and_edges();
     }
     return failures != 0;
 }

@@ -5,6 +5,8 @@
 #include "check.h"
 #include "edgefl.h"
 
+static const edgefl_variant *variant;
+
 static void values_round_to_even_on_the_grid(void) {
     /* grid step 1/4: 0.125 is half a step (to 0), 0.375 one and a half (to 2). */
     const float values[] = {1.0f, -1.0f, 0.125f, 0.375f, -0.375f, 0.3f};
@@ -12,12 +14,12 @@ static void values_round_to_even_on_the_grid(void) {
     int64_t *sums = guarded(6 * sizeof *sums);
     edgefl_place place = {0, 0};
     memset(sums, 0, 6 * sizeof *sums);
-    CHECK(edgefl_accumulate(sums, delta, 6, 3, 2, 1.0, &place) == EDGEFL_OK);
+    CHECK(edgefl_accumulate(variant, sums, delta, 6, 3, 2, 1.0, &place) == EDGEFL_OK);
     const int64_t expected[] = {12, -12, 0, 6, -6, 3};
     CHECK(memcmp(sums, expected, sizeof expected) == 0);
     /* 2 * 0.75 = 1.5 steps is a tie, to 2; added to what is there. */
     const float half = 0.5f;
-    CHECK(edgefl_accumulate(sums, &half, 1, 1, 2, 0.75, &place) == EDGEFL_OK);
+    CHECK(edgefl_accumulate(variant, sums, &half, 1, 1, 2, 0.75, &place) == EDGEFL_OK);
     CHECK(sums[0] == 14);
 }
 
@@ -25,15 +27,15 @@ static void what_is_refused_changes_nothing(void) {
     int64_t sums[3] = {5, INT64_MAX - 1, 7};
     edgefl_place place = {99, 99};
     const float too_large[3] = {1.0f, 0.0f, 0x1.000002p30f};
-    CHECK(edgefl_accumulate(sums, too_large, 3, 1, 0, 1.0, &place) == EDGEFL_OUT_OF_RANGE && place.row == 2);
+    CHECK(edgefl_accumulate(variant, sums, too_large, 3, 1, 0, 1.0, &place) == EDGEFL_OUT_OF_RANGE && place.row == 2);
     const float nan[3] = {1.0f, NAN, 0.0f};
-    CHECK(edgefl_accumulate(sums, nan, 3, 1, 0, 1.0, &place) == EDGEFL_OUT_OF_RANGE && place.row == 1);
+    CHECK(edgefl_accumulate(variant, sums, nan, 3, 1, 0, 1.0, &place) == EDGEFL_OUT_OF_RANGE && place.row == 1);
     const float overflowing[3] = {1.0f, 2.0f, 0.0f};
-    CHECK(edgefl_accumulate(sums, overflowing, 3, 1, 0, 1.0, &place) == EDGEFL_OVERFLOW && place.row == 1);
-    CHECK(edgefl_accumulate(sums, nan, 3, 0, 0, 1.0, &place) == EDGEFL_BAD_ARGUMENT);
-    CHECK(edgefl_accumulate(sums, nan, 3, EDGEFL_MAX_WEIGHT + 1, 0, 1.0, &place) == EDGEFL_BAD_ARGUMENT);
-    CHECK(edgefl_accumulate(sums, nan, 3, 1, EDGEFL_MAX_GRID_SHIFT + 1, 1.0, &place) == EDGEFL_BAD_ARGUMENT);
-    CHECK(edgefl_accumulate(sums, nan, 3, 1, 0, -0.5, &place) == EDGEFL_BAD_ARGUMENT);
+    CHECK(edgefl_accumulate(variant, sums, overflowing, 3, 1, 0, 1.0, &place) == EDGEFL_OVERFLOW && place.row == 1);
+    CHECK(edgefl_accumulate(variant, sums, nan, 3, 0, 0, 1.0, &place) == EDGEFL_BAD_ARGUMENT);
+    CHECK(edgefl_accumulate(variant, sums, nan, 3, EDGEFL_MAX_WEIGHT + 1, 0, 1.0, &place) == EDGEFL_BAD_ARGUMENT);
+    CHECK(edgefl_accumulate(variant, sums, nan, 3, 1, EDGEFL_MAX_GRID_SHIFT + 1, 1.0, &place) == EDGEFL_BAD_ARGUMENT);
+    CHECK(edgefl_accumulate(variant, sums, nan, 3, 1, 0, -0.5, &place) == EDGEFL_BAD_ARGUMENT);
     const int64_t other[3] = {1, 2, 3};
     CHECK(edgefl_add_sums(sums, other, 3, &place) == EDGEFL_OVERFLOW && place.row == 1);
     CHECK(sums[0] == 5 && sums[1] == INT64_MAX - 1 && sums[2] == 7);
@@ -43,13 +45,13 @@ static void limits_are_inside(void) {
     int64_t sum = 0;
     edgefl_place place;
     const float limit = -0x1p30f;
-    CHECK(edgefl_accumulate(&sum, &limit, 1, EDGEFL_MAX_WEIGHT, 0, 1.0, &place) == EDGEFL_OK);
+    CHECK(edgefl_accumulate(variant, &sum, &limit, 1, EDGEFL_MAX_WEIGHT, 0, 1.0, &place) == EDGEFL_OK);
     CHECK(sum == -(INT64_C(1) << 62));
     CHECK(edgefl_add_sums(&sum, &sum, 1, &place) == EDGEFL_OK && sum == INT64_MIN);
     const float largest = 0x1.fffffep127f; /* 2^128 - 2^104: in steps of 2^98 it is 2^30 - 2^6 */
     sum = 0;
-    CHECK(edgefl_accumulate(&sum, &largest, 1, 1, -98, 1.0, &place) == EDGEFL_OK && sum == (1 << 30) - 64);
-    CHECK(edgefl_accumulate(&sum, &largest, 1, 1, -97, 1.0, &place) == EDGEFL_OUT_OF_RANGE);
+    CHECK(edgefl_accumulate(variant, &sum, &largest, 1, 1, -98, 1.0, &place) == EDGEFL_OK && sum == (1 << 30) - 64);
+    CHECK(edgefl_accumulate(variant, &sum, &largest, 1, 1, -97, 1.0, &place) == EDGEFL_OUT_OF_RANGE);
 }
 
 static void mean_divides_once(void) {
@@ -103,9 +105,16 @@ static void updates_round_once_and_flush(void) {
 }
 
 int main(void) {
-    values_round_to_even_on_the_grid();
-    what_is_refused_changes_nothing();
-    limits_are_inside();
+    for (size_t j = 0; j < edgefl_variant_count(); j++) {
+        variant = edgefl_variant_find(edgefl_variant_name(j));
+        if (variant == NULL) {
+            printf("%s: not supported by this CPU\n", edgefl_variant_name(j));
+            continue;
+        }
+        values_round_to_even_on_the_grid();
+        what_is_refused_changes_nothing();
+        limits_are_inside();
+    }
     mean_divides_once();
     norm_has_16_lanes_and_the_tree();
     vectors();

@@ -182,7 +182,7 @@ static uint64_t cohort(const edgefl_variant *variant, const struct shape *shape,
     return result;
 }
 
-static uint64_t aggregation(size_t n, enum placement placement) {
+static uint64_t aggregation(const edgefl_variant *variant, size_t n, enum placement placement) {
     struct arena_of_guards arena = {.placement = placement};
     uint64_t state = n;
     edgefl_place *place = give(&arena, 1, sizeof *place);
@@ -192,7 +192,7 @@ static uint64_t aggregation(size_t n, enum placement placement) {
         other[j] = (int32_t)draw(&state);
     }
     double *mean = give(&arena, n, sizeof(double));
-    CHECK(edgefl_accumulate(sums, give_floats(&arena, n, &state), n, 3, 20, 0.5, place) == EDGEFL_OK);
+    CHECK(edgefl_accumulate(variant, sums, give_floats(&arena, n, &state), n, 3, 20, 0.5, place) == EDGEFL_OK);
     CHECK(edgefl_add_sums(sums, other, n, place) == EDGEFL_OK);
     CHECK(edgefl_finalize_mean(sums, n, 7, 20, mean) == EDGEFL_OK);
     const uint64_t result = digest(digest(0, sums, n * sizeof(int64_t)), mean, n * sizeof(double));
@@ -226,6 +226,9 @@ static uint64_t vectors(size_t n, enum placement placement) {
     return result;
 }
 
+static const size_t lengths[] = {0, 1, 3, 7, 8, 15, 16, 17, 31, 33, 100, 4096};
+#define NUM_LENGTHS (sizeof lengths / sizeof lengths[0])
+
 static void every_placement(const edgefl_variant *variant) {
     const edgefl_variant *reference = edgefl_scalar_software();
     for (size_t s = 0; s < sizeof shapes / sizeof shapes[0]; s++) {
@@ -245,6 +248,12 @@ static void every_placement(const edgefl_variant *variant) {
             CHECK(cohort(variant, shape, (enum placement)placement) == expected);
         }
     }
+    for (size_t j = 0; j < NUM_LENGTHS; j++) {
+        const uint64_t expected = aggregation(reference, lengths[j], AT_END);
+        for (int placement = 0; placement < NUM_PLACEMENTS; placement++) {
+            CHECK(aggregation(variant, lengths[j], (enum placement)placement) == expected);
+        }
+    }
 }
 
 int main(void) {
@@ -256,10 +265,8 @@ int main(void) {
             every_placement(variant);
         }
     }
-    static const size_t lengths[] = {0, 1, 3, 7, 8, 15, 16, 17, 31, 33, 100, 4096};
-    for (size_t j = 0; j < sizeof lengths / sizeof lengths[0]; j++) {
+    for (size_t j = 0; j < NUM_LENGTHS; j++) {
         for (int placement = 1; placement < NUM_PLACEMENTS; placement++) {
-            CHECK(aggregation(lengths[j], (enum placement)placement) == aggregation(lengths[j], AT_END));
             CHECK(vectors(lengths[j], (enum placement)placement) == vectors(lengths[j], AT_END));
         }
     }

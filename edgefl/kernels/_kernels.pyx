@@ -292,13 +292,14 @@ def permutation(bytes key not None, uint32_t epoch, size_t n):
 # Equal lengths are checked by the caller.
 
 def accumulate(int64_t[::1] sums, const float[::1] delta, uint64_t weight, int grid_shift, double factor):
+    cdef const edgefl_variant *used = variant()
     cdef edgefl_place place = edgefl_place(0, 0)
     cdef edgefl_status status
     cdef size_t n = <size_t>delta.shape[0]
     cdef const float *delta_data = float_pointer(delta)
     cdef int64_t *sums_data = <int64_t *>int64_pointer(sums)
     with nogil:
-        status = edgefl_accumulate(sums_data, delta_data, n, weight, grid_shift, factor, &place)
+        status = edgefl_accumulate(used, sums_data, delta_data, n, weight, grid_shift, factor, &place)
     check(status, &place)
 
 

@@ -106,8 +106,8 @@ cdef extern from "edgefl.h" nogil:
         size_t scratch_bytes, float *probabilities, edgefl_place *place)
     void edgefl_random_words(const uint8_t *key, uint32_t epoch, uint32_t *words, size_t count)
     void edgefl_permutation(const uint8_t *key, uint32_t epoch, uint32_t *order, size_t n)
-    edgefl_status edgefl_accumulate(int64_t *sums, const float *delta, size_t n, uint64_t weight, int grid_shift,
-                                    double factor, edgefl_place *place)
+    edgefl_status edgefl_accumulate(const edgefl_variant *variant, int64_t *sums, const float *delta, size_t n,
+                                    uint64_t weight, int grid_shift, double factor, edgefl_place *place)
     edgefl_status edgefl_add_sums(int64_t *sums, const int64_t *other, size_t n, edgefl_place *place)
     edgefl_status edgefl_finalize_mean(const int64_t *sums, size_t n, uint64_t total_weight, int grid_shift,
                                        double *mean)

@@ -270,6 +270,7 @@ static const edgefl_variant neon32_variant = {
     .add_scaled_difference = neon_add_scaled_difference,
     .add_momentum = neon_add_momentum,
     .descend = neon_descend,
+    .accumulate = scalar_accumulate,
     .add_outer_and_flush = neon32_add_outer_and_flush,
     .load_uint8 = neon_load_uint8,
     .load_int8 = neon_load_int8,

@@ -5,6 +5,7 @@
 #define EDGEFL_FMA_HARDWARE 1
 #define EDGEFL_FMA_TARGET X86_TARGET
 #include "../elementwise_body.h"
+#include "accumulate_body.h"
 #include "features_body.h"
 #include "logits_body.h"
 #include "outer_body.h"
@@ -19,6 +20,7 @@ static const edgefl_variant avx2_variant = {
     .add_outer_and_flush = x86_add_outer_and_flush,
     .load_uint8 = x86_load_uint8,
     .load_int8 = x86_load_int8,
+    .accumulate = x86_accumulate,
     EDGEFL_ELEMENTWISE,
 };
 

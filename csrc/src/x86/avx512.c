@@ -5,6 +5,7 @@
 #define EDGEFL_FMA_HARDWARE 1
 #define EDGEFL_FMA_TARGET X86_TARGET
 #include "../elementwise_body.h"
+#include "accumulate_body.h"
 #include "features_body.h"
 #include "logits_body.h"
 #include "logits_stored_body.h"
@@ -21,6 +22,7 @@ static const edgefl_variant avx512_variant = {
     .load_uint8 = x86_load_uint8,
     .load_int8 = x86_load_int8,
     .load_and_logits = x86_load_and_logits,
+    .accumulate = x86_accumulate,
     EDGEFL_ELEMENTWISE,
 };
 

@@ -138,4 +138,26 @@ X86_INLINE void vec_transpose(vec m[VEC_LANES]) {
     }
 }
 
+typedef __m256i longs;
+#define LONGS_LANES 4u
+X86_INLINE longs longs_all(uint64_t v) { return _mm256_set1_epi64x((int64_t)v); }
+X86_INLINE longs longs_load(const int64_t *p) { return _mm256_loadu_si256((const __m256i *)(const void *)p); }
+X86_INLINE void longs_store(int64_t *p, longs v) { _mm256_storeu_si256((__m256i *)(void *)p, v); }
+X86_INLINE longs longs_add(longs a, longs b) { return _mm256_add_epi64(a, b); }
+X86_INLINE longs longs_or(longs a, longs b) { return _mm256_or_si256(a, b); }
+X86_INLINE longs longs_mul_low(longs a, longs b) { return _mm256_mul_epi32(a, b); }
+X86_INLINE longs longs_scale_and_shift(const float *p, double scale) {
+    const __m256d exact = _mm256_mul_pd(_mm256_cvtps_pd(_mm_loadu_ps(p)), _mm256_set1_pd(scale));
+    return _mm256_castpd_si256(_mm256_add_pd(exact, _mm256_set1_pd(EDGEFL_ROUNDING_SHIFT)));
+}
+X86_INLINE uint64_t longs_or_all(longs v) {
+    int64_t lanes[LONGS_LANES];
+    longs_store(lanes, v);
+    int64_t all = 0;
+    for (size_t l = 0; l < LONGS_LANES; l++) {
+        all |= lanes[l];
+    }
+    return (uint64_t)all;
+}
+
 #endif

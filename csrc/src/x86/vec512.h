@@ -161,4 +161,30 @@ X86_INLINE void vec_transpose(vec m[VEC_LANES]) {
     }
 }
 
+/* Integers of 64 bits, in as many lanes as binary64 has. */
+typedef __m512i longs;
+#define LONGS_LANES 8u
+X86_INLINE longs longs_all(uint64_t v) { return _mm512_set1_epi64((int64_t)v); }
+X86_INLINE longs longs_load(const int64_t *p) { return _mm512_loadu_si512(p); }
+X86_INLINE void longs_store(int64_t *p, longs v) { _mm512_storeu_si512(p, v); }
+X86_INLINE longs longs_add(longs a, longs b) { return _mm512_add_epi64(a, b); }
+X86_INLINE longs longs_or(longs a, longs b) { return _mm512_or_si512(a, b); }
+/* The lower halves, signed, multiplied. */
+X86_INLINE longs longs_mul_low(longs a, longs b) { return _mm512_mul_epi32(a, b); }
+/* The bits of p[l] * scale + EDGEFL_ROUNDING_SHIFT. */
+X86_INLINE longs longs_scale_and_shift(const float *p, double scale) {
+    const __m512d exact = _mm512_mul_pd(_mm512_cvtps_pd(_mm256_loadu_ps(p)), _mm512_set1_pd(scale));
+    return _mm512_castpd_si512(_mm512_add_pd(exact, _mm512_set1_pd(EDGEFL_ROUNDING_SHIFT)));
+}
+/* All lanes or-ed. */
+X86_INLINE uint64_t longs_or_all(longs v) {
+    int64_t lanes[LONGS_LANES];
+    longs_store(lanes, v);
+    int64_t all = 0;
+    for (size_t l = 0; l < LONGS_LANES; l++) {
+        all |= lanes[l];
+    }
+    return (uint64_t)all;
+}
+
 #endif

@@ -26,7 +26,11 @@ _FORMATS = {
 }
 
 # Native order, and explicit little-endian, which is the same on every supported machine.
-_BYTE_ORDERS = "@=<"
+_BYTE_ORDERS = ("", "@", "=", "<")
+
+_DTYPES = {
+    (order + code, size): dtype for dtype, (codes, size) in _FORMATS.items() for code in codes for order in _BYTE_ORDERS
+}
 
 _FEATURE_DTYPES = ("float32", "uint8", "int8")
 
@@ -47,11 +51,7 @@ def open_buffer(name: str, value: Buffer) -> memoryview[Any]:
 
 def dtype_of(view: memoryview[Any]) -> str:
     """The name of the dtype, or the format itself for one that is not used here."""
-    code = view.format.lstrip(_BYTE_ORDERS)
-    for dtype, (codes, size) in _FORMATS.items():
-        if len(code) == 1 and code in codes and view.itemsize == size:
-            return dtype
-    return f"format {view.format!r}"
+    return _DTYPES.get((view.format, view.itemsize)) or f"format {view.format!r}"
 
 
 def shape_of(view: memoryview[Any]) -> tuple[int, ...]:

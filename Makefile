@@ -17,7 +17,7 @@ help:
 	@echo "make bench-kernel  the kernel beside its peers, on one core (PEERS_PYTHON=, BENCH_ARGS=; docs/benchmarks.md)"
 	@echo "make bench-reports  durable reports per second beside a bare gRPC echo (BENCH_ARGS=)"
 	@echo "make golden   write tests/golden/kernel.txt anew: only when the arithmetic is meant to change"
-	@echo "make test-arm  the C tests on emulated aarch64 and ARMv7 (cross compilers and QEMU; it names what is missing)"
+	@echo "make test-arm  the C tests on emulated aarch64 and ARMv7 (cross compilers, clang and QEMU; it names what is missing)"
 	@echo "make bench-arm  ARM instructions per example of a training step"
 	@echo "make proto    regenerate the protobuf stubs (Python 3.11)"
 	@echo "make fuzz     every C entry under libFuzzer, FUZZ_SECONDS=60 each (needs clang)"
@@ -88,7 +88,7 @@ bench-reports: .venv/dev.stamp
 
 # ARM without an ARM machine. Both write below build/arm.
 test-arm:
-	tests/arm/run.sh
+	CLANG=$(or $(CLANG),clang) tests/arm/run.sh
 
 bench-arm: .venv/bin/python
 	bench/arm/run.sh $(BIN)/python

@@ -2,12 +2,15 @@
 # Runs the C tests on emulated ARM: `make test-arm`. Writes below build/arm alone.
 #
 # aarch64 and ARMv7, each with hardware FMA, without it, and under AddressSanitizer and UndefinedBehaviorSanitizer; and
-# ARMv7 as plain armhf, where the CPU decides while the program runs. On the first CPU of a build every test runs, on the
-# others test_loops and the golden program. Each must use the variant that it is meant to: a silent fallback would test nothing. The
-# golden program, which digests a matrix of trainings, must give tests/golden/kernel.txt.
+# ARMv7 as plain armhf, where the CPU decides while the program runs; and both by clang (CLANG names it) with gcc's
+# libraries, since the NEON files hold other code for each compiler. On the first CPU of a build every test runs, on
+# the others test_loops and the golden program. Each must use the variant that it is meant to: a silent fallback would
+# test nothing. The golden program, which digests a matrix of trainings, must give tests/golden/kernel.txt.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 source tests/arm/tools.sh
+CLANG=${CLANG:-clang}
+need "$CLANG" clang
 need_all
 OUT=build/arm
 mkdir -p $OUT
@@ -70,6 +73,13 @@ run_on cortex-a7 armv7 qemu-arm-static neon32 "$ALL"
 run_on cortex-a7 armv7-software qemu-arm-static no-neon32 "$ALL"
 run_on cortex-a7 armhf qemu-arm-static neon32 "$LOOPS"
 run_on cortex-a9 armhf qemu-arm-static no-neon32 "$LOOPS"
+
+# clang compiles with flags that it only needs to link, and the other way round.
+CLANG_FLAGS="-static -Wno-unused-command-line-argument"
+build aarch64-clang "$CLANG" --target=aarch64-linux-gnu $CLANG_FLAGS
+build armv7-clang "$CLANG" --target=arm-linux-gnueabihf $ARMV7_FLAGS $NEON $CLANG_FLAGS
+run_on cortex-a53 aarch64-clang qemu-aarch64-static neon64 "$ALL"
+run_on cortex-a7 armv7-clang qemu-arm-static neon32 "$ALL"
 
 # LeakSanitizer needs ptrace, which QEMU does not emulate. -O1: the tests stay short, the instructions are other ones.
 export ASAN_OPTIONS=detect_leaks=0

@@ -1,7 +1,8 @@
 /* neon32: ARMv7 with NEON and VFPv4, 16 vector registers, and no fused multiply-add by one lane of a vector.
  *
- * The functions are compiled for such a CPU whatever the build's own flags, and offered when the kernel says that this
- * CPU is one: a build for plain armhf gets them too. */
+ * They are offered when the kernel says that this CPU is one. gcc compiles them for such a CPU whatever the build's own
+ * flags, so that a build for plain armhf gets them too; clang, whose arm_neon.h refuses that, needs
+ * -mfpu=neon-vfpv4. */
 #if defined(__arm__) && !defined(EDGEFL_SOFTWARE_FMA)
 #if defined(__GNUC__) && !defined(__clang__) && (!defined(__ARM_NEON) || !defined(__ARM_FEATURE_FMA))
 #pragma GCC target("arch=armv7-a,fpu=neon-vfpv4")

@@ -4,7 +4,8 @@ BIN := .venv/bin
 DEMO_ARGS ?=
 EDGEFL_FAULT_SEEDS ?= 100000
 FUZZ_SECONDS ?= 60
-CLANG ?= $(firstword $(shell command -v clang clang-19 clang-18 clang-17 clang-16 clang-15 clang-14))
+# One name at a time: dash's command -v looks at the first one only.
+CLANG ?= $(firstword $(foreach name,clang clang-19 clang-18 clang-17 clang-16 clang-15 clang-14,$(shell command -v $(name))))
 SOURCES := setup.py pyproject.toml $(wildcard csrc/sources.txt csrc/include/*.h csrc/src/*.[ch] csrc/src/*/*.[ch] edgefl/kernels/*.pyx edgefl/kernels/*.pxi edgefl/kernels/*.pxd)
 
 .PHONY: help demo test check test-c test-python test-long fuzz golden bench-kernel bench-reports test-arm bench-arm proto format wheels clean

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 from collections import defaultdict
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from time import process_time
@@ -43,6 +44,7 @@ SHAPES = [
     Shape(1280, 1000, 32, examples=256, epochs=2),
 ]
 EVALUATED = [SHAPES[1], SHAPES[5], SHAPES[6], SHAPES[8], SHAPES[9]]
+SMALL = [Shape(75, 7, 10, examples=256, epochs=2), Shape(75, 7, 10, examples=256, epochs=2, dtype="uint8")]
 
 SLOW_SECONDS = 0.25
 SLOW_REPEATS = 3
@@ -54,6 +56,17 @@ TOLERANCE = 1e-4
 ACCUMULATED = [1_000, 7_850, 1_281_000, 8_000_000]
 """Coordinates: few, so that the call itself shows; 784×10 and 1280×1000 with their biases; and more than the caches of
 the bench's machine hold."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    trained: list[Shape]
+    evaluated: list[Shape]
+    folded: list[int]
+
+
+PLANS = {"full": Plan(SHAPES, EVALUATED, ACCUMULATED), "small": Plan(SMALL, SMALL, ACCUMULATED[:1])}
+"""``small`` shows in seconds that everybody runs and agrees; its figures mean nothing."""
 
 COORDINATE_BYTES = 20
 """Moved by folding one coordinate: 4 of the delta are read, 8 of the sum are read and written."""
@@ -160,9 +173,9 @@ def row_of(shape: Shape, rates: dict[str, float]) -> dict[str, Any]:
     }
 
 
-def measure(running: dict[str, Child], folder: Path, repeats: int, console: Console) -> dict[str, Any]:
+def measure(plan: Plan, running: dict[str, Child], folder: Path, repeats: int, console: Console) -> dict[str, Any]:
     trained, evaluated = [], []
-    for shape in SHAPES:
+    for shape in plan.trained:
         console.print(title_of({**vars(shape), "order": shape.order}), highlight=False)
         data = make_data(shape, folder)
         field = contenders(shape, data, folder, running)
@@ -170,9 +183,9 @@ def measure(running: dict[str, Child], folder: Path, repeats: int, console: Cons
         rates = time_training(shape, field, running["peak"], repeats)
         slow = {f"{name}_gflops": best(rates, name) for name in SLOW}
         trained.append(row_of(shape, rates) | slow)
-        if shape in EVALUATED:
+        if shape in plan.evaluated:
             evaluated.append(row_of(shape, time_evaluation(shape, field, running["peak"], repeats)))
-    folds = [time_accumulator(coordinates, repeats) for coordinates in ACCUMULATED]
+    folds = [time_accumulator(coordinates, repeats) for coordinates in plan.folded]
     return {
         "peak_gflops": median(row["peak_gflops"] for row in trained),
         "shapes": trained,
@@ -214,6 +227,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Time the softmax kernel beside its peers, on one core.")
     parser.add_argument("--peers-python", type=Path, default=Path(sys.executable), help="interpreter with the peers")
     parser.add_argument("--core", type=int, default=max(cores), choices=sorted(cores), help="core to pin to")
+    parser.add_argument("--shapes", default="full", choices=PLANS, help="small: does it run, in seconds (default full)")
     parser.add_argument("--repeats", type=int, default=9, help="turns of each contender (default 9)")
     arguments = parser.parse_args()
     os.sched_setaffinity(0, {arguments.core})  # the children inherit it
@@ -224,7 +238,7 @@ def main() -> None:
         tempfile.TemporaryDirectory(dir=BUILD) as folder,
         children(arguments.peers_python, list(peers), peak) as running,
     ):
-        found = measure(running, Path(folder), arguments.repeats, console)
+        found = measure(PLANS[arguments.shapes], running, Path(folder), arguments.repeats, console)
     print_tables(found, console)
     print(json.dumps({**found, "peers": peers}))
 

@@ -262,8 +262,37 @@ def test_names_that_are_not_registered_are_refused() -> None:
         ('seed = 11\nencoding = "float16"', "encoding is 'float16'"),
         ('seed = 11\nencoding = "int64"', "which carries integers"),
         ('seed = 11\naggregator = { name = "median" }', "aggregator is 'median'"),
-        ('seed = 11\nserver_optimizer = { name = "adam" }', "server optimizer is 'adam'"),
     ):
         spec = parse_task(DEFINITION.replace("seed = 11", change), "gestures.toml")
         with pytest.raises(ConfigError, match=message):
             learning.build_process(spec, None, None)
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ('name = "lion"', "server optimizer is 'lion'; expected one of adagrad, adam, sgd, yogi"),
+        ('name = "adam", learning_rate = 0.1, momentum = 0.5', "server optimizer 'adam' has no 'momentum'"),
+        ("beta_1 = 0.5", "server optimizer 'sgd' has no 'beta_1'"),
+        ('name = "yogi"', "server optimizer 'yogi' needs 'learning_rate'"),
+        ('name = "adagrad", learning_rate = 0.1, rho = 1', "unknown key 'rho'"),
+    ],
+)
+def test_a_server_optimizer_takes_its_own_keys_alone(table: str, message: str) -> None:
+    text = DEFINITION.replace("seed = 11", f"seed = 11\nserver_optimizer = {{ {table} }}")
+    with pytest.raises(ConfigError, match=f"gestures.toml: server_optimizer: {message}") as caught:
+        parse_task(text, "gestures.toml")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["adam", "yogi", "adagrad"])
+def test_an_adaptive_server_optimizer_is_the_same_from_a_file_and_from_python(name: str) -> None:
+    table = f'server_optimizer = {{ name = "{name}", learning_rate = 0.05, epsilon = 0.01 }}'
+    spec = parse_task(DEFINITION.replace("seed = 11", f"seed = 11\n{table}"), "gestures.toml")
+    from_file = learning.build_process(spec, None, None)
+    assert isinstance(from_file, TrainingProcess)
+    optimizer = getattr(optimizers, name)(0.05, epsilon=0.01)
+    from_python = fed_avg(batch_size=4, seed=11, server_optimizer=optimizer)
+    trained = run(from_file, fleet(3), 3)
+    assert trained == run(from_python, fleet(3), 3)
+    assert trained.model_digest != run(fed_avg(batch_size=4, seed=11), fleet(3), 3).model_digest

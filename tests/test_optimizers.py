@@ -86,6 +86,23 @@ def test_values_out_of_range_are_refused(rate: float, momentum: float) -> None:
 
 
 def test_an_unknown_optimizer_says_what_there_is() -> None:
-    with pytest.raises(ConfigError, match="'adam'; expected one of sgd"):
-        optimizers.server_optimizer("adam", learning_rate=1.0, momentum=0.0)
-    assert optimizers.server_optimizer("sgd", learning_rate=0.5, momentum=0.25) == optimizers.sgd(0.5, 0.25)
+    with pytest.raises(ConfigError, match="'lion'; expected one of adagrad, adam, sgd, yogi"):
+        optimizers.server_optimizer("lion", {})
+    with pytest.raises(ConfigError, match="'_adaptive'; expected one of"):
+        optimizers.server_optimizer("_adaptive", {})
+    assert optimizers.server_optimizer("sgd", {"learning_rate": 0.5, "momentum": 0.25}) == optimizers.sgd(0.5, 0.25)
+    assert optimizers.server_optimizer("sgd", {}) == optimizers.sgd(1.0)
+
+
+@pytest.mark.parametrize("name", optimizers.names())
+def test_a_name_is_that_of_its_file_and_of_its_function(name: str) -> None:
+    built = optimizers.server_optimizer(name, {"learning_rate": 0.5})
+    assert built.name == name
+    assert built == getattr(optimizers, name)(0.5)
+
+
+def test_an_option_of_another_optimizer_is_refused_and_a_missing_one_is_named() -> None:
+    with pytest.raises(ConfigError, match="'adam' has no 'momentum'; expected of learning_rate, beta_1, beta_2, eps"):
+        optimizers.server_optimizer("adam", {"learning_rate": 0.1, "momentum": 0.5})
+    with pytest.raises(ConfigError, match="'yogi' needs 'learning_rate'"):
+        optimizers.server_optimizer("yogi", {"beta_1": 0.5})

@@ -48,6 +48,24 @@ def test_i3_a_version_is_computed_again_bit_for_bit(tmp_path: Path, capsys: pyte
     assert "differs in the model" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["adam", "yogi", "adagrad"])
+def test_a_version_of_an_adaptive_optimizer_is_computed_again_bit_for_bit(tmp_path: Path, name: str) -> None:
+    table = f'\n[server_optimizer]\nname = "{name}"\nlearning_rate = 0.02\n'
+    digests: list[str] = []
+
+    async def body(caller: Caller) -> None:
+        await caller.create(definition(goal=2, rounds=3) + table)
+        digests.extend(await caller.models())
+        for number in range(1, 4):
+            await caller.run_round(("a", "b"))
+            await caller.ended(number)
+            digests.append((await caller.models())[-1])
+
+    run(tmp_path, body)
+    assert [replay_digest(tmp_path, version) for version in (2, 3)] == digests[2:]
+    assert len(set(digests)) == 4
+
+
 def test_edgefl_replay_is_the_same_command(tmp_path: Path) -> None:
     async def body(caller: Caller) -> None:
         await caller.create(definition(goal=1, rounds=2))

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from edgefl import optimizers
 from edgefl.errors import ConfigError
 from edgefl.protocol.messages import MAX_UPLOAD_BYTES
 from edgefl.protocol.task import (
@@ -150,6 +151,9 @@ BOUNDS: list[tuple[str, str, list[Any], list[Any]]] = [
     ("aggregator", "max_weight", [1, 2**32 // 10], [0, -1, 2**32 // 10 + 1, 2**32, 2**32 + 1, 2**64]),
     ("server_optimizer", "learning_rate", [2.0**-30, 10.0], [0, -1, 1e-20, float("nan"), float("inf")]),
     ("server_optimizer", "momentum", [0, 0.99], [-0.1, 1.0, 1e-20, float("nan")]),
+    ("server_optimizer", "beta_1", [0, 0.99], [-0.1, 1.0, 1e-20, float("nan")]),
+    ("server_optimizer", "beta_2", [0, 0.99], [-0.1, 1.0, 1e-20, float("nan")]),
+    ("server_optimizer", "epsilon", [2.0**-30, 10.0], [0, -1, 1e-20, float("nan"), float("inf")]),
     ("statistics", "feature_bound", [2.0**-20, 2.0**20], [0, -1, 2.0**-21, 2.0**21, float("nan"), float("inf")]),
 ]
 
@@ -159,6 +163,8 @@ def changed(table: str, key: str, value: Any) -> tuple[str, dict[str, Any]]:
     if not table:
         return kind, {key: value}
     body = {"round": ROUND, **KINDS[kind]}.get(table, {}) | {key: value}
+    if key in ("beta_1", "beta_2", "epsilon"):
+        body |= {"name": "adam", "learning_rate": 0.1}
     if (table, key) == ("model", "num_classes"):
         body["num_features"] = 3
     if (table, key, value) == ("model", "num_features", 65536):
@@ -322,11 +328,22 @@ def test_the_page_has_every_key_and_no_other() -> None:
     assert set(keys) | in_text == set(defined())
 
 
+def optimizer_default(key: str) -> float:
+    """That of the optimizers which have this option; they agree on it."""
+    kinds = (optimizers.Sgd, optimizers.Adam, optimizers.Yogi, optimizers.Adagrad)
+    found = {f.default for kind in kinds for f in dataclasses.fields(kind) if f.name == key}
+    (default,) = found - {dataclasses.MISSING}
+    assert isinstance(default, float)
+    return default
+
+
 def test_the_page_names_the_defaults_of_the_code() -> None:
     keys, _ = documented()
     fields = defined()
     for key, cell in keys.items():
         default = fields[key].default
+        if default is None:
+            default = optimizer_default(key.rpartition(".")[2])
         if default in (dataclasses.MISSING, ""):
             continue
         if isinstance(default, DType):

@@ -6,12 +6,14 @@ the server does. ``process.spec`` is that definition.
 
 from __future__ import annotations
 
+import dataclasses
+
 from edgefl.learning.evaluation import EvaluationProcess
 from edgefl.learning.registry import build_process
 from edgefl.learning.statistics import NUM_ROUNDS, StatisticsProcess
 from edgefl.learning.training import TrainingProcess
 from edgefl.models.softmax import SoftmaxModel
-from edgefl.optimizers import Sgd, sgd
+from edgefl.optimizers import ServerOptimizer, Sgd, sgd
 from edgefl.protocol.task import (
     AggregatorSpec,
     ClientSpec,
@@ -35,7 +37,7 @@ def build_weighted_fed_avg(
     model: SoftmaxModel,
     client_optimizer: Sgd,
     *,
-    server_optimizer: Sgd | None = None,
+    server_optimizer: ServerOptimizer | None = None,
     batch_size: int = 32,
     local_epochs: int = 1,
     shuffle: bool = True,
@@ -80,7 +82,7 @@ def build_weighted_fed_avg(
             shuffle=shuffle,
         ),
         aggregator=AggregatorSpec(norm_bound=norm_bound, clip_norm=update_clip_norm, max_weight=max_weight),
-        server_optimizer=ServerOptimizerSpec(server.name, server.learning_rate, server.momentum),
+        server_optimizer=ServerOptimizerSpec(server.name, **dataclasses.asdict(server)),
     )
     process = build_process(spec, model.standardization, None)
     assert isinstance(process, TrainingProcess)

@@ -114,9 +114,4 @@ def build_training(spec: TaskSpec, model: SoftmaxModel, *, standardized: bool) -
         clip_norm=spec.aggregator.clip_norm,
         max_weight=spec.aggregator.max_weight,
     )
-    server_optimizer = optimizers.server_optimizer(
-        spec.server_optimizer.name,
-        learning_rate=spec.server_optimizer.learning_rate,
-        momentum=spec.server_optimizer.momentum,
-    )
-    return TrainingProcess(spec, model, work, aggregator, server_optimizer, standardized)
+    return TrainingProcess(spec, model, work, aggregator, spec.server_optimizer.build(), standardized)

@@ -4,22 +4,47 @@ A server optimizer is a pair of pure functions, ``init`` and ``apply``; what a c
 that ``apply`` returns. Its arithmetic is binary64, element by element, and rounds the model to float32 once
 (design §4.4, §4.6). ``delta = client_model - server_model``: the server *adds* it.
 
+Each is one file of this package that defines ``OPTIMIZER``, a frozen dataclass whose fields are its options. The name
+of the file is the name in task definitions; a file whose name starts with ``_`` is a part of others.
+
 Source: Reddi et al., "Adaptive Federated Optimization", 2021, algorithm 1 (ServerOpt).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
+import dataclasses
+import functools
+import importlib
+import pkgutil
+from typing import Any, ClassVar, Protocol, cast
 
 from edgefl.errors import ConfigError
-from edgefl.optimizers.descent import Sgd
 
-__all__ = ["SERVER_OPTIMIZERS", "ServerOptimizer", "Sgd", "server_optimizer", "sgd"]
+# The modules come before the functions of the same names below, which take their places in this package.
+from edgefl.optimizers.adagrad import Adagrad
+from edgefl.optimizers.adam import Adam
+from edgefl.optimizers.sgd import Sgd
+from edgefl.optimizers.yogi import Yogi
+
+__all__ = [
+    "Adagrad",
+    "Adam",
+    "ServerOptimizer",
+    "Sgd",
+    "Yogi",
+    "adagrad",
+    "adam",
+    "names",
+    "server_optimizer",
+    "sgd",
+    "yogi",
+]
 
 
 class ServerOptimizer(Protocol):
-    """Applies an aggregated delta to the global model."""
+    """Applies an aggregated delta to the global model. A frozen dataclass: its fields are its options."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
 
     @property
     def name(self) -> str: ...
@@ -33,15 +58,29 @@ class ServerOptimizer(Protocol):
         ...
 
 
-SERVER_OPTIMIZERS: dict[str, Callable[[float, float], ServerOptimizer]] = {Sgd.name: Sgd}
-"""By name: ``(learning_rate, momentum) -> optimizer``."""
+@functools.cache
+def names() -> tuple[str, ...]:
+    """The names of all server optimizers, sorted."""
+    found = (module.name for module in pkgutil.iter_modules(__path__))
+    return tuple(sorted(name for name in found if not name.startswith("_")))
 
 
-def server_optimizer(name: str, *, learning_rate: float, momentum: float) -> ServerOptimizer:
-    """Build the optimizer that a task definition names. Raises ``ConfigError`` when there is none of that name."""
-    if name not in SERVER_OPTIMIZERS:
-        raise ConfigError(f"server optimizer is {name!r}; expected one of {', '.join(sorted(SERVER_OPTIMIZERS))}")
-    return SERVER_OPTIMIZERS[name](learning_rate, momentum)
+def server_optimizer(name: str, options: dict[str, float]) -> ServerOptimizer:
+    """Build the optimizer that a task definition names.
+
+    Raises ``ConfigError`` when there is none of that name, and for an option that it has not, misses, or refuses.
+    """
+    if name not in names():
+        raise ConfigError(f"server optimizer is {name!r}; expected one of {', '.join(names())}")
+    kind = cast("Any", importlib.import_module(f"{__name__}.{name}").OPTIMIZER)
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    for key in options:
+        if key not in fields:
+            raise ConfigError(f"server optimizer {name!r} has no {key!r}; expected of {', '.join(fields)}")
+    for key, field in fields.items():
+        if key not in options and field.default is dataclasses.MISSING:
+            raise ConfigError(f"server optimizer {name!r} needs {key!r}, which has no default")
+    return cast(ServerOptimizer, kind(**options))
 
 
 def sgd(learning_rate: float, momentum: float = 0.0) -> Sgd:
@@ -50,3 +89,21 @@ def sgd(learning_rate: float, momentum: float = 0.0) -> Sgd:
     Raises ``ConfigError`` for a rate that is not above 0 or a momentum outside ``[0, 1)``.
     """
     return Sgd(learning_rate, momentum)
+
+
+def adam(learning_rate: float, beta_1: float = 0.9, beta_2: float = 0.99, epsilon: float = 1e-3) -> Adam:
+    """FedAdam, for the server: see ``edgefl/optimizers/adam.py`` for its arithmetic.
+
+    Raises ``ConfigError`` for a rate or an epsilon that is not above 0, or a beta outside ``[0, 1)``.
+    """
+    return Adam(learning_rate, beta_1, beta_2, epsilon)
+
+
+def yogi(learning_rate: float, beta_1: float = 0.9, beta_2: float = 0.99, epsilon: float = 1e-3) -> Yogi:
+    """FedYogi, for the server: see ``edgefl/optimizers/yogi.py`` for its arithmetic. Raises as ``adam``."""
+    return Yogi(learning_rate, beta_1, beta_2, epsilon)
+
+
+def adagrad(learning_rate: float, epsilon: float = 1e-3) -> Adagrad:
+    """FedAdagrad, for the server: see ``edgefl/optimizers/adagrad.py`` for its arithmetic. Raises as ``adam``."""
+    return Adagrad(learning_rate, epsilon)

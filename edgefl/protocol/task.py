@@ -11,12 +11,16 @@ import enum
 import math
 import re
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from edgefl.errors import ConfigError
 from edgefl.models.softmax import SoftmaxModel
 from edgefl.protocol.messages import MAX_UPLOAD_BYTES, MAX_WEIGHT
 from edgefl.settings import parse_toml
-from edgefl.types import MAX_EPOCHS, DType, Quantization, TrainConfig, check_multiplier
+from edgefl.types import MAX_EPOCHS, DType, Quantization, TrainConfig
+
+if TYPE_CHECKING:
+    from edgefl.optimizers import ServerOptimizer
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 """Names of tasks, populations, releases and devices: they stand in file names, URLs and logs."""
@@ -134,19 +138,27 @@ class AggregatorSpec:
 
 @dataclass(frozen=True)
 class ServerOptimizerSpec:
-    """How the aggregated delta is applied. SGD: ``v = momentum * v + delta``, ``model += learning_rate * v``."""
+    """How the aggregated delta is applied: a name of ``edgefl.optimizers`` and that optimizer's own options.
+
+    An option that is None has the optimizer's default; one that the optimizer has not is refused.
+    """
 
     name: str = "sgd"
-    learning_rate: float = 1.0
-    momentum: float = 0.0
+    learning_rate: float | None = None
+    momentum: float | None = None
+    beta_1: float | None = None
+    beta_2: float | None = None
+    epsilon: float | None = None
 
     def __post_init__(self) -> None:
-        check_multiplier("learning_rate", self.learning_rate)
-        check_multiplier("momentum", self.momentum)
-        if self.learning_rate <= 0:
-            raise ConfigError(f"learning_rate is {self.learning_rate!r}; expected more than 0")
-        if not 0 <= self.momentum < 1:
-            raise ConfigError(f"momentum is {self.momentum!r}; expected 0 to below 1")
+        self.build()
+
+    def build(self) -> ServerOptimizer:
+        """Raises ``ConfigError`` for what the optimizer refuses."""
+        from edgefl import optimizers  # the server's need alone; the agent reads names by this module
+
+        options = {key: value for key, value in vars(self).items() if key != "name" and value is not None}
+        return optimizers.server_optimizer(self.name, options)
 
 
 @dataclass(frozen=True)

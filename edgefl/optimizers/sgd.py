@@ -27,7 +27,7 @@ class Sgd:
 
     name: ClassVar[str] = "sgd"
 
-    learning_rate: float
+    learning_rate: float = 1.0
     momentum: float = 0.0
 
     def __post_init__(self) -> None:
@@ -52,3 +52,6 @@ class Sgd:
         # A velocity that decays for ever would become subnormal.
         velocity = array("d", [v if abs(v) >= STORED_MIN_MAGNITUDE else 0.0 for v in moved]).tobytes()
         return velocity, kernels.apply_update(model, velocity, self.learning_rate)
+
+
+OPTIMIZER = Sgd

@@ -36,6 +36,9 @@ MAX_CLASSES = 4096
 MAX_FEATURES = 65536
 """Bounds of a model's shape: far above what a device of this class trains; they keep sizes within 32 bits."""
 
+MAX_BATCH = 2**20
+"""Examples in a batch: its output gradients, a number for each example and class, are held at once."""
+
 MAX_EPOCHS = 10_000
 """Local epochs of one training: beyond it a typing error is likelier than a wish."""
 
@@ -187,8 +190,8 @@ class TrainConfig:
                 raise ConfigError(f"{name} is {value!r}; expected 0 or more")
         if to_float32(self.momentum) >= 1:
             raise ConfigError(f"momentum is {self.momentum!r}; expected less than 1 when it is rounded to float32")
-        if not 1 <= self.batch_size <= 2**20:
-            raise ConfigError(f"batch_size is {self.batch_size}; expected 1 to {2**20}")
+        if not 1 <= self.batch_size <= MAX_BATCH:
+            raise ConfigError(f"batch_size is {self.batch_size}; expected 1 to {MAX_BATCH}")
         if not 0 <= self.num_epochs <= MAX_EPOCHS:
             raise ConfigError(f"num_epochs is {self.num_epochs}; expected 0 to {MAX_EPOCHS}")
         if self.shuffle_key is not None and len(self.shuffle_key) != KEY_BYTES:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from array import array
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -66,6 +67,23 @@ def test_the_grid_follows_from_the_norm_bound_rounded_up(bound: float, shift: in
 def test_ceil_log2_is_the_least_power_that_holds_the_value(value: float) -> None:
     exponent = ceil_log2(value)
     assert 2.0 ** (exponent - 1) < value <= 2.0**exponent
+
+
+def test_the_unweighted_mean_counts_every_client_once() -> None:
+    contributions = deltas(7, seed=2)
+    aggregator = training_aggregator(
+        "unweighted_mean", num_values=NUM_VALUES, norm_bound=16.0, clip_norm=1.5, max_weight=1000
+    )
+    once = [replace(c, weight=1) for c in contributions]
+    sums = aggregator.new()
+    for contribution in contributions:
+        aggregator.check(contribution)
+        aggregator.fold(sums, contribution)
+    assert list(memoryview(aggregator.finalize(sums)).cast("d")) == oracle(once, 26, clip_norm=1.5)
+    assert (sums.total_weight, sums.num_reports) == (7, 7)
+    assert sums.num_examples == sum(c.weight for c in contributions)
+    with pytest.raises(InvalidUpdateError, match="example weight is 1001"):  # what it reports is still checked
+        aggregator.check(replace(contributions[0], weight=1001))
 
 
 @pytest.mark.parametrize("bound", [16.0, 5.0, 2.0**30])
@@ -183,5 +201,5 @@ def test_nothing_folded_gives_no_mean() -> None:
 
 
 def test_an_unknown_aggregator_says_what_there_is() -> None:
-    with pytest.raises(ConfigError, match="'median'; expected one of weighted_mean"):
+    with pytest.raises(ConfigError, match="'median'; expected one of unweighted_mean, weighted_mean"):
         training_aggregator("median", num_values=1, norm_bound=1.0, clip_norm=0.0, max_weight=1)

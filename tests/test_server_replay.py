@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import sqlite3
+import struct
 import subprocess
 from pathlib import Path
 
 import pytest
-from server_kit import Caller, definition, run
+from server_kit import PARAMETERS, Caller, definition, delta, run
 
 from edgefl.cli.installed import installed
 from edgefl.errors import NotFoundError, VerificationError
@@ -64,6 +65,28 @@ def test_a_version_of_an_adaptive_optimizer_is_computed_again_bit_for_bit(tmp_pa
     run(tmp_path, body)
     assert [replay_digest(tmp_path, version) for version in (2, 3)] == digests[2:]
     assert len(set(digests)) == 4
+
+
+def test_the_ledger_keeps_the_weights_of_an_unweighted_mean_and_it_is_computed_again(tmp_path: Path) -> None:
+    table = '\n[aggregator]\nname = "unweighted_mean"\n'
+    digests: list[str] = []
+
+    async def body(caller: Caller) -> None:
+        await caller.create(definition(goal=2, rounds=1) + table)
+        await caller.run_round(("a", "longer"))
+        await caller.ended(1)
+        digests.extend(await caller.models())
+
+    run(tmp_path, body)
+    assert replay_digest(tmp_path, 1) == digests[1]
+    with contextlib.closing(sqlite3.connect(tmp_path / "data" / "edgefl.db")) as db:
+        assert db.execute("SELECT device, weight FROM reports ORDER BY device").fetchall() == [
+            ("a", 11),
+            ("longer", 16),
+        ]
+    sent = [struct.unpack(f"<{PARAMETERS}f", delta(device, 1)) for device in ("a", "longer")]
+    trained = struct.unpack(f"<{PARAMETERS}f", (tmp_path / "weights.bin").read_bytes())
+    assert trained == pytest.approx([sum(pair) / 2 for pair in zip(*sent, strict=True)], abs=1e-7)
 
 
 def test_edgefl_replay_is_the_same_command(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Protocol
 from edgefl.aggregators.grid import MAX_TOTAL_WEIGHT
 from edgefl.aggregators.integer_sum import IntegerSum
 from edgefl.aggregators.sums import Contribution, Sums
+from edgefl.aggregators.unweighted_mean import UnweightedMean
 from edgefl.aggregators.weighted_mean import WeightedMean
 from edgefl.errors import ConfigError
 
@@ -24,6 +25,7 @@ __all__ = [
     "IntegerSum",
     "Sums",
     "TrainingAggregator",
+    "UnweightedMean",
     "WeightedMean",
     "training_aggregator",
 ]
@@ -52,6 +54,7 @@ class TrainingAggregator(Protocol):
 
 
 TRAINING_AGGREGATORS: dict[str, Callable[[int, float, float, int], TrainingAggregator]] = {
+    "unweighted_mean": UnweightedMean,
     "weighted_mean": WeightedMean,
 }
 """By name: ``(num_values, norm_bound, clip_norm, max_weight) -> aggregator``."""

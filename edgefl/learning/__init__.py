@@ -14,7 +14,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from edgefl.learning.build import build_fed_eval, build_fed_statistics, build_weighted_fed_avg
+    from edgefl.learning.build import (
+        build_fed_eval,
+        build_fed_sgd,
+        build_fed_statistics,
+        build_unweighted_fed_avg,
+        build_weighted_fed_avg,
+        build_weighted_fed_prox,
+    )
     from edgefl.learning.client import run_plan
     from edgefl.learning.evaluation import EvaluationProcess
     from edgefl.learning.registry import build_process
@@ -26,9 +33,12 @@ __all__ = [
     "StatisticsProcess",
     "TrainingProcess",
     "build_fed_eval",
+    "build_fed_sgd",
     "build_fed_statistics",
     "build_process",
+    "build_unweighted_fed_avg",
     "build_weighted_fed_avg",
+    "build_weighted_fed_prox",
     "run_plan",
 ]
 
@@ -37,9 +47,12 @@ _MODULES = {
     "StatisticsProcess": "statistics",
     "TrainingProcess": "training",
     "build_fed_eval": "build",
+    "build_fed_sgd": "build",
     "build_fed_statistics": "build",
     "build_process": "registry",
+    "build_unweighted_fed_avg": "build",
     "build_weighted_fed_avg": "build",
+    "build_weighted_fed_prox": "build",
     "run_plan": "client",
 }
 

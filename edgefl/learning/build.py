@@ -6,8 +6,10 @@ the server does. ``process.spec`` is that definition.
 
 from __future__ import annotations
 
-import dataclasses
+from dataclasses import asdict, replace
+from typing import TypedDict, Unpack
 
+from edgefl.errors import ConfigError
 from edgefl.learning.evaluation import EvaluationProcess
 from edgefl.learning.registry import build_process
 from edgefl.learning.statistics import NUM_ROUNDS, StatisticsProcess
@@ -24,13 +26,29 @@ from edgefl.protocol.task import (
     TaskKind,
     TaskSpec,
 )
-from edgefl.types import DType, Quantization
+from edgefl.types import MAX_BATCH, DType, Quantization
 
 POPULATION = "in-process"
 """The population that these definitions name: the clients that are handed to ``next``."""
 
 _ROUND = RoundSpec(goal=1, minimum=1)
 """``next`` takes all the clients that it is given; a goal does not enter the arithmetic of a mean or of counts."""
+
+
+class AveragingOptions(TypedDict, total=False):
+    """The options of ``build_weighted_fed_avg``, which has their meanings and defaults, but for ``proximal``."""
+
+    server_optimizer: ServerOptimizer | None
+    batch_size: int
+    local_epochs: int
+    shuffle: bool
+    l2: float
+    clip_norm: float
+    seed: int
+    norm_bound: float
+    update_clip_norm: float
+    max_weight: int
+    encoding: str
 
 
 def build_weighted_fed_avg(
@@ -82,11 +100,71 @@ def build_weighted_fed_avg(
             shuffle=shuffle,
         ),
         aggregator=AggregatorSpec(norm_bound=norm_bound, clip_norm=update_clip_norm, max_weight=max_weight),
-        server_optimizer=ServerOptimizerSpec(server.name, **dataclasses.asdict(server)),
+        server_optimizer=ServerOptimizerSpec(server.name, **asdict(server)),
     )
-    process = build_process(spec, model.standardization, None)
-    assert isinstance(process, TrainingProcess)
-    return process
+    return _training(spec, model)
+
+
+def build_unweighted_fed_avg(
+    model: SoftmaxModel, client_optimizer: Sgd, **options: Unpack[AveragingOptions]
+) -> TrainingProcess:
+    """Federated averaging in which every client's delta counts once, however many examples it has.
+
+    Options as in ``build_weighted_fed_avg``. In a task file it is the aggregator ``unweighted_mean``.
+    """
+    spec = build_weighted_fed_avg(model, client_optimizer, **options).spec
+    return _training(replace(spec, aggregator=replace(spec.aggregator, name="unweighted_mean")), model)
+
+
+def build_weighted_fed_prox(
+    model: SoftmaxModel, client_optimizer: Sgd, *, proximal_strength: float, **options: Unpack[AveragingOptions]
+) -> TrainingProcess:
+    """FedProx: federated averaging whose clients add ``proximal_strength * (w - w_start)`` to every gradient.
+
+    Options as in ``build_weighted_fed_avg``, which it equals at strength 0.
+
+    Source: Li et al., "Federated Optimization in Heterogeneous Networks", 2020, algorithm 2; its mu is
+    ``proximal_strength``. ``proximal_strength / 2 * |w - w_start|**2`` is what joins the loss.
+    """
+    return build_weighted_fed_avg(model, client_optimizer, proximal=proximal_strength, **options)
+
+
+def build_fed_sgd(
+    model: SoftmaxModel,
+    server_optimizer: ServerOptimizer,
+    *,
+    l2: float = 0.0,
+    norm_bound: float = 64.0,
+    update_clip_norm: float = 0.0,
+    max_weight: int = 100_000,
+    encoding: str = "float32",
+) -> TrainingProcess:
+    """FedSGD: each client gives the gradient over all its examples, and the server takes one step along their mean.
+
+    The delta is minus the gradient: one step at rate 1 on a single batch, which is as large as a client may be. So the
+    rate is the server's, ``sgd(0.1)`` say, and the mean weighs clients by their examples, which makes it the gradient
+    over all examples of the round. Options as in ``build_weighted_fed_avg``; ``max_weight`` is at most 2**20, the most
+    examples in a batch: a client that has more is refused, for it would take several steps.
+
+    Raises ``ConfigError`` for an option out of range.
+
+    Source: McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentralized Data", 2017, section 2,
+    FederatedSGD.
+    """
+    if max_weight > MAX_BATCH:
+        raise ConfigError(f"max_weight is {max_weight}; expected at most {MAX_BATCH}, the most examples in a batch")
+    return build_weighted_fed_avg(
+        model,
+        sgd(1.0),
+        server_optimizer=server_optimizer,
+        batch_size=max_weight,
+        shuffle=False,
+        l2=l2,
+        norm_bound=norm_bound,
+        update_clip_norm=update_clip_norm,
+        max_weight=max_weight,
+        encoding=encoding,
+    )
 
 
 def build_fed_eval(model: SoftmaxModel, *, max_weight: int = 100_000) -> EvaluationProcess:
@@ -133,6 +211,12 @@ def build_fed_statistics(
     )
     process = build_process(spec, None, None)
     assert isinstance(process, StatisticsProcess)
+    return process
+
+
+def _training(spec: TaskSpec, model: SoftmaxModel) -> TrainingProcess:
+    process = build_process(spec, model.standardization, None)
+    assert isinstance(process, TrainingProcess)
     return process
 
 

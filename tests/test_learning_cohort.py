@@ -14,7 +14,14 @@ from edgefl import learning, optimizers
 from edgefl.errors import DataError
 from edgefl.learning import in_process
 from edgefl.learning.client import run_cohort, run_plan
-from edgefl.protocol.messages import Assignment, ClientUpdate, EvaluationWork, StatisticsWork, WorkFailure
+from edgefl.protocol.messages import (
+    Assignment,
+    ClientUpdate,
+    EvaluationWork,
+    PersonalizationWork,
+    StatisticsWork,
+    WorkFailure,
+)
 from edgefl.types import ClientDataset, Standardization, Weights
 
 MODEL = edgefl.SoftmaxModel(num_features=5, num_classes=3)
@@ -23,6 +30,7 @@ PROCESS = learning.build_weighted_fed_avg(
     MODEL, optimizers.sgd(0.1, momentum=0.5), batch_size=4, local_epochs=2, max_weight=50
 )
 PLAN = PROCESS.plan(PROCESS.initialize())
+TRAINING = PROCESS.work
 TASK = Assignment("gestures", 7, 42, PLAN, START.digest, 72, 60.0)
 RANDOM = np.random.default_rng(5)
 
@@ -74,19 +82,20 @@ STANDARDIZATION = Standardization(
         with_plan(encoding="int64"),
         with_plan(encoding="no such encoding"),
         with_plan(work=EvaluationWork(max_weight=50), encoding="int64"),
+        with_plan(work=PersonalizationWork(TRAINING), encoding="int64"),
         with_plan(work=StatisticsWork(10.0, 20, 50), encoding="int64"),
     ],
 )
 def test_the_reports_are_those_of_each_client_alone(task: Assignment) -> None:
     clients = mixed_fleet()
-    reports = run_cohort(task, START.to_bytes(), clients)
+    reports = run_cohort(task, START.to_bytes(), clients, clients)
     assert reports == alone(task, START.to_bytes(), clients)
     assert len(reports) == len(clients)
 
 
 def test_the_fleet_has_both_outcomes() -> None:
     """Guards the test above against comparing failures alone."""
-    reports = run_cohort(TASK, START.to_bytes(), mixed_fleet())
+    reports = run_cohort(TASK, START.to_bytes(), mixed_fleet(), mixed_fleet())
     assert [isinstance(report, ClientUpdate) for report in reports] == [True, False, True] + [False] * 5 + [True]
     assert {report.kind for report in reports if isinstance(report, WorkFailure)} == {"DataError", "KernelError"}
 
@@ -94,7 +103,7 @@ def test_the_fleet_has_both_outcomes() -> None:
 @pytest.mark.parametrize("model", [b"", START.to_bytes()[:-4], np.full(18, np.nan, np.float32).tobytes()])
 def test_a_model_that_cannot_be_used_is_each_clients_failure(model: bytes) -> None:
     clients = mixed_fleet()
-    reports = run_cohort(TASK, model, clients)
+    reports = run_cohort(TASK, model, clients, clients)
     assert reports == alone(TASK, model, clients)
     assert all(isinstance(report, WorkFailure) for report in reports)
 

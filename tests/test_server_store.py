@@ -34,7 +34,7 @@ from edgefl.protocol.events import (
     TaskStatus,
 )
 from edgefl.protocol.messages import ClientUpdate, Fate, ReleaseInfo, WorkFailure
-from edgefl.protocol.process import ProcessState, RoundMetrics
+from edgefl.protocol.process import Gains, ProcessState, RoundMetrics
 from edgefl.protocol.task import parse_task
 from edgefl_server import sqlite_file
 from edgefl_server.schema import MIGRATIONS
@@ -43,7 +43,7 @@ from edgefl_server.sqlite_store import SqliteStore
 from edgefl_server.store import Store
 
 Opener = Callable[[], Store]
-METRICS = RoundMetrics(2, 20, 20, 13, 0.1 + 0.2, (1, 2, 3, 4))
+METRICS = RoundMetrics(2, 20, 20, 13, 0.1 + 0.2, (1, 2, 3, 4), Gains(11, 2, 0, 0.1 + 0.3))
 
 
 @pytest.fixture(params=["sqlite"])

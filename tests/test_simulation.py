@@ -11,14 +11,14 @@ from small_fleet import client, features_of, fleet, labels_of
 
 from edgefl import learning, simulation
 from edgefl.errors import ConfigError, ConflictError, NotFoundError
-from edgefl.learning import EvaluationProcess, StatisticsProcess, TrainingProcess
+from edgefl.learning import EvaluationProcess, PersonalizationProcess, StatisticsProcess, TrainingProcess
 from edgefl.protocol.events import Phase, RoundSummary, SaveAbandon, SaveCommit, SaveTask, TaskRecord, TaskStatus
 from edgefl.protocol.messages import Fate
 from edgefl.protocol.process import ProcessState, RoundMetrics
 from edgefl.protocol.task import ClientSpec, TaskSpec, parse_task
 from edgefl.simulation import SimulationResult
 from edgefl.simulation.record import MemoryRecord
-from edgefl.types import ClientDataset
+from edgefl.types import ClientDataset, Weights
 
 STATISTICS = """
 name = "spreads"
@@ -48,6 +48,10 @@ rounds = 4
 evaluates = "gestures"
 round = { goal = GOAL, minimum = MINIMUM }
 """
+
+PERSONALIZATION = EVALUATION.replace('"accuracy"', '"gains"').replace('"evaluation"', '"personalization"') + (
+    "client = { learning_rate = 0.5, batch_size = 2, local_epochs = 3 }\n"
+)
 
 Task = tuple[TaskSpec, str]
 
@@ -105,6 +109,24 @@ def test_it_equals_the_loop_over_next_bit_for_bit() -> None:
     assert [r.metrics for r in result.task("accuracy").rounds] == evaluated
     assert [one.status for one in result.tasks] == [TaskStatus.COMPLETED] * 3
     assert result.failures == ()
+
+
+def test_personalization_equals_its_process_on_each_version() -> None:
+    clients = fleet(4)
+    kept = held_out(clients)
+    tasks = [plain_training(4), task(PERSONALIZATION, 4)]
+    result = simulation.simulate(tasks, clients, kept)
+    train = result.task("gestures")
+    process = learning.build_process(tasks[1][0], None, train.model)
+    assert isinstance(process, PersonalizationProcess)
+    found = [r.metrics for r in result.task("gains").rounds]
+    models = [Weights.from_bytes(model, 3, 5) for model in train.models]
+    assert len(found) == 4
+    # The number of the round enters the shuffling, and a call of the process is round 1.
+    assert found[0] == process(models[0], clients, kept)
+    assert all(metrics is not None and metrics.gains is not None for metrics in found)
+    with pytest.raises(ConfigError, match="the fleet has 3"):
+        simulation.simulate(tasks, clients, kept[:3])
 
 
 def test_the_order_in_which_clients_and_tasks_are_listed_changes_nothing() -> None:

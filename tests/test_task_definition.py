@@ -35,6 +35,7 @@ MODEL = {"num_features": 3, "num_classes": 2}
 KINDS: dict[str, dict[str, Any]] = {
     "training": {"kind": "training", "model": MODEL, "client": {"learning_rate": 0.1}},
     "evaluation": {"kind": "evaluation", "evaluates": "other"},
+    "personalization": {"kind": "personalization", "evaluates": "other", "client": {"learning_rate": 0.1}},
     "statistics": {"kind": "statistics", "rounds": 2, "model": MODEL, "statistics": {"feature_bound": 8.0}},
 }
 
@@ -75,6 +76,7 @@ def test_a_definition_of_each_kind_is_taken(kind: str) -> None:
 NEEDS = {
     "training": {"model", "client"},
     "evaluation": {"evaluates"},
+    "personalization": {"evaluates", "client"},
     "statistics": {"model", "statistics"},
 }
 GIVEN: dict[str, Any] = {
@@ -106,7 +108,9 @@ def test_what_every_task_needs_is_missed(key: str) -> None:
 
 
 def test_an_unknown_kind_and_an_unknown_key_are_refused() -> None:
-    assert refused(kind="trianing") == "kind is 'trianing'; expected one of training, evaluation, statistics"
+    assert refused(kind="trianing") == (
+        "kind is 'trianing'; expected one of training, evaluation, personalization, statistics"
+    )
     assert refused(sede=1) == "unknown key 'sede'; did you mean 'seed'?"
     assert refused(client={"learning_rate": 0.1, "epochs": 2}).startswith("client: unknown key 'epochs'")
 
@@ -249,7 +253,7 @@ def test_a_cohort_is_the_goal_times_what_was_written_rounded_up(goal: int, over_
 # ------------------------------------------------------------------------------------------------ the demo's tasks
 
 
-def test_the_demo_has_its_three_definitions() -> None:
+def test_there_is_a_definition_of_each_kind_to_start_from() -> None:
     assert {path.stem: parse_task(path.read_text(), path.name).kind.value for path in DEMO.glob("*.toml")} == {
         kind: kind for kind in KINDS
     }
@@ -262,8 +266,9 @@ def test_the_demo_evaluates_and_standardizes_what_it_trains() -> None:
     assert statistics.model is not None
     assert training.model.standardize_by == statistics.name
     assert dataclasses.replace(training.model, standardize_by="") == statistics.model
-    assert specs["evaluation"].evaluates == training.name
-    assert specs["evaluation"].rounds == training.rounds
+    for kind in ("evaluation", "personalization"):
+        assert specs[kind].evaluates == training.name
+        assert specs[kind].rounds == training.rounds
     assert len({spec.population for spec in specs.values()}) == 1
 
 

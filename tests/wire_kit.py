@@ -14,7 +14,7 @@ from edgefl.models.softmax import SoftmaxModel
 from edgefl.proto.v1 import fleet_pb2, plan_pb2
 from edgefl.protocol import messages as m
 from edgefl.protocol.events import Phase, RoundSummary
-from edgefl.protocol.process import RoundMetrics
+from edgefl.protocol.process import Gains, RoundMetrics
 from edgefl.types import DType, Quantization, Standardization
 from edgefl.wire.fleet import MAX_COUNT, MAX_EXAMPLES, MAX_NAMES, MAX_TEXT
 
@@ -68,6 +68,10 @@ TRAINING = st.builds(
 )
 
 
+PERSONALIZATION = st.builds(m.PersonalizationWork, training=TRAINING)
+GAINS = st.builds(Gains, U64, U32, U32, st.floats(-1e6, 1e6))
+
+
 @st.composite
 def plans(draw: st.DrawFn) -> m.Plan:
     model = draw(models())
@@ -79,7 +83,7 @@ def plans(draw: st.DrawFn) -> m.Plan:
         max_weight=WEIGHT_BOUNDS,
         center=st.none() | st.binary(min_size=size, max_size=size),
     )
-    work = draw(st.one_of(TRAINING, st.builds(m.EvaluationWork, max_weight=WEIGHT_BOUNDS), statistics))
+    work = draw(st.one_of(TRAINING, st.builds(m.EvaluationWork, max_weight=WEIGHT_BOUNDS), PERSONALIZATION, statistics))
     return m.Plan(model, work, draw(SHORT))
 
 
@@ -162,6 +166,7 @@ def summaries(draw: st.DrawFn) -> RoundSummary:
         num_correct=U64,
         loss_sum=st.floats(allow_nan=False),
         confusion=st.lists(U64, max_size=9).map(tuple),
+        gains=st.none() | GAINS,
     )
     numbers = {name: draw(U32) for name in ("round_num", "goal", "cohort", "accepted", "failed", "version")}
     phase = draw(st.sampled_from(Phase))

@@ -19,7 +19,15 @@ from edgefl.command import one_line
 from edgefl.errors import EdgeFLError, StorageError
 from edgefl.kernels import StopFlag
 from edgefl.learning.client import run_plan
-from edgefl.protocol.messages import Assignment, CheckIn, EvaluationWork, ReleaseInfo, Split, WorkFailure
+from edgefl.protocol.messages import (
+    Assignment,
+    CheckIn,
+    EvaluationWork,
+    PersonalizationWork,
+    ReleaseInfo,
+    Split,
+    WorkFailure,
+)
 from edgefl.protocol.session_events import (
     CheckInAnswered,
     FetchModel,
@@ -179,11 +187,13 @@ class Jobs:
         return ReleaseFetched(effect.info)
 
     def _load(self, assignment: Assignment) -> tuple[Examples, Examples]:
-        """Only what the work reads: the other split stays on disk."""
+        """Only what the work reads: another split stays on disk."""
         spec = self._config.examples
         none = Examples(spec.num_features, b"", b"", spec.dtype, spec.quantization)
         if isinstance(assignment.plan.work, EvaluationWork):
             return none, self._store.load(Split.HELD_OUT)
+        if isinstance(assignment.plan.work, PersonalizationWork):
+            return self._store.load(Split.TRAIN), self._store.load(Split.HELD_OUT)
         return self._store.load(Split.TRAIN), none
 
     def _take_inbox(self) -> None:

@@ -41,7 +41,7 @@ class Status:
     """The agent in a moment. ``updated_at``: seconds since 1970 by the device's clock.
 
     ``calls`` counts serialized bytes by call (check_in, download, upload, report); ``traffic`` counts the same bytes by
-    what they served: a kind of work (training, evaluation, statistics), or ``other``.
+    what they served: a kind of work (training, evaluation, ...), or ``other``.
     """
 
     device: str

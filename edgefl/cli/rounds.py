@@ -47,6 +47,11 @@ def as_dict(summary: RoundSummary) -> dict[str, object]:
         result["num_examples"] = summary.metrics.num_examples
         result["loss"] = summary.metrics.mean_loss
         result["accuracy"] = summary.metrics.accuracy
+        if summary.metrics.gains is not None:
+            result["accuracy_before"] = summary.metrics.accuracy_before
+            result["mean_gain"] = summary.metrics.mean_gain
+            result["num_gained"] = summary.metrics.gains.num_gained
+            result["num_lost"] = summary.metrics.gains.num_lost
     if summary.latency_shares:
         result["latency_shares"] = summary.latency_shares
     if summary.reason:
@@ -61,6 +66,8 @@ def print_line(summary: RoundSummary, prefix: str = "") -> None:
         text += f", {summary.failed} failed"
     if summary.metrics is not None and summary.metrics.loss_sum:  # a round of statistics has none
         text += f"  loss {summary.metrics.mean_loss:.4f}  accuracy {summary.metrics.accuracy:.4f}"
+        if summary.metrics.gains is not None:
+            text += f" from {summary.metrics.accuracy_before:.4f}, {summary.metrics.gains.num_gained} devices gained"
     if summary.reason:
         text += f"  ({summary.reason})"
     ended = summary.phase in (Phase.COMMITTED, Phase.ABANDONED)

@@ -1,4 +1,4 @@
-"""The learning processes: federated averaging, evaluation and statistics, and the client's side of each.
+"""The learning processes, federated averaging first among them, and the client's side of each.
 
     from edgefl import learning
     train = learning.build_weighted_fed_avg(model, client_optimizer=optimizers.sgd(0.1))
@@ -18,23 +18,27 @@ if TYPE_CHECKING:
         build_fed_eval,
         build_fed_sgd,
         build_fed_statistics,
+        build_personalization_eval,
         build_unweighted_fed_avg,
         build_weighted_fed_avg,
         build_weighted_fed_prox,
     )
     from edgefl.learning.client import run_plan
     from edgefl.learning.evaluation import EvaluationProcess
+    from edgefl.learning.personalization import PersonalizationProcess
     from edgefl.learning.registry import build_process
     from edgefl.learning.statistics import StatisticsProcess
     from edgefl.learning.training import TrainingProcess
 
 __all__ = [
     "EvaluationProcess",
+    "PersonalizationProcess",
     "StatisticsProcess",
     "TrainingProcess",
     "build_fed_eval",
     "build_fed_sgd",
     "build_fed_statistics",
+    "build_personalization_eval",
     "build_process",
     "build_unweighted_fed_avg",
     "build_weighted_fed_avg",
@@ -44,11 +48,13 @@ __all__ = [
 
 _MODULES = {
     "EvaluationProcess": "evaluation",
+    "PersonalizationProcess": "personalization",
     "StatisticsProcess": "statistics",
     "TrainingProcess": "training",
     "build_fed_eval": "build",
     "build_fed_sgd": "build",
     "build_fed_statistics": "build",
+    "build_personalization_eval": "build",
     "build_process": "registry",
     "build_unweighted_fed_avg": "build",
     "build_weighted_fed_avg": "build",

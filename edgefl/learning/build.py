@@ -11,6 +11,7 @@ from typing import TypedDict, Unpack
 
 from edgefl.errors import ConfigError
 from edgefl.learning.evaluation import EvaluationProcess
+from edgefl.learning.personalization import PersonalizationProcess
 from edgefl.learning.registry import build_process
 from edgefl.learning.statistics import NUM_ROUNDS, StatisticsProcess
 from edgefl.learning.training import TrainingProcess
@@ -179,6 +180,49 @@ def build_fed_eval(model: SoftmaxModel, *, max_weight: int = 100_000) -> Evaluat
     )
     process = build_process(spec, None, model)
     assert isinstance(process, EvaluationProcess)
+    return process
+
+
+def build_personalization_eval(
+    model: SoftmaxModel,
+    client_optimizer: Sgd,
+    *,
+    batch_size: int = 32,
+    local_epochs: int = 1,
+    shuffle: bool = True,
+    l2: float = 0.0,
+    proximal: float = 0.0,
+    clip_norm: float = 0.0,
+    seed: int = 0,
+    max_weight: int = 100_000,
+) -> PersonalizationProcess:
+    """Personalization: ``evaluate(weights, clients, held_out)`` gives accuracies before and after fine-tuning.
+
+    Each client trains ``weights`` on its own examples by ``client_optimizer``, with the options of
+    ``build_weighted_fed_avg``. What is counted is in ``RoundMetrics`` and its ``gains``. Raises ``ConfigError`` for an
+    option out of range.
+    """
+    spec = TaskSpec(
+        name="personalization",
+        kind=TaskKind.PERSONALIZATION,
+        population=POPULATION,
+        round=_ROUND,
+        seed=seed,
+        evaluates="training",
+        client=ClientSpec(
+            learning_rate=client_optimizer.learning_rate,
+            batch_size=batch_size,
+            local_epochs=local_epochs,
+            l2=l2,
+            momentum=client_optimizer.momentum,
+            proximal=proximal,
+            clip_norm=clip_norm,
+            shuffle=shuffle,
+        ),
+        aggregator=AggregatorSpec(max_weight=max_weight),
+    )
+    process = build_process(spec, None, model)
+    assert isinstance(process, PersonalizationProcess)
     return process
 
 

@@ -6,8 +6,9 @@ may simply do it again. It imports no NumPy and does no I/O. ``delta = client_mo
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edgefl import codecs, kernels
 from edgefl.errors import ConfigError, DataError, EdgeFLError
@@ -17,6 +18,7 @@ from edgefl.protocol.messages import (
     Assignment,
     ClientUpdate,
     EvaluationWork,
+    PersonalizationWork,
     Plan,
     StatisticsWork,
     TrainingWork,
@@ -65,11 +67,11 @@ def run_plan(
 
 
 def run_cohort(
-    assignment: Assignment, model: bytes, clients: Sequence[ClientDataset]
+    assignment: Assignment, model: bytes, clients: Sequence[ClientDataset], held_out: Sequence[ClientDataset]
 ) -> list[ClientUpdate | WorkFailure]:
     """What ``run_plan`` returns for each client, in order; a training runs on every core at once.
 
-    A client's training examples are its held-out ones too. All updates are held at once.
+    ``held_out`` is in the order of ``clients``. All updates are held at once.
     """
     work = assignment.plan.work
     if isinstance(work, TrainingWork):
@@ -80,7 +82,10 @@ def run_cohort(
             pass  # of the plan or the model, and so of every client: each says it below, in its own order of checks
         else:
             return _train_cohort(assignment, work, start, config, clients)
-    reports = [run_plan(assignment, model, one.examples, one.examples, one.client_id) for one in clients]
+    reports = [
+        run_plan(assignment, model, one.examples, kept.examples, one.client_id)
+        for one, kept in zip(clients, held_out, strict=True)
+    ]
     return [report for report in reports if report is not None]  # None is for a stop flag
 
 
@@ -155,6 +160,10 @@ def _run(
         _check_examples(plan.model, held_out, "held-out", work.max_weight)
         return _evaluate(plan.model, _weights(plan.model, model), held_out)
     _check_examples(plan.model, train, "training", work.max_weight)
+    if isinstance(work, PersonalizationWork):
+        _check_examples(plan.model, held_out, "held-out", work.max_weight)
+        key = _shuffle_key(assignment, work.training, device)
+        return _personalize(work.training, plan.model, _weights(plan.model, model), train, held_out, key, stop)
     return _sum_features(work, train)
 
 
@@ -166,8 +175,22 @@ def _train(
     shuffle_key: bytes | None,
     stop: kernels.StopFlag | None,
 ) -> _Result | None:
-    end, stats = kernels.train_softmax(
-        _weights(model, raw_model),
+    end, stats = _descend(work, model, _weights(model, raw_model), examples, shuffle_key, stop)
+    if stats.stopped:
+        return None
+    return _trained(kernels.subtract(end.to_bytes(), raw_model), stats, len(examples))
+
+
+def _descend(
+    work: TrainingWork,
+    model: SoftmaxModel,
+    start: Weights,
+    examples: Examples,
+    shuffle_key: bytes | None,
+    stop: kernels.StopFlag | None,
+) -> tuple[Weights, TrainStats]:
+    return kernels.train_softmax(
+        start,
         examples.features_view,
         examples.labels_view,
         _config(work, shuffle_key),
@@ -175,9 +198,23 @@ def _train(
         quantization=_meaning(examples),
         stop=stop,
     )
+
+
+def _personalize(
+    work: TrainingWork,
+    model: SoftmaxModel,
+    start: Weights,
+    train: Examples,
+    held_out: Examples,
+    shuffle_key: bytes | None,
+    stop: kernels.StopFlag | None,
+) -> _Result | None:
+    before = _evaluate(model, start, held_out)
+    end, stats = _descend(work, model, start, train, shuffle_key, stop)
     if stats.stopped:
         return None
-    return _trained(kernels.subtract(end.to_bytes(), raw_model), stats, len(examples))
+    after = _evaluate(model, end, held_out)
+    return replace(after, values=after.values + array("q", [before.num_correct]).tobytes())
 
 
 def _trained(delta: bytes, stats: TrainStats, weight: int) -> _Result:
@@ -234,7 +271,7 @@ def _meaning(examples: Examples) -> Quantization | None:
 
 
 def _check_encoding(plan: Plan) -> None:
-    wanted = "q" if isinstance(plan.work, EvaluationWork | StatisticsWork) else "f"
+    wanted = "f" if isinstance(plan.work, TrainingWork) else "q"
     if codecs.codec(plan.encoding).value_format != wanted:
         raise ConfigError(f"encoding is {plan.encoding!r}, which does not fit {type(plan.work).__name__}")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from edgefl.aggregators.sums import Contribution, Sums
 from edgefl.errors import InvalidUpdateError, LocalProtocolError, UpdateRefusal
 from edgefl.learning.loss_grid import LOSS_GRID_MAX, LOSS_GRID_SHIFT
@@ -25,6 +27,17 @@ def check_counts(update: ClientUpdate, max_examples: int) -> None:
         )
     if not 0 <= update.loss_grid <= LOSS_GRID_MAX:
         raise InvalidUpdateError(UpdateRefusal.MALFORMED, f"loss_grid is {update.loss_grid}; expected 0 to 2**62")
+
+
+def check_confusion(update: ClientUpdate, counts: Sequence[int], num_classes: int) -> None:
+    """Raises ``InvalidUpdateError`` (MALFORMED) when what travels beside the counts contradicts them."""
+    counted, correct = sum(counts), sum(counts[i] for i in range(0, len(counts), num_classes + 1))
+    claimed = (update.weight, update.num_examples, update.num_correct)
+    if claimed != (counted, counted, correct):
+        raise InvalidUpdateError(
+            UpdateRefusal.MALFORMED,
+            f"weight, examples and right answers are {claimed}; the counts say {(counted, counted, correct)}",
+        )
 
 
 def as_sums(accumulator: Accumulator) -> Sums:

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from edgefl import codecs
 from edgefl.aggregators import MAX_TOTAL_WEIGHT, IntegerSum
-from edgefl.errors import InvalidUpdateError, LocalProtocolError, UpdateRefusal
+from edgefl.errors import LocalProtocolError
 from edgefl.learning.client import INTEGER_ENCODING
-from edgefl.learning.counts import as_sums, check_counts, contribution_of, round_metrics
+from edgefl.learning.counts import as_sums, check_confusion, check_counts, contribution_of, round_metrics
 from edgefl.learning.in_process import run_round
 from edgefl.models.softmax import SoftmaxModel
 from edgefl.protocol.messages import ClientUpdate, EvaluationWork, Plan
@@ -58,14 +58,7 @@ class EvaluationProcess:
         """Raises ``InvalidUpdateError``: WEIGHT, NORM, MALFORMED (counts that contradict each other)."""
         self.aggregator.check(contribution_of(update, decoded))
         check_counts(update, update.weight)
-        counts = memoryview(decoded).cast("q")
-        counted, correct = sum(counts), sum(counts[i] for i in range(0, len(counts), self.model.num_classes + 1))
-        claimed = (update.weight, update.num_examples, update.num_correct)
-        if claimed != (counted, counted, correct):
-            raise InvalidUpdateError(
-                UpdateRefusal.MALFORMED,
-                f"weight, examples and right answers are {claimed}; the counts say {(counted, counted, correct)}",
-            )
+        check_confusion(update, memoryview(decoded).cast("q"), self.model.num_classes)
 
     def new_accumulator(self) -> Accumulator:
         return self.aggregator.new()

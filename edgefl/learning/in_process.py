@@ -23,14 +23,25 @@ CLIENTS_AT_ONCE = 256
 
 
 def run_round(
-    process: Process, spec: TaskSpec, state: ProcessState, model: ProcessState, clients: Sequence[ClientDataset]
+    process: Process,
+    spec: TaskSpec,
+    state: ProcessState,
+    model: ProcessState,
+    clients: Sequence[ClientDataset],
+    held_out: Sequence[ClientDataset] | None = None,
 ) -> tuple[ProcessState, RoundMetrics]:
     """The round that follows ``state``, with every client that has examples; ``model`` holds the model that they get.
+
+    ``held_out`` is for work that reads both parts of a client: a client then needs examples in each. By default a
+    client's examples are its held-out ones too.
 
     Raises the first client's failure as its own class, and a refusal as ``InvalidUpdateError``, both naming the client;
     ``DataError`` when no client has examples or two have the same id.
     """
-    taking_part = [client for client in clients if len(client)]
+    kept = {part.client_id: part for part in (clients if held_out is None else held_out) if len(part)}
+    if held_out is not None and len(kept) != sum(len(part) > 0 for part in held_out):
+        raise DataError("two held-out parts have the same id; expected each id once")
+    taking_part = [client for client in clients if len(client) and client.client_id in kept]
     ids = {client.client_id for client in taking_part}
     if not taking_part or len(ids) != len(taking_part):
         raise DataError(f"{len(taking_part)} clients with examples, {len(ids)} ids; expected at least one, all unique")
@@ -44,7 +55,7 @@ def run_round(
         deadline_s=spec.round.deadline_s,
     )
     accumulator = process.new_accumulator()
-    for client, report in _reports(assignment, model.model, taking_part):
+    for client, report in _reports(assignment, model.model, taking_part, [kept[c.client_id] for c in taking_part]):
         if isinstance(report, WorkFailure):
             raise _as_error(client.client_id, report)
         try:
@@ -57,11 +68,11 @@ def run_round(
 
 
 def _reports(
-    assignment: Assignment, model: bytes, clients: Sequence[ClientDataset]
+    assignment: Assignment, model: bytes, clients: Sequence[ClientDataset], held_out: Sequence[ClientDataset]
 ) -> Iterator[tuple[ClientDataset, ClientUpdate | WorkFailure]]:
     for first in range(0, len(clients), CLIENTS_AT_ONCE):
-        part = clients[first : first + CLIENTS_AT_ONCE]
-        yield from zip(part, run_cohort(assignment, model, part), strict=True)
+        part = slice(first, first + CLIENTS_AT_ONCE)
+        yield from zip(clients[part], run_cohort(assignment, model, clients[part], held_out[part]), strict=True)
 
 
 def _as_error(client_id: str, failure: WorkFailure) -> EdgeFLError:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from edgefl.errors import ConfigError
 from edgefl.learning.evaluation import EvaluationProcess
+from edgefl.learning.personalization import PersonalizationProcess
 from edgefl.learning.statistics import StatisticsProcess
-from edgefl.learning.training import TrainingProcess, build_training
+from edgefl.learning.training import TrainingProcess, build_training, training_work
 from edgefl.models.softmax import SoftmaxModel
 from edgefl.protocol.task import TaskKind, TaskSpec
 from edgefl.types import Quantization, Standardization
 
-LearningProcess = TrainingProcess | EvaluationProcess | StatisticsProcess
+LearningProcess = TrainingProcess | EvaluationProcess | PersonalizationProcess | StatisticsProcess
 
 
 def build_process(
@@ -23,6 +24,9 @@ def build_process(
     """
     if spec.kind is TaskKind.EVALUATION:
         return EvaluationProcess(spec, evaluated)
+    if spec.kind is TaskKind.PERSONALIZATION:
+        assert spec.client is not None  # TaskSpec checks it for this kind
+        return PersonalizationProcess(spec, evaluated, training_work(spec.client, spec.aggregator.max_weight))
     model = _model(spec, standardization)
     if spec.kind is TaskKind.STATISTICS:
         return StatisticsProcess(spec, model)

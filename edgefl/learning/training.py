@@ -22,7 +22,7 @@ from edgefl.learning.in_process import run_round
 from edgefl.models.softmax import SoftmaxModel
 from edgefl.protocol.messages import ClientUpdate, Plan, TrainingWork
 from edgefl.protocol.process import Accumulator, ProcessState, RoundMetrics
-from edgefl.protocol.task import TaskSpec
+from edgefl.protocol.task import ClientSpec, TaskSpec
 from edgefl.types import ClientDataset, Standardization, Weights
 
 
@@ -90,13 +90,9 @@ class TrainingProcess:
         return Weights.from_bytes(state.model, self.model.num_classes, self.model.num_features)
 
 
-def build_training(spec: TaskSpec, model: SoftmaxModel, *, standardized: bool) -> TrainingProcess:
-    """Raises ``ConfigError`` for a name in ``spec`` that is not registered."""
-    client = spec.client
-    assert client is not None  # TaskSpec checks it for this kind
-    if codecs.codec(spec.encoding).value_format != "f":
-        raise ConfigError(f"encoding is {spec.encoding!r}, which carries integers; expected one for deltas: 'float32'")
-    work = TrainingWork(
+def training_work(client: ClientSpec, max_weight: int) -> TrainingWork:
+    """What devices are told of a definition's ``[client]``."""
+    return TrainingWork(
         learning_rate=client.learning_rate,
         batch_size=client.batch_size,
         local_epochs=client.local_epochs,
@@ -105,8 +101,17 @@ def build_training(spec: TaskSpec, model: SoftmaxModel, *, standardized: bool) -
         proximal=client.proximal,
         clip_norm=client.clip_norm,
         shuffle=client.shuffle,
-        max_weight=spec.aggregator.max_weight,
+        max_weight=max_weight,
     )
+
+
+def build_training(spec: TaskSpec, model: SoftmaxModel, *, standardized: bool) -> TrainingProcess:
+    """Raises ``ConfigError`` for a name in ``spec`` that is not registered."""
+    client = spec.client
+    assert client is not None  # TaskSpec checks it for this kind
+    if codecs.codec(spec.encoding).value_format != "f":
+        raise ConfigError(f"encoding is {spec.encoding!r}, which carries integers; expected one for deltas: 'float32'")
+    work = training_work(client, spec.aggregator.max_weight)
     aggregator = training_aggregator(
         spec.aggregator.name,
         num_values=model.num_parameters,

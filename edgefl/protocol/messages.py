@@ -86,7 +86,22 @@ class StatisticsWork:
     center: bytes | None = None
 
 
-Work = TrainingWork | EvaluationWork | StatisticsWork
+@dataclass(frozen=True)
+class PersonalizationWork:
+    """Fine-tune on the training examples; count answers on the held-out ones before and after. ``delta`` is not sent.
+
+    Payload: C*C int64 counts of the fine-tuned model, then the number of right answers of the model as it came.
+    """
+
+    training: TrainingWork
+
+    @property
+    def max_weight(self) -> int:
+        """Bounds the training examples and the held-out ones, which are the weight."""
+        return self.training.max_weight
+
+
+Work = TrainingWork | EvaluationWork | StatisticsWork | PersonalizationWork
 
 
 @dataclass(frozen=True)

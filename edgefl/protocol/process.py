@@ -38,8 +38,25 @@ class ProcessState:
 
 
 @dataclass(frozen=True)
+class Gains:
+    """What fine-tuning on the devices changed. A client's gain is its accuracy after, less that before.
+
+    ``num_gained``, ``num_lost``: clients that answered more, or fewer, of their examples right than before.
+    ``gain_sum``: over clients, so that each counts once, whatever the number of its examples.
+    """
+
+    num_correct_before: int
+    num_gained: int
+    num_lost: int
+    gain_sum: float
+
+
+@dataclass(frozen=True)
 class RoundMetrics:
-    """What the counted reports of a round add up to. ``confusion`` is C*C counts, row true, column predicted."""
+    """What the counted reports of a round add up to. ``confusion`` is C*C counts, row true, column predicted.
+
+    ``gains`` is None unless clients fine-tuned the model first; all else is then of the model as it became.
+    """
 
     num_reports: int
     total_weight: int
@@ -47,6 +64,7 @@ class RoundMetrics:
     num_correct: int
     loss_sum: float
     confusion: tuple[int, ...] = ()
+    gains: Gains | None = None
 
     @property
     def accuracy(self) -> float:
@@ -56,9 +74,27 @@ class RoundMetrics:
     def mean_loss(self) -> float:
         return self.loss_sum / self.num_examples if self.num_examples else 0.0
 
+    @property
+    def accuracy_before(self) -> float:
+        """Before fine-tuning; the same as ``accuracy`` where there was none."""
+        if self.gains is None:
+            return self.accuracy
+        return self.gains.num_correct_before / self.num_examples if self.num_examples else 0.0
+
+    @property
+    def mean_gain(self) -> float:
+        """The mean over clients of what fine-tuning gained each in accuracy."""
+        return self.gains.gain_sum / self.num_reports if self.gains is not None and self.num_reports else 0.0
+
     def __str__(self) -> str:
         counted = f"{self.num_correct} of {self.num_examples} examples right, {self.num_reports} clients"
-        return f"accuracy {self.accuracy:.4f}, mean loss {self.mean_loss:.4f} ({counted})"
+        text = f"accuracy {self.accuracy:.4f}, mean loss {self.mean_loss:.4f} ({counted})"
+        if self.gains is None:
+            return text
+        return (
+            f"{text}; before fine-tuning {self.accuracy_before:.4f}, mean gain {self.mean_gain:+.4f}, "
+            f"{self.gains.num_gained} clients gained, {self.gains.num_lost} lost"
+        )
 
 
 class Accumulator(Protocol):

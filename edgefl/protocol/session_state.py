@@ -15,6 +15,7 @@ from edgefl.protocol.messages import (
     Assignment,
     EvaluationWork,
     Fate,
+    PersonalizationWork,
     Receipt,
     ReleaseInfo,
     Report,
@@ -27,7 +28,12 @@ from edgefl.protocol.session_events import SessionEffect, StartTimer
 Uniform = Callable[[float, float], float]
 """Draws from ``[low, high]``: ``random.uniform`` of the operating system's generator in the field, seeded in tests."""
 
-KINDS: Mapping[type, str] = {TrainingWork: "training", EvaluationWork: "evaluation", StatisticsWork: "statistics"}
+KINDS: Mapping[type, str] = {
+    TrainingWork: "training",
+    EvaluationWork: "evaluation",
+    PersonalizationWork: "personalization",
+    StatisticsWork: "statistics",
+}
 """The registered name of each kind of work, as a check-in's ``kinds`` gives it."""
 
 
@@ -52,7 +58,7 @@ class SessionConfig:
     ``not_eligible_s``: after that time at the latest the device looks at its own conditions again.
     """
 
-    kinds: tuple[str, ...] = ("training", "evaluation", "statistics")
+    kinds: tuple[str, ...] = tuple(KINDS.values())
     encodings: tuple[str, ...] = ("float32",)
     check_in_timeout_s: float = 90.0
     report_timeout_s: float = 60.0

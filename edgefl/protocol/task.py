@@ -34,6 +34,7 @@ def check_name(what: str, name: str) -> None:
 class TaskKind(enum.Enum):
     TRAINING = "training"
     EVALUATION = "evaluation"
+    PERSONALIZATION = "personalization"
     STATISTICS = "statistics"
 
 
@@ -215,6 +216,10 @@ class TaskSpec:
 
     def _check_evaluation(self) -> None:
         self._need(model=False, client=False, statistics=False, evaluates=True)
+        check_name("evaluates", self.evaluates)
+
+    def _check_personalization(self) -> None:
+        self._need(model=False, client=True, statistics=False, evaluates=True)
         check_name("evaluates", self.evaluates)
 
     def _check_statistics(self) -> None:

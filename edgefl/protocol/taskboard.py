@@ -67,7 +67,7 @@ class TaskRun:
     @property
     def depends_on(self) -> str:
         """The name of the task whose result this one needs, '' without one."""
-        if self.spec.kind is TaskKind.EVALUATION:
+        if self.spec.evaluates:
             return self.spec.evaluates
         return self.spec.model.standardize_by if self.spec.model is not None else ""
 
@@ -180,7 +180,7 @@ class TaskBoard:
         return kept if kept is not None else self._load_model(name, version)
 
     def _base(self, run: TaskRun) -> BaseModel | None:
-        if run.spec.kind is not TaskKind.EVALUATION:
+        if not run.spec.evaluates:
             return BaseModel(run.state.version, run.state.model_digest, len(run.state.model))
         version = run.state.version + 1
         model = self.model(run.spec.evaluates, version)
@@ -198,7 +198,7 @@ class TaskBoard:
             if not self._has_process(other):
                 return False
             assert other.process is not None
-            if run.spec.kind is TaskKind.EVALUATION:
+            if run.spec.evaluates:
                 model = other.process.plan(other.state).model
             elif other.status is TaskStatus.COMPLETED:
                 standardization = other.process.standardization(other.state)
@@ -264,7 +264,7 @@ def unfit(run: TaskRun, check_in: CheckIn) -> str:
         return f"task {spec.name!r} is of kind {spec.kind.value!r}, which this agent does not know; update it"
     if run.plan is not None and run.plan.encoding not in check_in.encodings:
         return f"task {spec.name!r} uses encoding {run.plan.encoding!r}, which this agent does not know; update it"
-    if spec.kind is TaskKind.EVALUATION and check_in.num_held_out == 0:
+    if spec.evaluates and check_in.num_held_out == 0:
         return f"task {spec.name!r} needs held-out examples, and there are none"
     if spec.kind is not TaskKind.EVALUATION and check_in.num_train == 0:
         return f"task {spec.name!r} needs training examples, and there are none"

@@ -56,7 +56,7 @@ MAX_CLIENTS = 49_999
 
 OnRound = Callable[[RoundSummary], None]
 
-_KIND_ORDER = (TaskKind.STATISTICS, TaskKind.TRAINING, TaskKind.EVALUATION)
+_KIND_ORDER = (TaskKind.STATISTICS, TaskKind.TRAINING, TaskKind.EVALUATION, TaskKind.PERSONALIZATION)
 """A task is created after the one that it depends on."""
 
 
@@ -230,8 +230,7 @@ def _holdings(
     if not 1 <= len(train.keys() | test.keys()) <= MAX_CLIENTS:
         raise ConfigError(f"a fleet of {len(train.keys() | test.keys())} devices; expected 1 to {MAX_CLIENTS}")
     for spec, _ in tasks:
-        which = test if spec.kind is TaskKind.EVALUATION else train
-        able = sum(len(one) > 0 for one in which.values())
+        able = sum(_can_serve(spec.kind, train.get(name), test.get(name)) for name in train.keys() | test.keys())
         if able < spec.round.minimum:
             raise ConfigError(
                 f"task {spec.name!r} needs at least {spec.round.minimum} devices with examples for a round, and the "
@@ -246,6 +245,12 @@ def _holdings(
         kept = test[device].examples if device in test else none
         holdings.append(Holdings(device, population, own, kept))
     return holdings
+
+
+def _can_serve(kind: TaskKind, train: ClientDataset | None, test: ClientDataset | None) -> bool:
+    """Whether a device with these parts has the examples that a task of that kind reads."""
+    parts = {TaskKind.EVALUATION: [test], TaskKind.PERSONALIZATION: [train, test]}.get(kind, [train])
+    return all(part is not None and len(part) > 0 for part in parts)
 
 
 def _by_id(what: str, datasets: Sequence[ClientDataset]) -> dict[str, ClientDataset]:

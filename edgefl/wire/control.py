@@ -5,7 +5,7 @@ from __future__ import annotations
 from edgefl.errors import RemoteProtocolError, UpdateRefusal
 from edgefl.proto.v1 import control_pb2
 from edgefl.protocol.events import DeviceRecord, Phase, ReleaseRecord, RoundSummary, TaskRecord, TaskStatus
-from edgefl.protocol.process import RoundMetrics
+from edgefl.protocol.process import Gains, RoundMetrics
 from edgefl.wire.fleet import release_info_to_proto
 
 _STATUS = {
@@ -59,7 +59,11 @@ def round_to_proto(summary: RoundSummary) -> control_pb2.Round:
         latency_shares=summary.latency_shares,
     )
     if summary.metrics is not None:
-        message.metrics.CopyFrom(control_pb2.Metrics(**vars(summary.metrics)))
+        counts = {**vars(summary.metrics)}
+        gains = counts.pop("gains")
+        message.metrics.CopyFrom(control_pb2.Metrics(**counts))
+        if gains is not None:
+            message.metrics.gains.CopyFrom(control_pb2.Gains(**vars(gains)))
     return message
 
 
@@ -77,6 +81,7 @@ def round_from_proto(message: control_pb2.Round) -> RoundSummary:
             num_correct=inner.num_correct,
             loss_sum=inner.loss_sum,
             confusion=tuple(inner.confusion),
+            gains=_gains_from_proto(inner.gains) if inner.HasField("gains") else None,
         )
     return RoundSummary(
         task=message.task,
@@ -91,6 +96,10 @@ def round_from_proto(message: control_pb2.Round) -> RoundSummary:
         reason=message.reason,
         latency_shares=tuple(message.latency_shares),
     )
+
+
+def _gains_from_proto(message: control_pb2.Gains) -> Gains:
+    return Gains(message.num_correct_before, message.num_gained, message.num_lost, message.gain_sum)
 
 
 def release_to_proto(record: ReleaseRecord, max_abs_diff: float = 0.0) -> control_pb2.ReleaseInfo:

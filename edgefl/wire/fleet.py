@@ -90,6 +90,8 @@ def _plan_to_proto(plan: m.Plan) -> plan_pb2.Plan:
         message.training.CopyFrom(plan_pb2.TrainingWork(**vars(work)))
     elif isinstance(work, m.EvaluationWork):
         message.evaluation.max_weight = work.max_weight
+    elif isinstance(work, m.PersonalizationWork):
+        message.personalization.training.CopyFrom(plan_pb2.TrainingWork(**vars(work.training)))
     else:
         message.statistics.CopyFrom(plan_pb2.StatisticsWork(**vars(work)))
     return message
@@ -105,6 +107,8 @@ def _plan_from_proto(message: plan_pb2.Plan) -> m.Plan:
         work = _training_from_proto(message.training)
     elif work_kind == "evaluation":
         work = m.EvaluationWork(message.evaluation.max_weight)
+    elif work_kind == "personalization":
+        work = m.PersonalizationWork(_training_from_proto(message.personalization.training))
     else:
         work = _statistics_from_proto(message.statistics, model.num_features)
     if not 1 <= work.max_weight <= m.MAX_WEIGHT:

@@ -9,7 +9,6 @@ All reads are of a closed server's database.
 from __future__ import annotations
 
 import dataclasses
-import json
 import sqlite3
 from collections.abc import Iterator
 
@@ -18,8 +17,9 @@ from edgefl.learning.registry import LearningProcess, build_process
 from edgefl.models.softmax import SoftmaxModel
 from edgefl.protocol.messages import ClientUpdate
 from edgefl.protocol.process import ProcessState, RoundMetrics
-from edgefl.protocol.task import TaskKind, TaskSpec, parse_task
+from edgefl.protocol.task import TaskSpec, parse_task
 from edgefl.types import Standardization
+from edgefl_server.metrics_text import write_metrics
 from edgefl_server.sqlite_read import read_update
 
 
@@ -42,7 +42,7 @@ class Recomputed:
             found.append(f"the model: computed {self.state.model_digest or 'none'}, stored {self.stored_digest}")
         if self.stored_extra is not None and self.state.extra != self.stored_extra:
             found.append("the optimizer's state or the sums")
-        if json.dumps(dataclasses.asdict(self.metrics)) != self.stored_metrics:
+        if write_metrics(self.metrics) != self.stored_metrics:
             found.append("the metrics")
         return tuple(found)
 
@@ -132,7 +132,7 @@ class Recomputer:
             spec = self.spec(task)
             standardization: Standardization | None = None
             model: SoftmaxModel | None = None
-            if spec.kind is TaskKind.EVALUATION:
+            if spec.evaluates:
                 evaluated = self.process(spec.evaluates)
                 model = evaluated.model
             elif spec.model is not None and spec.model.standardize_by:

@@ -93,4 +93,6 @@ def describe(summary: RoundSummary) -> str:
     line = f"{head} committed: version {summary.version}, {metrics.num_reports} reports of {summary.cohort} devices"
     if metrics.num_examples and (metrics.num_correct or metrics.loss_sum):
         line += f", accuracy {metrics.accuracy:.4f}, loss {metrics.mean_loss:.4f}"
+    if metrics.gains is not None:
+        line += f", before fine-tuning {metrics.accuracy_before:.4f}"
     return line

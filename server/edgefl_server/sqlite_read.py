@@ -20,8 +20,9 @@ from edgefl.protocol.events import (
     TaskStatus,
 )
 from edgefl.protocol.messages import ClientUpdate, ReleaseInfo
-from edgefl.protocol.process import ProcessState, RoundMetrics
+from edgefl.protocol.process import ProcessState
 from edgefl.protocol.task import parse_task
+from edgefl_server.metrics_text import read_metrics
 from edgefl_server.sqlite_file import storage_errors
 
 MAX_MODELS = 64
@@ -63,17 +64,10 @@ def summary_of(row: tuple[Any, ...]) -> RoundSummary:
         accepted,
         failed,
         version,
-        _metrics(metrics),
+        None if metrics is None else read_metrics(metrics),
         reason,
         tuple(json.loads(shares)),
     )
-
-
-def _metrics(text: str | None) -> RoundMetrics | None:
-    if text is None:
-        return None
-    fields = json.loads(text)
-    return RoundMetrics(**{**fields, "confusion": tuple(fields["confusion"])})
 
 
 def _tasks(db: sqlite3.Connection, source: str) -> Iterator[TaskRecord]:

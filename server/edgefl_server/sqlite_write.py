@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import sqlite3
 from collections.abc import Callable, Sequence
@@ -23,6 +22,7 @@ from edgefl.protocol.events import (
     SaveTaskStatus,
 )
 from edgefl.protocol.process import ProcessState
+from edgefl_server.metrics_text import write_metrics
 from edgefl_server.retention import Retention
 
 
@@ -133,7 +133,7 @@ class Writer:
                 "UPDATE reports SET counted = 1 WHERE task = ? AND round = ? AND device = ?", (task, round_num, device)
             )
         self._state(task, round_num, state)
-        metrics = json.dumps(dataclasses.asdict(effect.metrics))
+        metrics = write_metrics(effect.metrics)
         end_round(self._db, task, round_num, Phase.COMMITTED, version=state.version, metrics=metrics)
         self._one(
             "UPDATE rounds SET latency_shares = ? WHERE task = ? AND round = ?",

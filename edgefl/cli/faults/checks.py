@@ -14,7 +14,7 @@ from typing import Any
 from edgefl.models.softmax import SoftmaxModel
 from edgefl.protocol.messages import Accepted, AlreadyAccepted, ClientUpdate, Late, Receipt
 from edgefl.protocol.process import Process, ProcessFactory, ProcessState
-from edgefl.protocol.task import TaskKind, TaskSpec, parse_task
+from edgefl.protocol.task import TaskSpec, parse_task
 from edgefl.types import Standardization
 
 Key = tuple[str, int, str]
@@ -230,7 +230,7 @@ class _Tasks:
             spec = self.specs[name]
             standardization: Standardization | None = None
             model: SoftmaxModel | None = None
-            if spec.kind is TaskKind.EVALUATION:
+            if spec.evaluates:
                 model = self.process(spec.evaluates).plan(self._latest(spec.evaluates)).model
             elif spec.model is not None and spec.model.standardize_by:
                 other = spec.model.standardize_by

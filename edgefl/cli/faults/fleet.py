@@ -107,7 +107,7 @@ class TaskFleet:
         return report
 
 
-_KIND_ORDER = (TaskKind.STATISTICS, TaskKind.TRAINING, TaskKind.EVALUATION)
+_KIND_ORDER = (TaskKind.STATISTICS, TaskKind.TRAINING, TaskKind.EVALUATION, TaskKind.PERSONALIZATION)
 """A task is created after the one that it depends on."""
 
 

@@ -136,7 +136,7 @@ class Task(google.protobuf.message.Message):
     DEFINITION_FIELD_NUMBER: builtins.int
     name: builtins.str
     kind: builtins.str
-    """training, evaluation, statistics"""
+    """training, evaluation, personalization, statistics"""
     population: builtins.str
     status: global___TaskStatus.ValueType
     committed_rounds: builtins.int
@@ -275,6 +275,7 @@ class Metrics(google.protobuf.message.Message):
     NUM_CORRECT_FIELD_NUMBER: builtins.int
     LOSS_SUM_FIELD_NUMBER: builtins.int
     CONFUSION_FIELD_NUMBER: builtins.int
+    GAINS_FIELD_NUMBER: builtins.int
     num_reports: builtins.int
     total_weight: builtins.int
     num_examples: builtins.int
@@ -283,6 +284,10 @@ class Metrics(google.protobuf.message.Message):
     @property
     def confusion(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """num_classes^2 counts, row true, column predicted. Absent for tasks that count none."""
+
+    @property
+    def gains(self) -> global___Gains:
+        """Absent unless devices fine-tuned the model before they counted: what else is in this message is from after that."""
 
     def __init__(
         self,
@@ -293,10 +298,41 @@ class Metrics(google.protobuf.message.Message):
         num_correct: builtins.int = ...,
         loss_sum: builtins.float = ...,
         confusion: collections.abc.Iterable[builtins.int] | None = ...,
+        gains: global___Gains | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["confusion", b"confusion", "loss_sum", b"loss_sum", "num_correct", b"num_correct", "num_examples", b"num_examples", "num_reports", b"num_reports", "total_weight", b"total_weight"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["gains", b"gains"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["confusion", b"confusion", "gains", b"gains", "loss_sum", b"loss_sum", "num_correct", b"num_correct", "num_examples", b"num_examples", "num_reports", b"num_reports", "total_weight", b"total_weight"]) -> None: ...
 
 global___Metrics = Metrics
+
+@typing.final
+class Gains(google.protobuf.message.Message):
+    """What fine-tuning on the devices changed. A device's gain is its accuracy after, less that before."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NUM_CORRECT_BEFORE_FIELD_NUMBER: builtins.int
+    NUM_GAINED_FIELD_NUMBER: builtins.int
+    NUM_LOST_FIELD_NUMBER: builtins.int
+    GAIN_SUM_FIELD_NUMBER: builtins.int
+    num_correct_before: builtins.int
+    num_gained: builtins.int
+    """devices that answered more right than before"""
+    num_lost: builtins.int
+    """devices that answered fewer right"""
+    gain_sum: builtins.float
+    """over devices"""
+    def __init__(
+        self,
+        *,
+        num_correct_before: builtins.int = ...,
+        num_gained: builtins.int = ...,
+        num_lost: builtins.int = ...,
+        gain_sum: builtins.float = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["gain_sum", b"gain_sum", "num_correct_before", b"num_correct_before", "num_gained", b"num_gained", "num_lost", b"num_lost"]) -> None: ...
+
+global___Gains = Gains
 
 @typing.final
 class ListModelsResponse(google.protobuf.message.Message):

@@ -194,6 +194,29 @@ class StatisticsWork(google.protobuf.message.Message):
 global___StatisticsWork = StatisticsWork
 
 @typing.final
+class PersonalizationWork(google.protobuf.message.Message):
+    """Fine-tune the model on the device's training examples, and count right and wrong answers on its held-out examples
+    with the model as it came and as it became. The fine-tuned model stays on the device.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TRAINING_FIELD_NUMBER: builtins.int
+    @property
+    def training(self) -> global___TrainingWork:
+        """Its max_weight bounds the held-out examples as well."""
+
+    def __init__(
+        self,
+        *,
+        training: global___TrainingWork | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["training", b"training"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["training", b"training"]) -> None: ...
+
+global___PersonalizationWork = PersonalizationWork
+
+@typing.final
 class Plan(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -201,6 +224,7 @@ class Plan(google.protobuf.message.Message):
     TRAINING_FIELD_NUMBER: builtins.int
     EVALUATION_FIELD_NUMBER: builtins.int
     STATISTICS_FIELD_NUMBER: builtins.int
+    PERSONALIZATION_FIELD_NUMBER: builtins.int
     ENCODING_FIELD_NUMBER: builtins.int
     encoding: builtins.str
     """The registered name of the update's encoding ("float32")."""
@@ -212,6 +236,8 @@ class Plan(google.protobuf.message.Message):
     def evaluation(self) -> global___EvaluationWork: ...
     @property
     def statistics(self) -> global___StatisticsWork: ...
+    @property
+    def personalization(self) -> global___PersonalizationWork: ...
     def __init__(
         self,
         *,
@@ -219,13 +245,14 @@ class Plan(google.protobuf.message.Message):
         training: global___TrainingWork | None = ...,
         evaluation: global___EvaluationWork | None = ...,
         statistics: global___StatisticsWork | None = ...,
+        personalization: global___PersonalizationWork | None = ...,
         encoding: builtins.str = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["evaluation", b"evaluation", "model", b"model", "softmax", b"softmax", "statistics", b"statistics", "training", b"training", "work", b"work"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["encoding", b"encoding", "evaluation", b"evaluation", "model", b"model", "softmax", b"softmax", "statistics", b"statistics", "training", b"training", "work", b"work"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["evaluation", b"evaluation", "model", b"model", "personalization", b"personalization", "softmax", b"softmax", "statistics", b"statistics", "training", b"training", "work", b"work"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["encoding", b"encoding", "evaluation", b"evaluation", "model", b"model", "personalization", b"personalization", "softmax", b"softmax", "statistics", b"statistics", "training", b"training", "work", b"work"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["model", b"model"]) -> typing.Literal["softmax"] | None: ...
     @typing.overload
-    def WhichOneof(self, oneof_group: typing.Literal["work", b"work"]) -> typing.Literal["training", "evaluation", "statistics"] | None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["work", b"work"]) -> typing.Literal["training", "evaluation", "statistics", "personalization"] | None: ...
 
 global___Plan = Plan

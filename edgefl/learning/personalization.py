@@ -1,0 +1,117 @@
+"""Personalization: how much better does the model become when each client fine-tunes it on its own examples?
+
+    model ──> [count on held-out] ──> [fine-tune on train] ──> [count on held-out] ──> counts after, right before
+
+The fine-tuned model stays where it was made: a round changes no model, like one of ``evaluation``. The counts are
+exact sums; a client's gain in accuracy is rounded to a grid of 2**-30 before it is added, so that the order of the
+clients changes nothing.
+
+Source: Wang et al., "Federated Evaluation of On-device Personalization", 2019.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from edgefl import codecs
+from edgefl.aggregators import MAX_TOTAL_WEIGHT, IntegerSum
+from edgefl.errors import LocalProtocolError
+from edgefl.learning.client import INTEGER_ENCODING
+from edgefl.learning.counts import as_sums, check_confusion, check_counts, contribution_of, round_metrics
+from edgefl.learning.in_process import run_round
+from edgefl.models.softmax import SoftmaxModel
+from edgefl.protocol.messages import ClientUpdate, PersonalizationWork, Plan, TrainingWork
+from edgefl.protocol.process import Accumulator, Gains, ProcessState, RoundMetrics
+from edgefl.protocol.task import TaskSpec
+from edgefl.types import ClientDataset, Standardization, Weights
+
+GAIN_SHIFT = 30
+"""A gain is at most 1 in magnitude, so the sum over 2**32 clients stays within 2**62."""
+
+NUM_GAINS = 3
+"""What is added to each report's counts: whether the client gained, whether it lost, and the gain on its grid."""
+
+
+@dataclass(frozen=True)
+class PersonalizationProcess:
+    """A personalization task's process; build it by ``build_process`` or ``build_personalization_eval``.
+
+    ``evaluated`` is None while the model of the task that ``evaluates`` names is not known.
+    """
+
+    spec: TaskSpec
+    evaluated: SoftmaxModel | None
+    training: TrainingWork
+
+    @property
+    def model(self) -> SoftmaxModel:
+        """The model that is fine-tuned. Raises ``LocalProtocolError`` while it is not known."""
+        if self.evaluated is None:
+            raise LocalProtocolError(f"task {self.spec.name!r} has no plan before the model of {self.spec.evaluates!r}")
+        return self.evaluated
+
+    @property
+    def num_counts(self) -> int:
+        """The confusion counts after fine-tuning, and the right answers before it."""
+        return self.model.num_classes * self.model.num_classes + 1
+
+    def initialize(self) -> ProcessState:
+        return ProcessState(0, b"")
+
+    def plan(self, state: ProcessState) -> Plan:  # noqa: ARG002
+        return Plan(self.model, PersonalizationWork(self.training), INTEGER_ENCODING)
+
+    def decode(self, update: ClientUpdate) -> bytes:
+        """The counts, int64."""
+        return codecs.decode(update.encoding, INTEGER_ENCODING, update.payload, self.num_counts)
+
+    def check(self, update: ClientUpdate, decoded: bytes) -> None:
+        """Raises ``InvalidUpdateError``: WEIGHT, NORM, MALFORMED (counts that contradict each other)."""
+        counts = IntegerSum(self.num_counts, 0, 1, self.training.max_weight, MAX_TOTAL_WEIGHT)
+        counts.check(contribution_of(update, decoded))
+        check_counts(update, update.weight)
+        check_confusion(update, memoryview(decoded).cast("q")[:-1], self.model.num_classes)
+
+    def new_accumulator(self) -> Accumulator:
+        return self._sum.new()
+
+    def fold(self, accumulator: Accumulator, update: ClientUpdate, decoded: bytes) -> None:
+        before = memoryview(decoded).cast("q")[-1]
+        more = update.num_correct - before
+        gain = array("q", [more > 0, more < 0, _on_grid(more, update.weight)])
+        contribution = contribution_of(update, decoded)
+        self._sum.fold(as_sums(accumulator), replace(contribution, values=decoded + gain.tobytes()))
+
+    def finalize(self, state: ProcessState, accumulator: Accumulator) -> tuple[ProcessState, RoundMetrics]:
+        sums = as_sums(accumulator)
+        *confusion, before, gained, lost, gain = self._sum.finalize(sums)
+        metrics = round_metrics(sums, tuple(confusion))
+        gains = Gains(before, gained, lost, gain / (1 << GAIN_SHIFT))
+        return ProcessState(state.version + 1, b""), replace(metrics, gains=gains)
+
+    def standardization(self, state: ProcessState) -> Standardization | None:  # noqa: ARG002
+        return None
+
+    def __call__(
+        self, weights: Weights, clients: Sequence[ClientDataset], held_out: Sequence[ClientDataset]
+    ) -> RoundMetrics:
+        """Fine-tune ``weights`` on each of ``clients`` and evaluate it on the part of ``held_out`` of the same id.
+
+        A client without examples in either is left out. Raises what a client could not do (``DataError``,
+        ``KernelError``), naming the client.
+        """
+        start = ProcessState(0, weights.to_bytes())
+        return run_round(self, self.spec, self.initialize(), start, clients, held_out)[1]
+
+    @property
+    def _sum(self) -> IntegerSum:
+        unit = 1 << GAIN_SHIFT
+        num_values = self.num_counts + NUM_GAINS
+        return IntegerSum(num_values, -unit, unit, self.training.max_weight, MAX_TOTAL_WEIGHT)
+
+
+def _on_grid(more: int, examples: int) -> int:
+    """``more / examples`` in steps of 2**-30, rounded half up: integers alone, so the same everywhere."""
+    return ((more << (GAIN_SHIFT + 1)) + examples) // (2 * examples)

@@ -8,7 +8,9 @@ import json
 import os
 import signal
 import threading
+from array import array
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,17 +39,21 @@ from edgefl.protocol.messages import (
     AlreadyAccepted,
     CheckIn,
     CheckInAnswer,
+    ClientUpdate,
     Fate,
+    PersonalizationWork,
+    Plan,
     Receipt,
     Rejection,
     Report,
     Split,
+    TrainingWork,
     WorkFailure,
 )
 from edgefl.types import Examples
 from edgefl.wire import report_to_proto
 from edgefl_device.config import load_config
-from edgefl_device.example_store import ExampleStore
+from edgefl_device.example_store import ExampleStore, Row
 from edgefl_device.main import main
 from edgefl_device.state import Notes, StateDir
 from edgefl_device.status import peak_rss_bytes, read_status
@@ -81,6 +87,26 @@ def test_a_round_is_trained_and_reported_as_the_simulation_would(tmp_path: Path,
     assert state.found_outbox is None
     assert (state.notes.last_task, state.notes.last_round, state.notes.task) == ("shoulder", 1, "")
     state.close()
+
+
+def test_a_personalization_reads_both_splits_and_reports_as_the_simulation_would(
+    tmp_path: Path, fleet: ScriptedFleet
+) -> None:
+    config = write_config(tmp_path, fleet.address)
+    fill(config)
+    loaded = load_config(config)
+    with ExampleStore.open(loaded.store_path, loaded.examples) as store:
+        store.append_many([Row(array("f", [0.5, -1.0, n / 7, 2.0]), n % 3, Split.HELD_OUT) for n in range(7)])
+        held_out = store.load(Split.HELD_OUT)
+    work = assignment(MODEL, DIGEST, epochs=3)
+    assert isinstance(work.plan.work, TrainingWork)
+    plan = Plan(work.plan.model, PersonalizationWork(work.plan.work), "int64")
+    work = replace(work, plan=plan)
+    answers(fleet, CheckInAnswer(work, NOW))
+    assert run_device("run", "--config", str(config), "--once") == 0
+    assert fleet.reports == [run_plan(work, MODEL, stored(config), held_out, "pi-01")]
+    assert isinstance(fleet.reports[0], ClientUpdate)
+    assert fleet.reports[0].num_examples == 7
 
 
 def test_the_fate_of_the_last_report_is_asked_for_once(tmp_path: Path, fleet: ScriptedFleet) -> None:

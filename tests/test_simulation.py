@@ -111,7 +111,7 @@ def test_it_equals_the_loop_over_next_bit_for_bit() -> None:
     assert result.failures == ()
 
 
-def test_personalization_equals_its_process_on_each_version() -> None:
+def test_a_personalization_runs_on_each_version_and_its_first_round_equals_the_process() -> None:
     clients = fleet(4)
     kept = held_out(clients)
     tasks = [plain_training(4), task(PERSONALIZATION, 4)]

@@ -149,8 +149,8 @@ def build_fed_sgd(
 
     Raises ``ConfigError`` for an option out of range.
 
-    Source: McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentralized Data", 2017, section 2,
-    FederatedSGD.
+    Source: McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentralized Data", 2017, section
+    2, FederatedSGD.
     """
     if max_weight > MAX_BATCH:
         raise ConfigError(f"max_weight is {max_weight}; expected at most {MAX_BATCH}, the most examples in a batch")

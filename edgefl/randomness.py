@@ -16,6 +16,12 @@ SHUFFLE = "shuffle"
 COHORT = "cohort"
 """A candidate's place in the draw for a round."""
 
+PARTITION = "partition"
+"""Which client of a simulation gets which training example; no round and no device."""
+
+PARTITION_TEST = "partition-test"
+"""The same of the test examples."""
+
 
 def derive_key(task_seed: int, round_num: int, device: str, purpose: str) -> bytes:
     """The 16-byte key for one purpose of one device in one round.

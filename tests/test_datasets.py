@@ -39,7 +39,8 @@ def test_importing_and_reading_csv_need_no_numpy(tmp_path: Path) -> None:
 
 def test_unknown_name_lists_the_known_ones() -> None:
     with pytest.raises(
-        ConfigError, match=r"'watsch' is not known; expected one of: watch, or a path .* \.csv or \.npz"
+        ConfigError,
+        match=r"'watsch' is not known; expected one of: watch, fashion_mnist, digits, or .* of images",
     ):
         datasets.load("watsch")
 

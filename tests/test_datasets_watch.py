@@ -30,7 +30,7 @@ def people() -> datasets.FederatedDataset:
 @pytest.fixture
 def wheel() -> Path:
     """The pinned wheel's file in the user's cache."""
-    fetch.wheel_bytes(watch.WHEEL)
+    fetch.pinned_bytes(watch.WHEEL)
     return fetch.cache_folder() / watch.WHEEL.file_name
 
 
@@ -210,13 +210,13 @@ def test_fetch_fills_the_cache_and_then_reads_it(
     wheel: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     offer(monkeypatch, wheel.parent)
-    fetch.wheel_bytes(watch.WHEEL)
+    fetch.pinned_bytes(watch.WHEEL)
     assert [file.name for file in cache.iterdir()] == [watch.WHEEL.file_name]  # nothing else is left behind
     captured = capfd.readouterr()
     assert captured.err == "edgefl: fetching seglearn==1.2.5 (11.3 MB) by pip\n"
     assert captured.out == ""
     offer(monkeypatch, tmp_path)  # pip would find nothing now
-    fetch.wheel_bytes(watch.WHEEL)
+    fetch.pinned_bytes(watch.WHEEL)
     assert capfd.readouterr().err == ""
 
 
@@ -228,7 +228,7 @@ def test_without_network_one_line_says_what_to_do(cache: Path, tmp_path: Path, m
     message = str(caught.value)
     assert "\n" not in message
     assert "No matching distribution found for seglearn==1.2.5" in message
-    assert f"pip download --no-deps -d {cache} seglearn==1.2.5" in message
+    assert f"pip download --no-deps --only-binary :all: -d {cache} seglearn==1.2.5" in message
     assert f"put seglearn-1.2.5-py3-none-any.whl into {cache}" in message
     assert list(cache.iterdir()) == []
 
@@ -246,7 +246,7 @@ def test_an_address_in_what_pip_said_is_not_repeated() -> None:
     assert fetch._reason("noise\nERROR: Could not reach https://me:secret@host/simple now\n\n") == (
         "Could not reach (address) now"
     )
-    assert fetch._reason("") == "pip said nothing"
+    assert fetch._reason("") == "it said nothing"
 
 
 def test_a_cache_that_cannot_be_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -318,7 +318,7 @@ def test_the_progress_display_survives_folders_that_pip_removes_meanwhile(tmp_pa
     other = threading.Thread(target=come_and_go)
     other.start()
     try:
-        assert {fetch._bytes_below(tmp_path) for _ in range(3000)} == {7}
+        assert {fetch._bytes_below(tmp_path, ".whl") for _ in range(3000)} == {7}
     finally:
         stop.set()
         other.join()

@@ -17,6 +17,8 @@ examples:
   edgefl simulate task.toml --dataset watch   run the same task here, without a server
   edgefl simulate task.toml --dataset watch --faults faults.toml --seeds 100
                                               what it would lose on a fleet that breaks
+  edgefl simulate task.toml --dataset fashion_mnist --partition dirichlet:0.3 --clients 100
+                                              on clients made of a data set that has none
   edgefl demo                                 a server, ten devices, real data, one released model
 
 The server and the operator's name can also come from EDGEFL_SERVER and EDGEFL_OPERATOR.
@@ -165,6 +167,13 @@ def faults_example() -> Path:
     return Path(__file__).parent / "faults" / "faults.toml"
 
 
+_PARTITION = (
+    "make clients of the data set: iid; dirichlet:ALPHA (class shares drawn, sizes equal); by-class:N (N classes a "
+    "client); by-size[:EXPONENT] (sizes by a power law, default 1); by-column:NAME (a client for each value of a "
+    "column of a .csv or .parquet file). Without it, the clients are those that the data set has"
+)
+
+
 def _add_simulate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     simulate = commands.add_parser(
         "simulate",
@@ -175,7 +184,14 @@ def _add_simulate(commands: argparse._SubParsersAction[argparse.ArgumentParser])
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     simulate.add_argument("files", nargs="+", metavar="TASK.toml")
-    simulate.add_argument("--dataset", required=True, help="a data set's name (watch), or a .csv or .npz file")
+    simulate.add_argument(
+        "--dataset",
+        required=True,
+        help="a data set's name (watch, fashion_mnist, digits), a .csv, .npz or .parquet file, or a folder of images",
+    )
+    simulate.add_argument("--partition", metavar="HOW", help=_PARTITION)
+    simulate.add_argument("--clients", type=int, metavar="N", help="how many clients --partition makes")
+    simulate.add_argument("--partition-seed", type=int, metavar="N", help="another seed deals otherwise (default: 0)")
     simulate.add_argument("--out", metavar="DIR", help="also write each trained model as DIR/TASK.tflite")
     _json(simulate)
     faults = simulate.add_argument_group("a fleet that breaks")

@@ -11,9 +11,9 @@ import hashlib
 import importlib.util
 from pathlib import Path
 
+from edgefl.cli.clients import load_clients
 from edgefl.cli.output import print_json, print_table, write_file
 from edgefl.cli.rounds import as_dict, print_line
-from edgefl.datasets import load
 from edgefl.errors import ConfigError
 from edgefl.models.tflite_writer import write_tflite
 from edgefl.protocol.events import RoundSummary
@@ -33,7 +33,7 @@ def simulate_tasks(args: argparse.Namespace) -> None:
     for name in args.files:
         text = read_toml(Path(name))
         tasks.append((parse_task(text, name), text))
-    data = load(args.dataset)
+    data = load_clients(args)
 
     def show(summary: RoundSummary) -> None:
         if args.json:

@@ -1,41 +1,97 @@
 """Data sets for simulation: named ones that are fetched and cached, and a user's own files.
 
-``load("watch")`` gives ten people, one client dataset each; ``load("mine.csv")`` and ``load("mine.npz")`` read a file.
-Importing this module imports neither NumPy nor a data set: each loads when it is asked for.
+``load("watch")`` gives ten people, one client dataset each; ``load("fashion_mnist")`` and ``load("digits")`` give a set
+in one place, of which ``partition`` makes clients; ``load("mine.csv")`` reads a file (CSV, NPZ or Parquet) or a folder
+of images. Importing this module imports neither NumPy nor a data set: each loads when it is asked for.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal, overload
 
+from edgefl.datasets.central import CLIENT, CentralDataset, pooled
+from edgefl.datasets.csv_file import from_csv, read_csv
 from edgefl.datasets.federated import FederatedDataset, pool
-from edgefl.datasets.own import from_csv, from_npz
+from edgefl.datasets.image_folder import from_images
+from edgefl.datasets.npz_file import from_npz, read_npz
+from edgefl.datasets.own import by_clients
+from edgefl.datasets.parquet_file import from_parquet, read_parquet
+from edgefl.datasets.partition import partition
+from edgefl.datasets.partitioners import by_class, by_column, by_size, dirichlet, iid
 from edgefl.errors import ConfigError
 
-__all__ = ["FederatedDataset", "from_csv", "from_npz", "load", "names", "pool"]
+__all__ = [
+    "CentralDataset",
+    "FederatedDataset",
+    "by_class",
+    "by_column",
+    "by_size",
+    "dirichlet",
+    "from_csv",
+    "from_images",
+    "from_npz",
+    "from_parquet",
+    "iid",
+    "load",
+    "names",
+    "partition",
+    "pool",
+    "pooled",
+]
 
 
 def names() -> tuple[str, ...]:
     """The data sets that ``load`` knows by name."""
-    return ("watch",)
+    return ("watch", "fashion_mnist", "digits")
 
 
-def load(name: str) -> FederatedDataset:
-    """A data set by its name, or a user's own file by a path that ends in ``.csv`` or ``.npz``.
+@overload
+def load(name: Literal["watch"]) -> FederatedDataset: ...
+@overload
+def load(name: Literal["fashion_mnist", "digits"]) -> CentralDataset: ...
+@overload
+def load(name: str, *, client_column: str | None = None) -> FederatedDataset | CentralDataset: ...
 
-    Raises ``ConfigError`` for a name that is neither; ``UnavailableError`` when the data cannot be fetched,
-    ``VerificationError`` when what was fetched is not what was pinned, ``StorageError`` when the cache cannot be
-    used, and ``DataError`` for what is wrong inside a user's file.
+
+def load(name: str, *, client_column: str | None = None) -> FederatedDataset | CentralDataset:
+    """A data set by its name, or a user's own by a path: a .csv, .npz or .parquet file, or a folder of images.
+
+    ``client_column``  of a .csv or .parquet file: the column that names the client, else ``client`` if there is one.
+    A data set that has clients comes as ``FederatedDataset``, one that has none as ``CentralDataset``.
+
+    Raises ``ConfigError`` for a name that is none of these; ``UnavailableError`` when the data cannot be fetched or a
+    package to read it is not installed, ``VerificationError`` when what was fetched is not what was pinned,
+    ``StorageError`` when the cache cannot be used, and ``DataError`` for what is wrong inside a user's file.
     """
+    path = Path(name)
+    suffix = path.suffix.lower()
+    if client_column is not None and suffix not in (".csv", ".parquet"):
+        raise ConfigError(f"data set {name!r} has no column {client_column!r}; expected a .csv or .parquet file")
     if name == "watch":
         from edgefl.datasets import watch
 
         return watch.load()
-    suffix = Path(name).suffix.lower()
+    if name == "fashion_mnist":
+        from edgefl.datasets import fashion_mnist
+
+        return fashion_mnist.load()
+    if name == "digits":
+        from edgefl.datasets import digits
+
+        return digits.load()
     if suffix == ".csv":
-        return from_csv(name)
-    if suffix == ".npz":
-        return from_npz(name)
-    raise ConfigError(
-        f"data set {name!r} is not known; expected one of: {', '.join(names())}, or a path that ends in .csv or .npz"
-    )
+        data = read_csv(path, client_column=client_column)
+    elif suffix == ".npz":
+        data = read_npz(path)
+    elif suffix == ".parquet":
+        data = read_parquet(path, client_column=client_column)
+    elif path.is_dir():
+        data = from_images(path)
+    else:
+        raise ConfigError(
+            f"data set {name!r} is not known; expected one of: {', '.join(names())}, or a path that ends in .csv, .npz "
+            "or .parquet, or a folder of images"
+        )
+    column = client_column or CLIENT
+    return by_clients(path, data, column) if column in data.train_columns else data

@@ -23,7 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgefl.datasets.federated import FederatedDataset
-from edgefl.datasets.fetch import PinnedWheel, wheel_bytes
+from edgefl.datasets.fetch import pinned_bytes
+from edgefl.datasets.pinned import PinnedWheel
 from edgefl.types import MIN_MAGNITUDE, ClientDataset, Examples
 
 WHEEL = PinnedWheel(
@@ -102,9 +103,9 @@ def extract(windows: NDArray[np.float64]) -> NDArray[np.float32]:
 def load() -> FederatedDataset:
     """The data set; fetched on first use. The clients are ``person-0`` to ``person-9``, in the order of their numbers.
 
-    Raises what ``edgefl.datasets.fetch.wheel_bytes`` raises.
+    Raises what ``edgefl.datasets.fetch.pinned_bytes`` raises.
     """
-    series, label_names = _read(wheel_bytes(WHEEL))
+    series, label_names = _read(pinned_bytes(WHEEL))
     clients, held_out = [], []
     for index, subject in enumerate(sorted({one.subject for one in series})):
         own = [one for one in series if one.subject == subject]

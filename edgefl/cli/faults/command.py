@@ -16,13 +16,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from edgefl.cli.clients import load_clients
 from edgefl.cli.faults.config import FaultsConfig, load_faults
 from edgefl.cli.faults.fleet import TaskFleet
 from edgefl.cli.faults.run import Failure, Runner, runner
 from edgefl.cli.faults.scenario import Kind, all_but, only
 from edgefl.cli.faults.tally import Totals
 from edgefl.cli.output import print_json, print_table
-from edgefl.datasets import load
 from edgefl.errors import ConfigError, InterruptedByUser, VerificationError
 from edgefl.protocol.task import TaskSpec, parse_task
 from edgefl.settings import read_toml
@@ -42,7 +42,7 @@ def simulate_faults(args: argparse.Namespace) -> None:
     config = load_faults(Path(args.faults))
     without = () if args.only is None else all_but(args.only)
     tasks = [parse_task(read_toml(Path(name)), name) for name in args.files]
-    fleet = TaskFleet(tasks, load(args.dataset), config.devices)
+    fleet = TaskFleet(tasks, load_clients(args), config.devices)
     _check_deadlines(tasks, config)
     fleet.rehearse(config.rounds[1])
     seeds = range(args.seeds or SEEDS) if args.seed is None else range(args.seed, args.seed + 1)

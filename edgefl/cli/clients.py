@@ -1,0 +1,31 @@
+"""The clients of a simulation as its command line names them: a data set, and how to deal it."""
+
+from __future__ import annotations
+
+import argparse
+
+from edgefl.datasets import CentralDataset, FederatedDataset, by_column, load, partition, pooled
+from edgefl.datasets.partition import parse
+from edgefl.errors import ConfigError
+
+
+def load_clients(args: argparse.Namespace) -> FederatedDataset:
+    """``--dataset`` with its own clients, or with those that ``--partition`` makes. Raises what ``load`` raises."""
+    name: str = args.dataset
+    if args.partition is None:
+        if args.clients is not None or args.partition_seed is not None:
+            raise ConfigError("--clients and --partition-seed belong to --partition; add it, or leave them out")
+        data = load(name)
+        if isinstance(data, CentralDataset):
+            raise ConfigError(
+                f"data set {name!r} has no clients; make some, as by --partition dirichlet:0.3 --clients 100"
+            )
+        return data
+    how = parse(args.partition, args.clients)
+    if isinstance(how, by_column):
+        data = load(name, client_column=how.name)
+        assert isinstance(data, FederatedDataset)  # the column makes it one
+        return data
+    data = load(name)
+    central = data if isinstance(data, CentralDataset) else pooled(data)
+    return partition(central, how, seed=args.partition_seed or 0)

@@ -1,0 +1,181 @@
+"""A CSV file of a user's own: one example a row. What all readers refuse: ``edgefl.datasets.own``. No NumPy."""
+
+from __future__ import annotations
+
+import csv
+import math
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edgefl.datasets.central import CLIENT, CentralDataset
+from edgefl.datasets.federated import FederatedDataset
+from edgefl.datasets.own import HELD_OUT, LABEL, MAX_LABEL, SPLIT, TRAIN, Kind, Part, by_clients, make_central
+from edgefl.errors import DataError
+from edgefl.types import MAX_FLOAT32, MIN_MAGNITUDE
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """Where things stand in a row."""
+
+    names: tuple[str, ...]
+    client: int | None
+    label: int
+    split: int | None
+    features: tuple[int, ...]
+
+    @property
+    def client_name(self) -> str | None:
+        return None if self.client is None else self.names[self.client]
+
+
+@dataclass
+class _Rows:
+    """The growing examples of one part."""
+
+    features: array[float] = field(default_factory=lambda: array("f"))
+    labels: array[int] = field(default_factory=lambda: array("i"))
+    clients: list[str] = field(default_factory=list)
+
+    def part(self) -> Part:
+        return Part(self.features.tobytes(), self.labels.tobytes(), tuple(self.clients))
+
+
+def from_csv(
+    path: str | Path,
+    *,
+    client_column: str = CLIENT,
+    label_column: str = LABEL,
+    split_column: str | None = None,
+) -> FederatedDataset:
+    """Read a CSV file (UTF-8, comma, a header line) with one example a row, and a client for each value of a column.
+
+    ``client_column`` holds the client's id, ``label_column`` a whole number from 0. ``split_column`` holds ``train``
+    or ``held_out``; when it is not given, a column named ``split`` is taken if there is one, and without one nothing
+    is held out. All other columns are features, in the order of the file, kept as float32. The number of classes is
+    the largest label plus one. Clients come in the order of their first training row.
+
+    Raises ``DataError``, which names the line and the column, for what cannot be used.
+    """
+    data = read_csv(path, client_column=client_column, label_column=label_column, split_column=split_column)
+    return by_clients(Path(path), data, client_column)
+
+
+def read_csv(
+    path: str | Path,
+    *,
+    client_column: str | None = None,
+    label_column: str = LABEL,
+    split_column: str | None = None,
+) -> CentralDataset:
+    """The same file in one place; its clients are a column. When ``client_column`` is not given, a column named
+    ``client`` is taken if there is one, and without one there are no clients."""
+    path = Path(path)
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, strict=True)
+            try:
+                columns = _find_columns(path, next(reader, []), client_column, label_column, split_column)
+                return _read_rows(path, reader, columns)
+            except csv.Error as error:
+                raise DataError(f"{path}, line {reader.line_num}: {error}; expected comma-separated values") from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 text ({error.reason}); save it as UTF-8") from error
+
+
+def _read_rows(path: Path, reader: Any, columns: _Columns) -> CentralDataset:
+    """``reader`` is a ``csv.reader`` (its type has no public name)."""
+    training, held_out = _Rows(), _Rows()
+    for row in reader:
+        if not row:
+            continue  # a blank line
+        where = f"{path}, line {reader.line_num}"
+        if len(row) != len(columns.names):
+            raise DataError(f"{where} has {len(row)} values; expected {len(columns.names)}, one a column")
+        part = held_out if _is_held_out(where, columns, row) else training
+        if columns.client is not None:
+            client = row[columns.client].strip()
+            if not client:
+                raise DataError(f"{where}, column {columns.client_name!r} is empty; expected the client's id")
+            part.clients.append(client)
+        part.labels.append(_parse_label(where, columns.names[columns.label], row[columns.label]))
+        part.features.extend(_parse_features(where, columns, row))
+    if not training.labels and not held_out.labels:
+        raise DataError(f"{path} has no example; expected one a line below the header")
+    return make_central(
+        path,
+        Kind(len(columns.features)),
+        training.part(),
+        held_out.part() if columns.split is not None else None,
+        client_column=columns.client_name,
+    )
+
+
+def _find_columns(
+    path: Path, header: list[str], client_column: str | None, label_column: str, split_column: str | None
+) -> _Columns:
+    names = [name.strip() for name in header]
+    if not names:
+        raise DataError(f"{path} is empty; expected a header line with {label_column!r} and features")
+    for index, name in enumerate(names):
+        if not name:
+            raise DataError(
+                f"{path}: column {index + 1} has no name; name it, or leave it out (pandas: to_csv(index=False))"
+            )
+        if name in names[:index]:
+            raise DataError(f"{path} has two columns named {name!r}; expected unique names")
+    if split_column is None and SPLIT in names:
+        split_column = SPLIT
+    if client_column is None and CLIENT in names:
+        client_column = CLIENT
+    special = [name for name in (client_column, label_column, split_column) if name is not None]
+    for name in special:
+        if name not in names:
+            raise DataError(f"{path} has no column {name!r}; its columns are {', '.join(names)}")
+    if len(set(special)) != len(special):
+        raise DataError(f"the special columns are {', '.join(special)}; expected different ones")
+    features = tuple(index for index, name in enumerate(names) if name not in special)
+    if not features:
+        raise DataError(f"{path} has no feature; expected at least one column beside {', '.join(special)}")
+    split = names.index(split_column) if split_column is not None else None
+    client = names.index(client_column) if client_column is not None else None
+    return _Columns(tuple(names), client, names.index(label_column), split, features)
+
+
+def _is_held_out(where: str, columns: _Columns, row: list[str]) -> bool:
+    if columns.split is None:
+        return False
+    value = row[columns.split].strip()
+    if value not in (TRAIN, HELD_OUT):
+        raise DataError(
+            f"{where}, column {columns.names[columns.split]!r} is {value!r}; expected {TRAIN} or {HELD_OUT}"
+        )
+    return value == HELD_OUT
+
+
+def _parse_label(where: str, column: str, text: str) -> int:
+    text = text.strip()
+    # int() would also take "1_000" and digits of other scripts.
+    if not (text.isascii() and text.isdigit()) or int(text) > MAX_LABEL:
+        raise DataError(f"{where}, column {column!r} is {text!r}; expected a whole number from 0 to {MAX_LABEL}")
+    return int(text)
+
+
+def _parse_features(where: str, columns: _Columns, row: list[str]) -> Iterator[float]:
+    for index in columns.features:
+        text = row[index]
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        # The array rounds to float32, where a large value would become infinite; float() would take "1_000".
+        if not -MAX_FLOAT32 <= value <= MAX_FLOAT32 or "_" in text:
+            raise DataError(
+                f"{where}, column {columns.names[index]!r} is {text!r}; expected a finite number in float32's range"
+            )
+        yield value if abs(value) >= MIN_MAGNITUDE else 0.0

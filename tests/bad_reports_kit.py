@@ -37,7 +37,7 @@ from edgefl.wire import (
     report_to_proto,
     upload_start_to_proto,
 )
-from edgefl.wire.fleet import MAX_EXAMPLES
+from edgefl.wire.limits import MAX_EXAMPLES
 
 NORM_BOUND, MAX_WEIGHT = 64.0, 100_000
 """The defaults of a task definition."""

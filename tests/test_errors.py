@@ -12,7 +12,7 @@ from edgefl import errors
 from edgefl.errors import EdgeFLError, InvalidUpdateError, UpdateRefusal
 from edgefl.protocol.messages import RetryWindow
 from edgefl.wire import ERROR_KEY, RETRY_KEY, error_from_status, error_to_status
-from edgefl.wire.fleet import MAX_TEXT
+from edgefl.wire.limits import MAX_TEXT
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "reference" / "exit-status.md"
 

@@ -16,7 +16,7 @@ from edgefl import wire
 from edgefl.errors import InvalidUpdateError, RemoteProtocolError, UpdateRefusal
 from edgefl.proto.v1 import fleet_pb2, plan_pb2
 from edgefl.protocol import messages as m
-from edgefl.wire.fleet import MAX_COUNT, MAX_EXAMPLES, MAX_NAMES, MAX_REPORT_BYTES, MAX_TEXT
+from edgefl.wire.limits import MAX_COUNT, MAX_EXAMPLES, MAX_NAMES, MAX_REPORT_BYTES, MAX_TEXT
 
 # ------------------------------------------------------------------------------------------------ refusals: devices
 

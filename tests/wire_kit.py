@@ -16,7 +16,7 @@ from edgefl.protocol import messages as m
 from edgefl.protocol.events import Phase, RoundSummary
 from edgefl.protocol.process import Gains, RoundMetrics
 from edgefl.types import DType, Quantization, Standardization
-from edgefl.wire.fleet import MAX_COUNT, MAX_EXAMPLES, MAX_NAMES, MAX_TEXT
+from edgefl.wire.limits import MAX_COUNT, MAX_EXAMPLES, MAX_NAMES, MAX_TEXT
 
 PROPERTY = settings(deadline=None, derandomize=True)
 

@@ -15,7 +15,8 @@ from edgefl import errors
 from edgefl.errors import EdgeFLError, InvalidUpdateError, RemoteProtocolError, UpdateRefusal
 from edgefl.proto.v1 import fleet_pb2
 from edgefl.protocol.messages import RetryWindow
-from edgefl.wire.fleet import MAX_TEXT, retry_from_proto, retry_to_proto
+from edgefl.wire.fleet import retry_from_proto, retry_to_proto
+from edgefl.wire.limits import MAX_TEXT
 
 IDENTITY_KEY = "edgefl-identity"
 """Request metadata, honoured on an insecure loopback server only: "device/NAME" or "operator/NAME"."""

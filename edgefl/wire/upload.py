@@ -12,7 +12,8 @@ from __future__ import annotations
 from edgefl.errors import InvalidUpdateError, RemoteProtocolError, UpdateRefusal
 from edgefl.proto.v1 import fleet_pb2
 from edgefl.protocol import messages as m
-from edgefl.wire.fleet import DIGEST_BYTES, report_to_proto
+from edgefl.wire.fleet import report_to_proto
+from edgefl.wire.limits import DIGEST_BYTES
 
 
 def upload_start_to_proto(content: m.UploadedContent, offset: int) -> fleet_pb2.UploadRequest:

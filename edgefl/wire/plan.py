@@ -1,0 +1,112 @@
+"""Plans: what a device executes, between dataclasses and protobuf. Refusals as in ``edgefl.wire.fleet``."""
+
+from __future__ import annotations
+
+import math
+
+from edgefl.errors import RemoteProtocolError
+from edgefl.models.softmax import SoftmaxModel
+from edgefl.proto.v1 import plan_pb2
+from edgefl.protocol import messages as m
+from edgefl.types import DType, Quantization, Standardization, TrainConfig
+from edgefl.wire.limits import MAX_TEXT
+
+_TYPES = {
+    DType.FLOAT32: plan_pb2.FEATURE_TYPE_FLOAT32,
+    DType.UINT8: plan_pb2.FEATURE_TYPE_UINT8,
+    DType.INT8: plan_pb2.FEATURE_TYPE_INT8,
+}
+_DTYPES = {number: dtype for dtype, number in _TYPES.items()}
+
+
+def _model_to_proto(model: SoftmaxModel) -> plan_pb2.SoftmaxModel:
+    message = plan_pb2.SoftmaxModel(
+        num_features=model.num_features, num_classes=model.num_classes, feature_type=_TYPES[model.dtype]
+    )
+    if model.dtype is not DType.FLOAT32:
+        message.scale = model.quantization.scale
+        message.zero_point = model.quantization.zero_point
+    if model.standardization is not None:
+        message.standardization.mean = model.standardization.mean
+        message.standardization.inverse_spread = model.standardization.inverse_spread
+    return message
+
+
+def _model_from_proto(message: plan_pb2.SoftmaxModel) -> SoftmaxModel:
+    dtype = _DTYPES.get(message.feature_type)
+    if dtype is None:
+        raise RemoteProtocolError(f"feature type {message.feature_type} is unknown; a newer agent may know it")
+    quantization = Quantization()
+    if dtype is not DType.FLOAT32:
+        quantization = Quantization(message.scale, message.zero_point)
+    standardization = None
+    if message.HasField("standardization"):
+        inner = message.standardization
+        standardization = Standardization(inner.mean, inner.inverse_spread)
+    return SoftmaxModel(message.num_features, message.num_classes, dtype, quantization, standardization)
+
+
+def plan_to_proto(plan: m.Plan) -> plan_pb2.Plan:
+    message = plan_pb2.Plan(softmax=_model_to_proto(plan.model), encoding=plan.encoding)
+    work = plan.work
+    if isinstance(work, m.TrainingWork):
+        message.training.CopyFrom(plan_pb2.TrainingWork(**vars(work)))
+    elif isinstance(work, m.EvaluationWork):
+        message.evaluation.max_weight = work.max_weight
+    elif isinstance(work, m.PersonalizationWork):
+        message.personalization.training.CopyFrom(plan_pb2.TrainingWork(**vars(work.training)))
+    else:
+        message.statistics.CopyFrom(plan_pb2.StatisticsWork(**vars(work)))
+    return message
+
+
+def plan_from_proto(message: plan_pb2.Plan) -> m.Plan:
+    model_kind, work_kind = message.WhichOneof("model"), message.WhichOneof("work")
+    if model_kind is None or work_kind is None:
+        raise RemoteProtocolError("the plan names a model or a work that this agent does not know; update the agent")
+    model = _model_from_proto(message.softmax)
+    work: m.Work
+    if work_kind == "training":
+        work = _training_from_proto(message.training)
+    elif work_kind == "evaluation":
+        work = m.EvaluationWork(message.evaluation.max_weight)
+    elif work_kind == "personalization":
+        work = m.PersonalizationWork(_training_from_proto(message.personalization.training))
+    else:
+        work = _statistics_from_proto(message.statistics, model.num_features)
+    if not 1 <= work.max_weight <= m.MAX_WEIGHT:
+        raise RemoteProtocolError(f"max_weight is {work.max_weight}; expected 1 to 2**32")
+    return m.Plan(model, work, message.encoding[:MAX_TEXT])
+
+
+def _statistics_from_proto(s: plan_pb2.StatisticsWork, num_features: int) -> m.StatisticsWork:
+    if not 0 < s.feature_bound < math.inf:
+        raise RemoteProtocolError(f"feature_bound is {s.feature_bound}; expected a finite number above 0")
+    center = s.center if s.HasField("center") else None
+    if center is not None and len(center) != 4 * num_features:
+        raise RemoteProtocolError(f"a center of {len(center)} bytes; expected {4 * num_features}")
+    return m.StatisticsWork(s.feature_bound, s.grid_shift, s.max_weight, center)
+
+
+def _training_from_proto(t: plan_pb2.TrainingWork) -> m.TrainingWork:
+    work = m.TrainingWork(
+        learning_rate=t.learning_rate,
+        batch_size=t.batch_size,
+        local_epochs=t.local_epochs,
+        l2=t.l2,
+        momentum=t.momentum,
+        proximal=t.proximal,
+        clip_norm=t.clip_norm,
+        shuffle=t.shuffle,
+        max_weight=t.max_weight,
+    )
+    TrainConfig(  # raises ConfigError for what the kernel would not take
+        learning_rate=t.learning_rate,
+        batch_size=t.batch_size,
+        num_epochs=t.local_epochs,
+        l2=t.l2,
+        momentum=t.momentum,
+        proximal=t.proximal,
+        clip_norm=t.clip_norm,
+    )
+    return work

@@ -30,6 +30,7 @@ from typing import Any
 
 from edgefl.errors import ConflictError, StorageError
 from edgefl.protocol.events import (
+    FINAL,
     AnswerCheckIn,
     DeviceCheckedIn,
     DeviceGone,
@@ -72,7 +73,7 @@ from edgefl.protocol.registry import Registry
 from edgefl.protocol.round import RoundEnded, TimePassed
 from edgefl.protocol.roundkeeper import FindAccepted, RoundKeeper
 from edgefl.protocol.selector import Selector
-from edgefl.protocol.taskboard import FINAL, LoadModel, TaskBoard, TaskRun
+from edgefl.protocol.taskboard import LoadModel, TaskBoard, TaskRun
 from edgefl.protocol.waiting import Waiting, WaitingRoom
 
 

@@ -39,6 +39,10 @@ class TaskStatus(enum.Enum):
     ENDED = "ended"
 
 
+FINAL = (TaskStatus.COMPLETED, TaskStatus.ENDED)
+"""From these a task never goes on."""
+
+
 class Phase(enum.Enum):
     """OPEN -> COLLECTING -> CLOSING -> COMMITTED | ABANDONED (design §5)."""
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from edgefl.errors import ConfigError, ConflictError, NotFoundError
 from edgefl.models.softmax import SoftmaxModel
-from edgefl.protocol.events import TaskRecord, TaskStatus
+from edgefl.protocol.events import FINAL, TaskRecord, TaskStatus
 from edgefl.protocol.messages import MAX_COUNTS_BYTES, CheckIn, Plan
 from edgefl.protocol.process import Accumulator, Process, ProcessFactory, ProcessState
 from edgefl.protocol.round import BaseModel, RoundState
@@ -27,8 +27,6 @@ RECENT_ROUNDS = 4
 
 KEPT_MODELS = 64
 """So many earlier models stay in memory for evaluations that lag, when the store can load the others (§11: memory)."""
-
-FINAL = (TaskStatus.COMPLETED, TaskStatus.ENDED)
 
 LoadModel = Callable[[str, int], bytes | None]
 """The canonical bytes of a task's model of a version, from the store; None when it is not kept."""

@@ -14,8 +14,15 @@ import sqlite3
 from pathlib import Path
 
 from edgefl.errors import ConflictError, NotFoundError
-from edgefl_server.schema import APPLICATION_ID
-from edgefl_server.sqlite_file import DATABASE_NAME, connect, damaged, open_reader, storage_errors
+from edgefl_server.sqlite_file import (
+    DATABASE_NAME,
+    check_application,
+    connect,
+    damaged,
+    open_reader,
+    storage_errors,
+    sync,
+)
 
 
 def back_up(data_dir: Path, destination: Path) -> int:
@@ -47,8 +54,7 @@ def copy_database(source: Path, fresh: Path) -> None:
     """Make ``fresh`` a whole, checked copy of ``source`` in one file, readable by its owner alone."""
     os.close(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
     with contextlib.closing(open_reader(source, connect)) as reader, contextlib.closing(connect(fresh)) as copy:
-        if reader.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
-            raise damaged(source, "its application id is another program's")
+        check_application(reader, source)
         # In one step: reading holds up no writer in WAL mode, and a copy in steps begins anew at each commit.
         reader.backup(copy)
         # One file: a copy in WAL mode would leave -wal and -shm beside it wherever it is looked at.
@@ -60,12 +66,3 @@ def _check(copy: sqlite3.Connection, source: Path) -> None:
     verdict = copy.execute("PRAGMA quick_check(1)").fetchone()[0]
     if verdict != "ok":
         raise damaged(source, f"its copy fails the check: {verdict}")
-
-
-def sync(path: Path) -> None:
-    """Make a file's bytes, or a folder's names, durable."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -21,6 +21,7 @@ from typing import Any
 from edgefl.errors import ConfigError, ConflictError, EdgeFLError, NotFoundError
 from edgefl.protocol.coordinator import CONTROL, Coordinator
 from edgefl.protocol.events import (
+    FINAL,
     AnswerCheckIn,
     DeviceCheckedIn,
     DeviceGone,
@@ -32,13 +33,10 @@ from edgefl.protocol.events import (
     SaveCommit,
     SaveTaskStatus,
     SendReceipt,
-    TaskStatus,
     Ticked,
 )
 from edgefl.protocol.messages import CheckInAnswer
 from edgefl_server.store import Store
-
-_FINAL = (TaskStatus.COMPLETED, TaskStatus.ENDED)
 
 
 @dataclass(frozen=True)
@@ -162,7 +160,7 @@ class Batcher:
         finished = tuple(
             effect.task
             for effect in batch.persist
-            if isinstance(effect, (SaveCommit, SaveTaskStatus)) and effect.status in _FINAL
+            if isinstance(effect, (SaveCommit, SaveTaskStatus)) and effect.status in FINAL
         )
         if done or batch.rounds or finished:
             self._send(Delivery(tuple(done), tuple(batch.rounds), finished))

@@ -19,8 +19,17 @@ from edgefl.protocol.process import ProcessState
 from edgefl.protocol.selection import draw_cohort
 from edgefl.protocol.task import TaskSpec
 from edgefl_server.recompute import Recomputer
-from edgefl_server.schema import APPLICATION_ID, MIGRATIONS, TABLES
-from edgefl_server.sqlite_file import DATABASE_NAME, connect, damaged, open_reader, storage_errors, take_lock
+from edgefl_server.schema import MIGRATIONS
+from edgefl_server.sqlite_file import (
+    DATABASE_NAME,
+    check_application,
+    check_tables,
+    connect,
+    damaged,
+    open_reader,
+    storage_errors,
+    take_lock,
+)
 
 Progress = Callable[[int, int], None]
 """``progress(done, total)`` in rounds."""
@@ -68,17 +77,14 @@ def stopped(data_dir: Path) -> Iterator[sqlite3.Connection]:
 
 
 def _check_layout(db: sqlite3.Connection, path: Path) -> None:
-    if db.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
-        raise damaged(path, "its application id is another program's")
+    check_application(db, path)
     (version,) = db.execute("PRAGMA user_version").fetchone()
     if version != len(MIGRATIONS):
         raise StorageError(
             f"{path}: schema version {version}; expected {len(MIGRATIONS)}; a server of this version migrates an older "
             "one when it starts"
         )
-    missing = set(TABLES) - {name for (name,) in db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
-    if missing:
-        raise damaged(path, f"no table {', '.join(sorted(missing))}")
+    check_tables(db, path)
 
 
 def check(data_dir: Path, progress: Progress | None = None) -> Verdict:
@@ -135,7 +141,6 @@ class _Checker:
             " WHERE kept AND states.sha256 != '' AND data IS NULL"
         ):
             self._find(f"no content {sha256}", f"version {version} of task {task}", _RESTORE)
-
         for (sequence,) in self._db.execute(
             "SELECT sequence FROM payloads WHERE sequence NOT IN (SELECT sequence FROM reports)"
         ):

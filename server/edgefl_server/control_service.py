@@ -8,6 +8,7 @@ from typing import Any
 from edgefl.errors import ConfigError
 from edgefl.proto.v1 import control_pb2, control_pb2_grpc, fleet_pb2
 from edgefl.protocol.events import (
+    FINAL,
     Event,
     RoundSummary,
     TaskCreated,
@@ -30,8 +31,6 @@ from edgefl_server.store import Store
 
 ROUNDS_PAGE = 500
 """Ended rounds read from the store at once: a task may have a million."""
-
-_FINAL = (TaskStatus.COMPLETED, TaskStatus.ENDED)
 
 
 class ControlService(control_pb2_grpc.ControlServicer):
@@ -80,7 +79,7 @@ class ControlService(control_pb2_grpc.ControlServicer):
                 for summary in page:
                     yield round_to_proto(summary)
                 next_round = page[-1].round_num + 1
-            if not request.follow or record.status in _FINAL:
+            if not request.follow or record.status in FINAL:
                 return
             for summary in recent:
                 if summary.task == request.task and summary.round_num >= next_round:

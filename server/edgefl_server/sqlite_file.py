@@ -105,7 +105,7 @@ def open_database(path: Path, factory: ConnectionFactory) -> sqlite3.Connection:
             connection.execute(f"PRAGMA wal_autocheckpoint = {WAL_CHECKPOINT_PAGES}")
             connection.execute(f"PRAGMA cache_size = -{READ_CACHE_KIB}")
             migrate(connection, MIGRATIONS)
-            _check_tables(connection, path)
+            check_tables(connection, path)
     except BaseException:
         connection.close()
         raise
@@ -174,17 +174,27 @@ def _create(path: Path, factory: ConnectionFactory) -> None:
             connection.close()
         fresh.chmod(0o600)
         fresh.rename(path)
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        sync(path.parent)
 
 
-def _check_identity(connection: sqlite3.Connection, path: Path) -> None:
+def sync(path: Path) -> None:
+    """Make a file's bytes, or a folder's names, durable."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def check_application(connection: sqlite3.Connection, path: Path) -> None:
+    """Raises ``StorageError`` when the database is another program's."""
     application = _pragma(connection, "application_id")
     if application != APPLICATION_ID:
         raise damaged(path, f"application id {application:#x}, expected {APPLICATION_ID:#x}")
+
+
+def _check_identity(connection: sqlite3.Connection, path: Path) -> None:
+    check_application(connection, path)
     version = _pragma(connection, "user_version")
     if version > len(MIGRATIONS):
         raise StorageError(
@@ -199,7 +209,8 @@ def _check_pages(connection: sqlite3.Connection, path: Path) -> None:
         raise damaged(path, verdict)
 
 
-def _check_tables(connection: sqlite3.Connection, path: Path) -> None:
+def check_tables(connection: sqlite3.Connection, path: Path) -> None:
+    """Raises ``StorageError`` unless a database of the newest version has all that it must have."""
     found = {row[0] for row in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
     missing = [table for table in TABLES if table not in found]
     if missing:

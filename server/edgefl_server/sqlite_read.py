@@ -10,6 +10,7 @@ from typing import Any, overload
 
 from edgefl.errors import ConfigError, StorageError
 from edgefl.protocol.events import (
+    FINAL,
     DeviceRecord,
     Phase,
     ReleaseRecord,
@@ -27,8 +28,6 @@ from edgefl_server.sqlite_file import storage_errors
 
 MAX_MODELS = 64
 """Models in a snapshot for each evaluation; a coordinator asks for later ones as it goes."""
-
-_FINAL = (TaskStatus.COMPLETED, TaskStatus.ENDED)
 
 
 def read_snapshot(db: sqlite3.Connection, source: str) -> Snapshot:
@@ -173,7 +172,7 @@ def _releases(db: sqlite3.Connection) -> Iterator[ReleaseRecord]:
 def _models(db: sqlite3.Connection, tasks: tuple[TaskRecord, ...]) -> Iterator[tuple[tuple[str, int], bytes]]:
     """The versions that evaluation tasks have not evaluated yet: version v is the work of their round v."""
     for task in tasks:
-        if task.spec.evaluates and task.status not in _FINAL:
+        if task.spec.evaluates and task.status not in FINAL:
             for version, data in db.execute(
                 "SELECT version, data FROM states JOIN content USING (sha256) WHERE task = ? AND version > ?"
                 " ORDER BY version LIMIT ?",

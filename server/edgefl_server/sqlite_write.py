@@ -133,11 +133,14 @@ class Writer:
                 "UPDATE reports SET counted = 1 WHERE task = ? AND round = ? AND device = ?", (task, round_num, device)
             )
         self._state(task, round_num, state)
-        metrics = write_metrics(effect.metrics)
-        end_round(self._db, task, round_num, Phase.COMMITTED, version=state.version, metrics=metrics)
-        self._one(
-            "UPDATE rounds SET latency_shares = ? WHERE task = ? AND round = ?",
-            (json.dumps(effect.latency_shares), task, round_num),
+        end_round(
+            self._db,
+            task,
+            round_num,
+            Phase.COMMITTED,
+            version=state.version,
+            metrics=write_metrics(effect.metrics),
+            latency_shares=effect.latency_shares,
         )
         self._one(
             "UPDATE tasks SET status = ?, version = ?, next_round = ? WHERE name = ?",
@@ -194,6 +197,7 @@ def end_round(
     *,
     version: int = 0,
     metrics: str | None = None,
+    latency_shares: Sequence[float] = (),
 ) -> None:
     """Put a round into its final ``phase``, inside the caller's transaction."""
     # A round that ends while it is OPEN has no row yet; it consumes its number all the same.
@@ -204,11 +208,11 @@ def end_round(
     )
     _change_one(
         db,
-        "UPDATE rounds SET phase = ?, reason = ?, version = ?, metrics = ?,"
+        "UPDATE rounds SET phase = ?, reason = ?, version = ?, metrics = ?, latency_shares = ?,"
         " accepted = (SELECT count(*) FROM reports WHERE task = rounds.task AND round = rounds.round),"
         " failed = (SELECT count(*) FROM failures WHERE task = rounds.task AND round = rounds.round)"
         " WHERE task = ? AND round = ? AND phase NOT IN ('committed', 'abandoned')",
-        (phase.value, reason, version, metrics, task, round_num),
+        (phase.value, reason, version, metrics, json.dumps(latency_shares), task, round_num),
     )
 
 

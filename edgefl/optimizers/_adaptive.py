@@ -16,8 +16,10 @@ Source: Reddi et al., "Adaptive Federated Optimization", 2021, algorithm 2; its 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 from edgefl import kernels
 from edgefl.errors import ConfigError, LocalProtocolError
@@ -54,13 +56,6 @@ def parts_of(state: bytes, mean_delta: bytes, num_parts: int) -> list[memoryview
     return [view[part * size : (part + 1) * size].cast("d") for part in range(num_parts)]
 
 
-def first_moments(first: Iterable[float], delta: Iterable[float], beta_1: float) -> array[float]:
-    """``m = beta_1 * m + (1 - beta_1) * delta``."""
-    fresh = 1.0 - beta_1
-    moved = (beta_1 * m + fresh * d for m, d in zip(first, delta, strict=True))
-    return array("d", [m if abs(m) >= STORED_MIN_MAGNITUDE else 0.0 for m in moved])
-
-
 def second_moments(moved: Iterable[float]) -> array[float]:
     """What is stored of new second moments."""
     return array("d", [_second(v) for v in moved])
@@ -70,6 +65,36 @@ def step(model: bytes, first: Iterable[float], second: Iterable[float], learning
     """The new model, float32. Raises ``KernelError`` when it would not be finite."""
     scaled = array("d", [m / (math.sqrt(v) + epsilon) for m, v in zip(first, second, strict=True)])
     return kernels.apply_update(model, scaled, learning_rate)
+
+
+@dataclass(frozen=True)
+class TwoMoments(ABC):
+    """What Adam and Yogi are, but for how the second moments move. The state is ``m``, then ``v``."""
+
+    learning_rate: float
+    beta_1: float = 0.9
+    beta_2: float = 0.99
+    epsilon: float = 1e-3
+
+    def __post_init__(self) -> None:
+        check_options(self.learning_rate, self.epsilon, beta_1=self.beta_1, beta_2=self.beta_2)
+
+    def init(self, num_values: int) -> bytes:
+        return bytes(8 * num_values) + initial_second(num_values, self.epsilon)
+
+    def apply(self, state: bytes, model: bytes, mean_delta: bytes) -> tuple[bytes, bytes]:
+        """Raises ``KernelError`` when the new model would not be finite, ``LocalProtocolError`` for a foreign state."""
+        first, second = parts_of(state, mean_delta, 2)
+        delta = memoryview(mean_delta).cast("d")
+        keep, fresh = self.beta_1, 1.0 - self.beta_1
+        moved = (keep * m + fresh * d for m, d in zip(first, delta, strict=True))
+        m = array("d", [m if abs(m) >= STORED_MIN_MAGNITUDE else 0.0 for m in moved])
+        v = second_moments(self.moved(second, delta))
+        return m.tobytes() + v.tobytes(), step(model, m, v, self.learning_rate, self.epsilon)
+
+    @abstractmethod
+    def moved(self, second: Iterable[float], delta: Iterable[float]) -> Iterator[float]:
+        """The new second moments."""
 
 
 def _second(value: float) -> float:

@@ -134,6 +134,19 @@ def test_a_defect_is_shrunk_and_replayed_by_one_command(files: Path, capsys: pyt
     assert main(again) == 0  # without the defect
 
 
+def test_the_replay_of_a_fleet_that_was_dealt_deals_it_again(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    dealt = ["--partition", "iid", "--clients", "5", "--partition-seed", "3"]
+    with MUTANTS["no dedupe"]():
+        assert main([*argv(files, "plain"), *dealt, "--seeds", "50"]) == VerificationError.exit_code
+        (err,) = capsys.readouterr().err.splitlines()
+        before, _, command = err.partition("; replay: edgefl ")
+        again = shlex.split(command)
+        at = again.index("--partition")
+        assert again[at : at + 6] == ["--partition", "iid", "--clients", "5", "--partition-seed", "3"]
+        assert main(again) == VerificationError.exit_code
+        assert capsys.readouterr().err.startswith(f"{before}; replay: ")
+
+
 def test_what_is_lost_is_counted(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with MUTANTS["synchronous = NORMAL"]():
         found = report(capsys, *argv(files, "plain"), "--seeds", "50", status=VerificationError.exit_code)

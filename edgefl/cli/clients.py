@@ -29,3 +29,14 @@ def load_clients(args: argparse.Namespace) -> FederatedDataset:
     data = load(name)
     central = data if isinstance(data, CentralDataset) else pooled(data)
     return partition(central, how, seed=args.partition_seed or 0)
+
+
+def options_of(args: argparse.Namespace) -> list[str]:
+    """The options that give the same clients again."""
+    options = {
+        "--dataset": args.dataset,
+        "--partition": args.partition,
+        "--clients": args.clients,
+        "--partition-seed": args.partition_seed,
+    }
+    return [text for name, value in options.items() if value is not None for text in (name, str(value))]

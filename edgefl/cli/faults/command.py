@@ -16,7 +16,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from edgefl.cli.clients import load_clients
+from edgefl.cli.clients import load_clients, options_of
 from edgefl.cli.faults.config import FaultsConfig, load_faults
 from edgefl.cli.faults.fleet import TaskFleet
 from edgefl.cli.faults.run import Failure, Runner, runner
@@ -118,7 +118,7 @@ def _as_dict(failure: Failure, replay: str) -> dict[str, object]:
 
 
 def _replay(args: argparse.Namespace, failure: Failure) -> str:
-    return shlex.join(["edgefl", "simulate", *args.files, "--dataset", args.dataset, "--faults", args.faults]) + (
+    return shlex.join(["edgefl", "simulate", *args.files, *options_of(args), "--faults", args.faults]) + (
         f" {failure.options}"
     )
 

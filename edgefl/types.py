@@ -288,6 +288,18 @@ def check_multiplier(name: str, value: float) -> None:
         raise ConfigError(f"{name} is {value!r}; expected 0 or at least 2**-30 in magnitude")
 
 
+def parse_feature(text: str, where: str) -> float:
+    """A float32 feature written as text, as it is stored: below 2**-30 it is 0. Raises ``DataError`` at ``where``."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    # An array rounds to float32, where a large value would become infinite; float() would take "1_000".
+    if not -MAX_FLOAT32 <= value <= MAX_FLOAT32 or "_" in text:
+        raise DataError(f"{where} is {text!r}; expected a finite number in float32's range")
+    return value if abs(value) >= MIN_MAGNITUDE else 0.0
+
+
 def check_shape(num_classes: int, num_features: int) -> None:
     """Refuse a model shape outside what the kernels take."""
     if not 1 <= num_classes <= MAX_CLASSES:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from edgefl.errors import DataError
 from edgefl.protocol.messages import Split
-from edgefl.types import MIN_MAGNITUDE, DType
+from edgefl.types import DType, parse_feature
 from edgefl_device.config import ExampleSpec
 from edgefl_device.example_store import ExampleStore, Row
 from edgefl_device.npz import NpzArray, open_npz
@@ -27,7 +27,6 @@ LABEL_COLUMN = "label"
 SPLIT_COLUMN = "split"
 SUFFIXES = (".csv", ".npz")
 
-_FLOAT32_MAX = (2 - 2.0**-23) * 2.0**127
 _RANGES = {DType.UINT8: (0, 255), DType.INT8: (-128, 127)}
 _CODES = {DType.FLOAT32: "f", DType.UINT8: "B", DType.INT8: "b"}
 
@@ -99,14 +98,7 @@ def _find_columns(path: Path, names: list[str], spec: ExampleSpec) -> tuple[int,
 def _parse(where: str, column: str, text: str, dtype: DType) -> float:
     if dtype is not DType.FLOAT32:
         return _parse_whole(where, column, text, *_RANGES[dtype])
-    try:
-        value = float(text)
-    except ValueError:
-        value = float("nan")
-    # The array rounds to float32, where a large value would become infinite; float() would take "1_000".
-    if not -_FLOAT32_MAX <= value <= _FLOAT32_MAX or "_" in text:
-        raise DataError(f"{where}, column {column!r} is {text!r}; expected a finite number in float32's range")
-    return value if abs(value) >= MIN_MAGNITUDE else 0.0
+    return parse_feature(text, f"{where}, column {column!r}")
 
 
 def _parse_whole(where: str, column: str, text: str, low: int, high: int) -> int:

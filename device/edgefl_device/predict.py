@@ -14,12 +14,10 @@ from dataclasses import dataclass
 from edgefl.errors import DataError, NotFoundError, VerificationError
 from edgefl.models.tflite_runner import predict_tflite
 from edgefl.protocol.messages import Split
-from edgefl.types import MIN_MAGNITUDE, DType, Examples
+from edgefl.types import MAX_FLOAT32, MIN_MAGNITUDE, DType, Examples
 from edgefl_device.config import DeviceConfig, ExampleSpec
 from edgefl_device.content import InstalledRelease, ReleaseStore
 from edgefl_device.example_store import ExampleStore
-
-_FLOAT32_MAX = (2 - 2.0**-23) * 2.0**127
 
 
 @dataclass(frozen=True)
@@ -74,7 +72,7 @@ def predict_given(config: DeviceConfig, release: str, text: str) -> Predictions:
             value = float(cell)
         except ValueError:
             value = math.nan
-        if not -_FLOAT32_MAX <= value <= _FLOAT32_MAX:
+        if not -MAX_FLOAT32 <= value <= MAX_FLOAT32:
             raise DataError(f"--features, value {column} is {cell!r}; expected a finite number")
         if spec.dtype is not DType.FLOAT32:
             value = _meaning(spec, value)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import math
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ from edgefl.datasets.central import CLIENT, CentralDataset
 from edgefl.datasets.federated import FederatedDataset
 from edgefl.datasets.own import HELD_OUT, LABEL, MAX_LABEL, SPLIT, TRAIN, Kind, Part, by_clients, make_central
 from edgefl.errors import DataError
-from edgefl.types import MAX_FLOAT32, MIN_MAGNITUDE
+from edgefl.types import parse_feature
 
 
 @dataclass(frozen=True)
@@ -168,14 +167,4 @@ def _parse_label(where: str, column: str, text: str) -> int:
 
 def _parse_features(where: str, columns: _Columns, row: list[str]) -> Iterator[float]:
     for index in columns.features:
-        text = row[index]
-        try:
-            value = float(text)
-        except ValueError:
-            value = math.nan
-        # The array rounds to float32, where a large value would become infinite; float() would take "1_000".
-        if not -MAX_FLOAT32 <= value <= MAX_FLOAT32 or "_" in text:
-            raise DataError(
-                f"{where}, column {columns.names[index]!r} is {text!r}; expected a finite number in float32's range"
-            )
-        yield value if abs(value) >= MIN_MAGNITUDE else 0.0
+        yield parse_feature(row[index], f"{where}, column {columns.names[index]!r}")

@@ -22,6 +22,13 @@ from edgefl.protocol.task import TaskSpec
 from edgefl.types import ClientDataset, Standardization, Weights
 
 
+def known_model(spec: TaskSpec, evaluated: SoftmaxModel | None) -> SoftmaxModel:
+    """The model of the task that ``spec`` evaluates. Raises ``LocalProtocolError`` while it is not known."""
+    if evaluated is None:
+        raise LocalProtocolError(f"task {spec.name!r} has no plan before the model of {spec.evaluates!r}")
+    return evaluated
+
+
 @dataclass(frozen=True)
 class EvaluationProcess:
     """An evaluation task's process; build it by ``build_process`` or ``build_fed_eval``.
@@ -35,9 +42,7 @@ class EvaluationProcess:
     @property
     def model(self) -> SoftmaxModel:
         """The model that is evaluated. Raises ``LocalProtocolError`` while it is not known."""
-        if self.evaluated is None:
-            raise LocalProtocolError(f"task {self.spec.name!r} has no plan before the model of {self.spec.evaluates!r}")
-        return self.evaluated
+        return known_model(self.spec, self.evaluated)
 
     @property
     def aggregator(self) -> IntegerSum:

@@ -17,9 +17,9 @@ from dataclasses import dataclass, replace
 
 from edgefl import codecs
 from edgefl.aggregators import MAX_TOTAL_WEIGHT, IntegerSum
-from edgefl.errors import LocalProtocolError
 from edgefl.learning.client import INTEGER_ENCODING
 from edgefl.learning.counts import as_sums, check_confusion, check_counts, contribution_of, round_metrics
+from edgefl.learning.evaluation import known_model
 from edgefl.learning.in_process import run_round
 from edgefl.models.softmax import SoftmaxModel
 from edgefl.protocol.messages import ClientUpdate, PersonalizationWork, Plan, TrainingWork
@@ -48,9 +48,7 @@ class PersonalizationProcess:
     @property
     def model(self) -> SoftmaxModel:
         """The model that is fine-tuned. Raises ``LocalProtocolError`` while it is not known."""
-        if self.evaluated is None:
-            raise LocalProtocolError(f"task {self.spec.name!r} has no plan before the model of {self.spec.evaluates!r}")
-        return self.evaluated
+        return known_model(self.spec, self.evaluated)
 
     @property
     def num_counts(self) -> int:

@@ -71,4 +71,20 @@ static inline uint32_t draw(uint64_t *state) {
 /* In [-1, 1), a multiple of 2^-23: never in (0, 2^-30). */
 static inline float draw_unit(uint64_t *state) { return (float)((int32_t)draw(state) >> 8) * 0x1p-23f; }
 
+/* A feature or weight at an edge now and then: 0, -0, and the smallest magnitude that may be stored. */
+static inline float draw_value(uint64_t *state, float smallest) {
+    switch (draw(state) % 16) {
+        case 0:
+            return 0.0f;
+        case 1:
+            return -0.0f;
+        case 2:
+            return smallest;
+        case 3:
+            return -smallest * (1.0f + 0x1p-23f);
+        default:
+            return draw_unit(state);
+    }
+}
+
 #endif

@@ -22,24 +22,9 @@ static uint64_t state = 11;
 static float *ends[8];
 static float *room(size_t which, size_t n) { return ends[which] - n; }
 
-static float draw_float(float smallest) {
-    switch (draw(&state) % 16) {
-        case 0:
-            return 0.0f;
-        case 1:
-            return -0.0f;
-        case 2:
-            return smallest;
-        case 3:
-            return -smallest * (1.0f + 0x1p-23f);
-        default:
-            return draw_unit(&state);
-    }
-}
-
 static void fill(float *values, size_t n, float smallest) {
     for (size_t j = 0; j < n; j++) {
-        values[j] = draw_float(smallest);
+        values[j] = draw_value(&state, smallest);
     }
 }
 
@@ -48,7 +33,7 @@ static void fill_matrix(float *matrix, size_t num_classes, size_t stride, size_t
     for (size_t c = 0; c < num_classes; c++) {
         memset(matrix + c * stride, 0, stride * sizeof(float));
         for (size_t f = 0; f < num_features; f++) {
-            const float v = draw_float(0x1p-50f);
+            const float v = draw_value(&state, 0x1p-50f);
             matrix[c * stride + f] = v == 0.0f ? 0.0f : v; /* a stored value is no -0 */
         }
     }
@@ -124,7 +109,7 @@ static void check_softmax(size_t num_rows, size_t num_classes, size_t bad, bool 
     uint32_t *classes[2] = {guarded(num_rows * sizeof(uint32_t)), guarded(num_rows * sizeof(uint32_t))};
     for (size_t j = 0; j < n; j++) {
         /* Ties, both zeros, and differences on both sides of the exponential's cut-off. */
-        expected[j] = draw(&state) % 8 == 0 ? 0.5f : draw_float(0x1p-30f) * (float)(1u << draw(&state) % 7);
+        expected[j] = draw(&state) % 8 == 0 ? 0.5f : draw_value(&state, 0x1p-30f) * (float)(1u << draw(&state) % 7);
     }
     for (size_t i = 0; i < num_rows; i++) {
         labels[i] = (int32_t)(draw(&state) % num_classes);

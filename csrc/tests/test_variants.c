@@ -25,22 +25,6 @@ struct data {
     float *inverse_spread;
 };
 
-/* A feature or weight at an edge now and then: 0, -0, and the smallest magnitude that may be stored. */
-static float draw_value(uint64_t *state, float smallest) {
-    switch (draw(state) % 16) {
-        case 0:
-            return 0.0f;
-        case 1:
-            return -0.0f;
-        case 2:
-            return smallest;
-        case 3:
-            return -smallest * (1.0f + 0x1p-23f);
-        default:
-            return draw_unit(state);
-    }
-}
-
 static struct data make_data(const struct shape *shape, uint64_t *state) {
     const size_t n = shape->num_rows, f = shape->num_features, c = shape->num_classes;
     const struct data data = {

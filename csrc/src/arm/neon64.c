@@ -109,6 +109,26 @@ EDGEFL_INLINE void logits_of_classes(const float *const *rows, const float *cons
     }
 }
 
+/* CASE(number of classes), a constant: a full block, or what is left. */
+#define FOR_CLASSES(left, CASE) \
+    switch (left) {             \
+        case 1:                 \
+            CASE(1);            \
+            break;              \
+        case 2:                 \
+            CASE(2);            \
+            break;              \
+        case 3:                 \
+            CASE(3);            \
+            break;              \
+        case 4:                 \
+            CASE(4);            \
+            break;              \
+        default:                \
+            CASE(5);            \
+            break;              \
+    }
+
 static void neon64_logits(const float *const *rows, size_t num_rows, size_t num_features, const float *kernel,
                           size_t stride, const float *bias, size_t num_classes, float *logits) {
     struct tails tails;
@@ -118,23 +138,7 @@ static void neon64_logits(const float *const *rows, size_t num_rows, size_t num_
         const float *w = kernel + c * stride;
 #define CASE(classes) \
     logits_of_classes(rows, tails.rows, num_rows, num_features, w, stride, bias + c, num_classes, logits + c, classes)
-        switch (num_classes - c) {
-            case 1:
-                CASE(1);
-                break;
-            case 2:
-                CASE(2);
-                break;
-            case 3:
-                CASE(3);
-                break;
-            case 4:
-                CASE(4);
-                break;
-            default:
-                CASE(5);
-                break;
-        }
+        FOR_CLASSES(num_classes - c, CASE)
 #undef CASE
     }
 }
@@ -187,23 +191,7 @@ static void outer_column(const float *const *rows, size_t first, size_t num_rows
     for (size_t c = 0; c < num_classes; c += CLASSES) {
         float *s = sums + c * stride;
 #define CASE(classes) outer_block(rows, first, num_rows, coefficients + c, num_classes, s, stride, flushes, classes)
-        switch (num_classes - c) {
-            case 1:
-                CASE(1);
-                break;
-            case 2:
-                CASE(2);
-                break;
-            case 3:
-                CASE(3);
-                break;
-            case 4:
-                CASE(4);
-                break;
-            default:
-                CASE(5);
-                break;
-        }
+        FOR_CLASSES(num_classes - c, CASE)
 #undef CASE
     }
 }

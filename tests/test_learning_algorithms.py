@@ -9,12 +9,12 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from small_fleet import client, features_of, fleet, labels_of, pooled
+from test_learning_training import run
 
 import edgefl
 from edgefl import learning, optimizers
 from edgefl.errors import ConfigError, DataError
 from edgefl.learning import TrainingProcess
-from edgefl.protocol.process import ProcessState
 from edgefl.types import ClientDataset
 
 MODEL = edgefl.SoftmaxModel(num_features=5, num_classes=3)
@@ -36,13 +36,6 @@ def local_steps(dataset: ClientDataset, start: Array, rate: float, steps: int, p
     for _ in range(steps):
         model = model - rate * (gradient(dataset, model) + proximal * (model - start))
     return model
-
-
-def run(process: TrainingProcess, clients: Sequence[ClientDataset], rounds: int) -> ProcessState:
-    state = process.initialize()
-    for _ in range(rounds):
-        state, _metrics = process.next(state, clients)
-    return state
 
 
 def trained(process: TrainingProcess, clients: Sequence[ClientDataset], rounds: int) -> Array:

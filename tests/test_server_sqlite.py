@@ -1,0 +1,145 @@
+"""A database file that is damaged, foreign, old, or on a full disk; and what its transactions sync."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from pathlib import Path
+
+import pytest
+from test_server_store import selection, task, update
+
+from edgefl.errors import StorageError
+from edgefl.protocol.events import (
+    SaveReport,
+    SaveSelection,
+    SaveTask,
+)
+from edgefl_server import sqlite_file
+from edgefl_server.schema import MIGRATIONS
+from edgefl_server.sqlite_file import PAGE_BYTES, connect, migrate
+from edgefl_server.sqlite_store import SqliteStore
+
+
+def filled(folder: Path) -> Path:
+    """A closed database of some pages; returns its path."""
+    store = SqliteStore(folder, retention_rounds=2)
+    store.apply([SaveTask(task()), SaveSelection(selection()), SaveReport(1, "a", update(payload=bytes(200_000)))])
+    store.close()
+    return store.path
+
+
+def refused(folder: Path, words: str) -> None:
+    """Opening fails in one line that names the file and says what to do."""
+    with pytest.raises(StorageError, match=words) as caught:
+        SqliteStore(folder, retention_rounds=2)
+    message = str(caught.value)
+    assert str(folder / "edgefl.db") in message
+    assert "\n" not in message
+    assert "restore it from a backup" in message or "install the newer" in message
+
+
+def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "edgefl.db").write_bytes(b"not a database " * 1000)
+    refused(tmp_path, "not a database")
+
+
+def test_an_empty_file_is_damage_and_not_a_new_database(tmp_path: Path) -> None:
+    (tmp_path / "edgefl.db").touch()
+    refused(tmp_path, "application id")
+
+
+def test_somebody_elses_database_is_refused(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "edgefl.db") as db:
+        db.execute("CREATE TABLE notes (text)")
+    db.close()
+    refused(tmp_path, "application id")
+
+
+def test_a_malformed_page_that_no_start_reads_is_found_at_the_start(tmp_path: Path) -> None:
+    path = filled(tmp_path)
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        (page,) = db.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'failures'").fetchone()
+    with path.open("r+b") as file:
+        file.seek((page - 1) * PAGE_BYTES)
+        file.write(b"\xde\xad\xbe\xef" * (PAGE_BYTES // 4))
+    refused(tmp_path, "damaged")
+
+
+def test_a_truncated_database_is_refused(tmp_path: Path) -> None:
+    path = filled(tmp_path)
+    with path.open("r+b") as file:
+        file.truncate(path.stat().st_size // 2)
+    refused(tmp_path, "damaged")
+
+
+def test_a_missing_table_is_refused(tmp_path: Path) -> None:
+    path = filled(tmp_path)
+    with sqlite3.connect(path) as db:
+        db.execute("DROP TABLE reports")
+    db.close()
+    refused(tmp_path, "no table reports")
+
+
+def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
+    path = filled(tmp_path)
+    with sqlite3.connect(path) as db:
+        db.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
+    db.close()
+    refused(tmp_path, "schema version")
+
+
+def test_a_new_database_that_was_cut_off_is_begun_again(tmp_path: Path) -> None:
+    (tmp_path / "edgefl.db.new").write_bytes(b"half a database")
+    (tmp_path / "edgefl.db.new-journal").write_bytes(b"its journal")
+    store = SqliteStore(tmp_path, retention_rounds=2)
+    assert store.load().tasks == ()
+    store.close()
+
+
+def test_steps_run_once_in_order_and_all_or_none(tmp_path: Path) -> None:
+    db = connect(tmp_path / "any.db")
+    steps = [("CREATE TABLE a (x)", "INSERT INTO a VALUES (1)"), ("ALTER TABLE a ADD COLUMN y DEFAULT 2",)]
+    migrate(db, steps[:1])
+    migrate(db, steps)
+    migrate(db, steps)
+    assert db.execute("SELECT * FROM a").fetchall() == [(1, 2)]
+    with pytest.raises(sqlite3.OperationalError):
+        migrate(db, [*steps, ("INSERT INTO a VALUES (3, 4)", "no SQL")])
+    db.execute("ROLLBACK")
+    assert db.execute("SELECT * FROM a").fetchall() == [(1, 2)]
+    assert db.execute("PRAGMA user_version").fetchone() == (2,)
+    db.close()
+
+
+def test_a_full_disk_is_one_line_and_ends_the_writing(tmp_path: Path) -> None:
+    def small(path: Path) -> sqlite3.Connection:
+        connection = connect(path)
+        connection.execute("PRAGMA max_page_count = 40")
+        return connection
+
+    store = SqliteStore(tmp_path, retention_rounds=2, factory=small)
+    store.apply([SaveTask(task()), SaveSelection(selection())])
+    with pytest.raises(StorageError, match="disk is full; free space"):
+        store.apply([SaveReport(1, "a", update(payload=bytes(1 << 20)))])
+    with pytest.raises(StorageError, match="start the server again"):
+        store.apply([SaveReport(1, "a", update())])
+    store.close()
+    store = SqliteStore(tmp_path, retention_rounds=2)
+    assert store.load().rounds == (selection(),)
+    store.close()
+
+
+def test_the_log_is_synced_at_each_commit(tmp_path: Path) -> None:
+    connections = []
+
+    def noting(path: Path) -> sqlite3.Connection:
+        connections.append(connect(path))
+        return connections[-1]
+
+    store = SqliteStore(tmp_path, retention_rounds=2, factory=noting)
+    writer = connections[1]  # the first one made the file
+    assert writer.execute("PRAGMA synchronous").fetchone() == (2,)
+    assert writer.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert (tmp_path / sqlite_file.DATABASE_NAME).stat().st_mode & 0o777 == 0o600
+    store.close()

@@ -149,8 +149,9 @@ def build_fed_sgd(
 
     Raises ``ConfigError`` for an option out of range.
 
-    The kernel sums in float32: against a float64 gradient the step is off by 6e-8 for 100 examples a client, 5e-7 for
-    10,000 and 4e-6 for 100,000 (5 features, 3 classes).
+    The kernel subtracts example by example from the float32 weights, so a share below half a unit in the last place of
+    a weight is lost. Against a float64 gradient (20 features, 10 classes) the step is off, at weights of 0 and of
+    spread 1, by 1e-7 and 1.4e-6 for 100 examples a client, 1.6e-7 and 4e-6 for 1,000, 3e-7 and 3e-5 for 10,000.
 
     Source: McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentralized Data", 2017,
     section 2 (FederatedSGD).

@@ -11,7 +11,7 @@ from typing import Any
 
 from edgefl.datasets.central import CLIENT, CentralDataset
 from edgefl.datasets.federated import FederatedDataset
-from edgefl.datasets.own import HELD_OUT, LABEL, MAX_LABEL, SPLIT, TRAIN, Kind, Part, by_clients, make_central
+from edgefl.datasets.own import HELD_OUT, LABEL, MAX_LABEL, TRAIN, Kind, Part, by_clients, make_central, special_columns
 from edgefl.errors import DataError
 from edgefl.types import parse_feature
 
@@ -126,21 +126,8 @@ def _find_columns(
             raise DataError(
                 f"{path}: column {index + 1} has no name; name it, or leave it out (pandas: to_csv(index=False))"
             )
-        if name in names[:index]:
-            raise DataError(f"{path} has two columns named {name!r}; expected unique names")
-    if split_column is None and SPLIT in names:
-        split_column = SPLIT
-    if client_column is None and CLIENT in names:
-        client_column = CLIENT
-    special = [name for name in (client_column, label_column, split_column) if name is not None]
-    for name in special:
-        if name not in names:
-            raise DataError(f"{path} has no column {name!r}; its columns are {', '.join(names)}")
-    if len(set(special)) != len(special):
-        raise DataError(f"the special columns are {', '.join(special)}; expected different ones")
+    client_column, split_column, special = special_columns(path, names, client_column, label_column, split_column)
     features = tuple(index for index, name in enumerate(names) if name not in special)
-    if not features:
-        raise DataError(f"{path} has no feature; expected at least one column beside {', '.join(special)}")
     split = names.index(split_column) if split_column is not None else None
     client = names.index(client_column) if client_column is not None else None
     return _Columns(tuple(names), client, names.index(label_column), split, features)

@@ -7,7 +7,7 @@ its place in the file; magnitudes below 2**-30 are written as 0 (design §4.2). 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,6 +44,31 @@ class Part:
     features: bytes
     labels: bytes
     clients: tuple[str, ...]
+
+
+def special_columns(
+    path: Path, names: Sequence[str], client: str | None, label: str, split: str | None
+) -> tuple[str | None, str | None, tuple[str, ...]]:
+    """The client's and the split's column, by default those of the usual names if they are there; and all special ones.
+
+    Raises ``DataError`` for names that are not unique, not there, or leave no feature.
+    """
+    for index, name in enumerate(names):
+        if name in names[:index]:
+            raise DataError(f"{path} has two columns named {name!r}; expected unique names")
+    if client is None and CLIENT in names:
+        client = CLIENT
+    if split is None and SPLIT in names:
+        split = SPLIT
+    special = tuple(name for name in (client, label, split) if name is not None)
+    for name in special:
+        if name not in names:
+            raise DataError(f"{path} has no column {name!r}; its columns are {', '.join(names) or 'none'}")
+    if len(set(special)) != len(special):
+        raise DataError(f"the special columns are {', '.join(special)}; expected different ones")
+    if len(names) == len(special):
+        raise DataError(f"{path} has no feature; expected at least one column beside {', '.join(special)}")
+    return client, split, special
 
 
 def make_central(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from edgefl.datasets.central import CLIENT, CentralDataset
 from edgefl.datasets.federated import FederatedDataset
 from edgefl.datasets.npz_file import as_trainable
-from edgefl.datasets.own import HELD_OUT, LABEL, MAX_LABEL, SPLIT, TRAIN, Kind, Part, by_clients, make_central
+from edgefl.datasets.own import HELD_OUT, LABEL, MAX_LABEL, TRAIN, Kind, Part, by_clients, make_central, special_columns
 from edgefl.errors import DataError, UnavailableError
 
 if TYPE_CHECKING:
@@ -50,12 +50,7 @@ def read_parquet(
     path = Path(path)
     table = _open(path)
     names = table.column_names
-    if client_column is None and CLIENT in names:
-        client_column = CLIENT
-    if split_column is None and SPLIT in names:
-        split_column = SPLIT
-    special = [name for name in (client_column, label_column, split_column) if name is not None]
-    _check_names(path, names, special)
+    client_column, split_column, special = special_columns(path, names, client_column, label_column, split_column)
     if not table.num_rows:
         raise DataError(f"{path} has no example; expected one a row")
     features, dtype = as_trainable(path, _features(path, table, [name for name in names if name not in special]))
@@ -100,19 +95,6 @@ def _open(path: Path) -> Any:
             row = values.is_null().to_pylist().index(True)
             raise DataError(f"{path}: column {name!r}, row {row} has no value; expected one in every row")
     return table
-
-
-def _check_names(path: Path, names: list[str], special: list[str]) -> None:
-    for index, name in enumerate(names):
-        if name in names[:index]:
-            raise DataError(f"{path} has two columns named {name!r}; expected unique names")
-    for name in special:
-        if name not in names:
-            raise DataError(f"{path} has no column {name!r}; its columns are {', '.join(names) or 'none'}")
-    if len(set(special)) != len(special):
-        raise DataError(f"the special columns are {', '.join(special)}; expected different ones")
-    if len(names) == len(special):
-        raise DataError(f"{path} has no feature; expected at least one column beside {', '.join(special)}")
 
 
 def _features(path: Path, table: Any, names: list[str]) -> NDArray[Any]:

@@ -91,6 +91,9 @@ class Adding:
         model = replace(MODEL, standardization=self._standardization)
         return Plan(model, TrainingWork(0.1, 8, 1, 0.0, 0.0, 0.0, 0.0, True, MAX_WEIGHT), ENCODING)
 
+    def content(self, state: ProcessState) -> bytes:
+        return state.model
+
     def decode(self, update: ClientUpdate) -> bytes:
         if update.encoding != ENCODING:
             raise InvalidUpdateError(UpdateRefusal.ENCODING, f"encoding {update.encoding!r}; expected {ENCODING!r}")

@@ -15,6 +15,8 @@ import edgefl
 from edgefl import learning, optimizers
 from edgefl.errors import ConfigError, DataError
 from edgefl.learning import TrainingProcess
+from edgefl.protocol.messages import TrainingWork
+from edgefl.protocol.process import ProcessState
 from edgefl.types import ClientDataset
 
 MODEL = edgefl.SoftmaxModel(num_features=5, num_classes=3)
@@ -98,6 +100,19 @@ def test_fed_sgd_is_gradient_descent_on_all_examples_at_the_servers_rate(smalles
     assert np.abs(model).max() > 0.1
 
 
+@pytest.mark.parametrize("examples", [100, 1000, 10_000])
+def test_fed_sgd_is_as_exact_away_from_zero(examples: int) -> None:
+    """An example's share of the gradient is far below the last place of a weight, and is not lost in it."""
+    rng = np.random.default_rng(7)
+    start = rng.standard_normal(18).astype(np.float32)
+    x = rng.standard_normal((examples, 5)).astype(np.float32)
+    one = client("one", x, rng.integers(0, 3, examples, dtype=np.int32))
+    process = learning.build_fed_sgd(MODEL, optimizers.sgd(1.0))
+    state, _ = process.next(ProcessState(0, start.tobytes(), process.initialize().extra), [one])
+    wide = start.astype(np.float64)
+    assert np.abs(np.frombuffer(state.model, np.float32) - (wide - gradient(one, wide))).max() < 1e-6
+
+
 def test_fed_sgd_feeds_the_gradient_to_any_server_optimizer() -> None:
     clients = fleet(3)
     slope = gradient(pooled(clients), np.zeros(18))
@@ -114,6 +129,9 @@ def test_fed_sgd_never_takes_a_second_step() -> None:
     eleven = client("eleven", np.ones((11, 5), np.float32), np.arange(11, dtype=np.int32) % 3)
     with pytest.raises(DataError, match=r"client 'eleven': .*11 training examples; the task's max_weight is 10"):
         process.next(process.initialize(), [eleven])
-    assert learning.build_fed_sgd(MODEL, optimizers.sgd(0.7), max_weight=2**20).work.batch_size == 2**20
+    largest = learning.build_fed_sgd(MODEL, optimizers.sgd(0.7), max_weight=2**20)
+    plan = largest.plan(largest.initialize())
+    assert isinstance(plan.work, TrainingWork)
+    assert plan.work.batch_size == 2**20
     with pytest.raises(ConfigError, match="max_weight is 1048577; expected at most 1048576"):
         learning.build_fed_sgd(MODEL, optimizers.sgd(0.7), max_weight=2**20 + 1)

@@ -30,7 +30,7 @@ PROCESS = learning.build_weighted_fed_avg(
     MODEL, optimizers.sgd(0.1, momentum=0.5), batch_size=4, local_epochs=2, max_weight=50
 )
 PLAN = PROCESS.plan(PROCESS.initialize())
-TRAINING = PROCESS.work
+TRAINING = PLAN.work
 TASK = Assignment("gestures", 7, 42, PLAN, START.digest, 72, 60.0)
 RANDOM = np.random.default_rng(5)
 

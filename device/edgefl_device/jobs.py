@@ -20,6 +20,7 @@ from edgefl.errors import EdgeFLError, StorageError
 from edgefl.kernels import StopFlag
 from edgefl.learning.client import run_plan
 from edgefl.protocol.messages import (
+    KINDS,
     Assignment,
     CheckIn,
     EvaluationWork,
@@ -51,7 +52,7 @@ from edgefl.protocol.session_events import (
     WorkFailed,
     WorkStopped,
 )
-from edgefl.protocol.session_state import KINDS, SessionConfig
+from edgefl.protocol.session_state import SessionConfig
 from edgefl.types import Examples
 from edgefl_device.config import DeviceConfig
 from edgefl_device.content import ModelCache, ReleaseStore

@@ -18,6 +18,7 @@ from edgefl.protocol.messages import (
     Assignment,
     ClientUpdate,
     EvaluationWork,
+    LocalWork,
     PersonalizationWork,
     Plan,
     StatisticsWork,
@@ -164,6 +165,8 @@ def _run(
         _check_examples(plan.model, held_out, "held-out", work.max_weight)
         key = _shuffle_key(assignment, work.training, device)
         return _personalize(work.training, plan.model, _weights(plan.model, model), train, held_out, key, stop)
+    if isinstance(work, LocalWork):
+        return _run_local(work, plan.model, model, train, _key(assignment, device))
     return _sum_features(work, train)
 
 
@@ -179,6 +182,12 @@ def _train(
     if stats.stopped:
         return None
     return _trained(kernels.subtract(end.to_bytes(), raw_model), stats, len(examples))
+
+
+def _run_local(work: LocalWork, model: SoftmaxModel, content: bytes, examples: Examples, key: bytes) -> _Result:
+    start = _weights(model, content)
+    end, stats = work.run(model, start, examples, key)
+    return _trained(kernels.subtract(end.to_bytes(), start.to_bytes()), stats, len(examples))
 
 
 def _descend(
@@ -235,7 +244,11 @@ def _config(work: TrainingWork, shuffle_key: bytes | None) -> TrainConfig:
 
 
 def _shuffle_key(assignment: Assignment, work: TrainingWork, device: str) -> bytes | None:
-    return derive_key(assignment.task_seed, assignment.round_num, device, SHUFFLE) if work.shuffle else None
+    return _key(assignment, device) if work.shuffle else None
+
+
+def _key(assignment: Assignment, device: str) -> bytes:
+    return derive_key(assignment.task_seed, assignment.round_num, device, SHUFFLE)
 
 
 def _evaluate(model: SoftmaxModel, weights: Weights, examples: Examples) -> _Result:
@@ -271,7 +284,7 @@ def _meaning(examples: Examples) -> Quantization | None:
 
 
 def _check_encoding(plan: Plan) -> None:
-    wanted = "f" if isinstance(plan.work, TrainingWork) else "q"
+    wanted = "f" if isinstance(plan.work, (TrainingWork, LocalWork)) else "q"
     if codecs.codec(plan.encoding).value_format != wanted:
         raise ConfigError(f"encoding is {plan.encoding!r}, which does not fit {type(plan.work).__name__}")
 

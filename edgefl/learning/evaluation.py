@@ -55,6 +55,9 @@ class EvaluationProcess:
     def plan(self, state: ProcessState) -> Plan:  # noqa: ARG002
         return Plan(self.model, EvaluationWork(self.spec.aggregator.max_weight), INTEGER_ENCODING)
 
+    def content(self, state: ProcessState) -> bytes:
+        return state.model
+
     def decode(self, update: ClientUpdate) -> bytes:
         """The confusion counts, int64: row true, column predicted."""
         return codecs.decode(update.encoding, INTEGER_ENCODING, update.payload, self.aggregator.num_values)

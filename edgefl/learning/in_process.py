@@ -8,6 +8,7 @@ the order of the clients changes nothing.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 
 from edgefl import errors
@@ -45,17 +46,18 @@ def run_round(
     ids = {client.client_id for client in taking_part}
     if not taking_part or len(ids) != len(taking_part):
         raise DataError(f"{len(taking_part)} clients with examples, {len(ids)} ids; expected at least one, all unique")
+    content = process.content(model)
     assignment = Assignment(
         task=spec.name,
         round_num=state.version + 1,
         task_seed=spec.seed,
         plan=process.plan(state),
-        model_digest=model.model_digest,
-        model_size_bytes=len(model.model),
+        model_digest=hashlib.sha256(content).hexdigest() if content else "",
+        model_size_bytes=len(content),
         deadline_s=spec.round.deadline_s,
     )
     accumulator = process.new_accumulator()
-    for client, report in _reports(assignment, model.model, taking_part, [kept[c.client_id] for c in taking_part]):
+    for client, report in _reports(assignment, content, taking_part, [kept[c.client_id] for c in taking_part]):
         if isinstance(report, WorkFailure):
             raise _as_error(client.client_id, report)
         try:

@@ -61,6 +61,9 @@ class PersonalizationProcess:
     def plan(self, state: ProcessState) -> Plan:  # noqa: ARG002
         return Plan(self.model, PersonalizationWork(self.training), INTEGER_ENCODING)
 
+    def content(self, state: ProcessState) -> bytes:
+        return state.model
+
     def decode(self, update: ClientUpdate) -> bytes:
         """The counts, int64."""
         return codecs.decode(update.encoding, INTEGER_ENCODING, update.payload, self.num_counts)

@@ -84,6 +84,9 @@ class StatisticsProcess:
         )
         return Plan(self.model, work, INTEGER_ENCODING)
 
+    def content(self, state: ProcessState) -> bytes:
+        return state.model
+
     def decode(self, update: ClientUpdate) -> bytes:
         """The grid sums, int64."""
         return codecs.decode(update.encoding, INTEGER_ENCODING, update.payload, self.model.num_features)

@@ -1,57 +1,67 @@
-"""Federated averaging: clients run SGD, the server applies the weighted mean of their deltas.
+"""Training: the process that is composed of four parts (``edgefl.learning.parts``).
 
-    plan ──> [SGD on the device] ──> delta, weight ──> aggregator ──> mean delta ──> server optimizer ──> model
+    state ──> distributor ──> [client work on the device] ──> delta, weight ──> aggregator ──> finalizer ──> state
 
-``ProcessState.model`` is the global model and ``extra`` the server optimizer's state. The task's definition is the
-only source of all options, so the same definition simulated and deployed gives the same bits.
-
-Source: McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentralized Data", 2017, algorithm 1;
-the server optimizer: Reddi et al., "Adaptive Federated Optimization", 2021.
+``ProcessState.model`` is the global model and ``extra`` the finalizer's state. A process that ``build_process`` makes
+has the parts that its definition names, so the same definition simulated and deployed gives the same bits. With parts
+of a user's own (``dataclasses.replace(process, aggregator=...)``, or ``compose``) it runs wherever those parts are.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from edgefl import codecs, optimizers
-from edgefl.aggregators import TrainingAggregator, training_aggregator
+from edgefl import codecs
+from edgefl.aggregators import TrainingAggregator
 from edgefl.errors import ConfigError, LocalProtocolError
 from edgefl.learning.counts import as_sums, check_counts, contribution_of, round_metrics
 from edgefl.learning.in_process import run_round
+from edgefl.learning.parts import ClientWork, Closing, Distributor, Finalizer, ModelDistributor
+from edgefl.learning.shapes import model_spec, one_process
 from edgefl.models.softmax import SoftmaxModel
-from edgefl.protocol.messages import ClientUpdate, Plan, TrainingWork
+from edgefl.protocol.messages import ClientUpdate, Plan
 from edgefl.protocol.process import Accumulator, ProcessState, RoundMetrics
-from edgefl.protocol.task import ClientSpec, TaskSpec
+from edgefl.protocol.task import TaskKind, TaskSpec
 from edgefl.types import ClientDataset, Standardization, Weights
 
 
 @dataclass(frozen=True)
 class TrainingProcess:
-    """A training task's process; build it by ``build_process`` or ``build_weighted_fed_avg``.
+    """A training task's process; build it by ``build_process``, a ``build_*`` function or ``compose``.
 
     ``standardized`` is False while the statistics that ``standardize_by`` names are not known: there is no plan yet.
     """
 
     spec: TaskSpec
     model: SoftmaxModel
-    work: TrainingWork
+    distributor: Distributor
+    client_work: ClientWork
     aggregator: TrainingAggregator
-    server_optimizer: optimizers.ServerOptimizer
-    standardized: bool
+    finalizer: Finalizer
+    standardized: bool = True
+
+    def __post_init__(self) -> None:
+        if codecs.codec(self.spec.encoding).value_format != "f":
+            raise ConfigError(
+                f"encoding is {self.spec.encoding!r}, which carries integers; expected one for deltas: 'float32'"
+            )
 
     def initialize(self) -> ProcessState:
         model = self.model.initial_weights().to_bytes()
-        return ProcessState(0, model, self.server_optimizer.init(self.model.num_parameters))
+        return ProcessState(0, model, self.finalizer.init(self.model.num_parameters))
 
-    def plan(self, state: ProcessState) -> Plan:  # noqa: ARG002
-        """The same in every round. Raises ``LocalProtocolError`` while the standardization is not known."""
+    def plan(self, state: ProcessState) -> Plan:
+        """Raises ``LocalProtocolError`` while the standardization is not known."""
         if not self.standardized:
             assert self.spec.model is not None
             raise LocalProtocolError(
                 f"task {self.spec.name!r} has no plan before task {self.spec.model.standardize_by!r} is complete"
             )
-        return Plan(self.model, self.work, self.spec.encoding)
+        return Plan(self.model, self.client_work.work(state.version), self.spec.encoding)
+
+    def content(self, state: ProcessState) -> bytes:
+        return self.distributor.content(state)
 
     def decode(self, update: ClientUpdate) -> bytes:
         """The delta, float32."""
@@ -60,7 +70,7 @@ class TrainingProcess:
     def check(self, update: ClientUpdate, decoded: bytes) -> None:
         """Raises ``InvalidUpdateError``: WEIGHT, MALFORMED (impossible counts), NORM."""
         self.aggregator.check(contribution_of(update, decoded))
-        check_counts(update, update.weight * self.work.local_epochs)
+        check_counts(update, update.weight * self.client_work.local_epochs)
 
     def new_accumulator(self) -> Accumulator:
         return self.aggregator.new()
@@ -71,8 +81,9 @@ class TrainingProcess:
     def finalize(self, state: ProcessState, accumulator: Accumulator) -> tuple[ProcessState, RoundMetrics]:
         """Metrics count an example once in each local epoch, by the forward pass before its step."""
         sums = as_sums(accumulator)
-        mean_delta = self.aggregator.finalize(sums)
-        extra, model = self.server_optimizer.apply(state.extra, state.model, mean_delta)
+        aggregate = self.aggregator.finalize(sums)
+        closing = Closing(sums.num_reports)
+        extra, model = self.finalizer.apply(state.extra, state.model, aggregate, closing)
         return ProcessState(state.version + 1, model, extra), round_metrics(sums)
 
     def standardization(self, state: ProcessState) -> Standardization | None:  # noqa: ARG002
@@ -90,33 +101,27 @@ class TrainingProcess:
         return Weights.from_bytes(state.model, self.model.num_classes, self.model.num_features)
 
 
-def training_work(client: ClientSpec, max_weight: int) -> TrainingWork:
-    """What devices are told of a definition's ``[client]``."""
-    return TrainingWork(
-        learning_rate=client.learning_rate,
-        batch_size=client.batch_size,
-        local_epochs=client.local_epochs,
-        l2=client.l2,
-        momentum=client.momentum,
-        proximal=client.proximal,
-        clip_norm=client.clip_norm,
-        shuffle=client.shuffle,
-        max_weight=max_weight,
-    )
+def compose(
+    model: SoftmaxModel,
+    *,
+    client_work: ClientWork,
+    aggregator: TrainingAggregator,
+    finalizer: Finalizer,
+    distributor: Distributor | None = None,
+    seed: int = 0,
+    encoding: str = "float32",
+) -> TrainingProcess:
+    """A training process of these parts; by default devices download the model alone.
 
-
-def build_training(spec: TaskSpec, model: SoftmaxModel, *, standardized: bool) -> TrainingProcess:
-    """Raises ``ConfigError`` for a name in ``spec`` that is not registered."""
-    client = spec.client
-    assert client is not None  # TaskSpec checks it for this kind
-    if codecs.codec(spec.encoding).value_format != "f":
-        raise ConfigError(f"encoding is {spec.encoding!r}, which carries integers; expected one for deltas: 'float32'")
-    work = training_work(client, spec.aggregator.max_weight)
-    aggregator = training_aggregator(
-        spec.aggregator.name,
-        num_values=model.num_parameters,
-        norm_bound=spec.aggregator.norm_bound,
-        clip_norm=spec.aggregator.clip_norm,
-        max_weight=spec.aggregator.max_weight,
+    It runs in this Python process. A part that a server shall run belongs into a process of a name
+    (``edgefl.learning.processes``), which a task file can give. Raises ``ConfigError`` for an unknown ``encoding``.
+    """
+    spec = one_process("training", TaskKind.TRAINING, "", model=model_spec(model))
+    return TrainingProcess(
+        replace(spec, seed=seed, encoding=encoding),
+        model,
+        distributor=distributor or ModelDistributor(),
+        client_work=client_work,
+        aggregator=aggregator,
+        finalizer=finalizer,
     )
-    return TrainingProcess(spec, model, work, aggregator, spec.server_optimizer.build(), standardized)

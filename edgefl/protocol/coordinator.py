@@ -197,6 +197,10 @@ class Coordinator:
         receipt = self._keeper.early_receipt(device, update)
         return None if receipt is None else (receipt, self._report_window())
 
+    def content(self, digest: str) -> bytes | None:
+        """What the devices of a round download, by SHA-256, where it is more than a model that the store has."""
+        return self._board.content(digest)
+
     def awaits(self, device: str) -> bool:
         """Whether a round waits for a report of ``device``."""
         return any(run.round.awaits(device) for run in self._board)

@@ -8,12 +8,18 @@ Source: design §2 (words), §5 (receipts, pace), §6 (wire), §13 (what must st
 
 from __future__ import annotations
 
+import abc
 import enum
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from edgefl.errors import ConfigError, UpdateRefusal
 from edgefl.models.softmax import SoftmaxModel
+
+if TYPE_CHECKING:
+    from edgefl.types import Examples, TrainStats, Weights
 
 INLINE_UPDATE_MAX_BYTES = 1 << 20
 """An update up to 1 MiB goes inline in ``Report`` (design §6); a larger one goes by ``Upload``."""
@@ -101,7 +107,33 @@ class PersonalizationWork:
         return self.training.max_weight
 
 
-Work = TrainingWork | EvaluationWork | StatisticsWork | PersonalizationWork
+class LocalWork(abc.ABC):
+    """Work of a user's own, in Python: for processes that run in one process alone, for it has no form on the wire.
+
+    ``max_weight`` bounds a client's example count; ``local_epochs``: how often it may count an example.
+    """
+
+    max_weight: int
+    local_epochs: int
+
+    @abc.abstractmethod
+    def run(self, model: SoftmaxModel, start: Weights, examples: Examples, key: bytes) -> tuple[Weights, TrainStats]:
+        """The client's model and what was done. ``key``: 16 bytes, one for each round and client, for all chance.
+
+        A pure function of its arguments, which may run on any thread. An error of ours becomes the client's failure.
+        """
+
+
+Work = TrainingWork | EvaluationWork | StatisticsWork | PersonalizationWork | LocalWork
+
+
+KINDS: Mapping[type, str] = {
+    TrainingWork: "training",
+    EvaluationWork: "evaluation",
+    PersonalizationWork: "personalization",
+    StatisticsWork: "statistics",
+}
+"""The registered name of each kind of work that has a form on the wire, as a check-in's ``kinds`` gives it."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +147,10 @@ class Plan:
 
 @dataclass(frozen=True)
 class Assignment:
-    """One device's part in one round. ``model_digest`` is '' when the work needs no model (statistics)."""
+    """One device's part in one round. ``model_digest`` is '' when the work needs no model (statistics).
+
+    It is the SHA-256 of what the device downloads: the model's canonical bytes come first.
+    """
 
     task: str
     round_num: int

@@ -3,7 +3,7 @@
 Implementations live in ``edgefl.learning``; the object that a simulation builds is the one that the server runs.
 All state is explicit: what a checkpoint must hold is in ``ProcessState``, and nothing is kept in the process itself.
 
-    model, state -> plan -> [device] -> update -> decode -> check -> fold ... fold -> finalize -> model, state
+    state -> plan, content -> [device] -> update -> decode -> check -> fold ... fold -> finalize -> state
 """
 
 from __future__ import annotations
@@ -113,6 +113,13 @@ class Process(Protocol):
 
     def plan(self, state: ProcessState) -> Plan:
         """What devices execute in the round that follows ``state``."""
+        ...
+
+    def content(self, state: ProcessState) -> bytes:
+        """What devices download before they work in the round that follows ``state``; b"" for nothing.
+
+        It is the model where an evaluation may read it. Its SHA-256 is the round's base digest.
+        """
         ...
 
     def decode(self, update: ClientUpdate) -> bytes:

@@ -32,6 +32,7 @@ from typing import Any
 
 from edgefl.errors import LocalProtocolError
 from edgefl.protocol.messages import (
+    KINDS,
     Accepted,
     AlreadyAccepted,
     Assignment,
@@ -77,7 +78,7 @@ from edgefl.protocol.session_events import (
     WorkFailed,
     WorkStopped,
 )
-from edgefl.protocol.session_state import KINDS, Context, Result, SessionConfig, SessionPhase, SessionState, Uniform
+from edgefl.protocol.session_state import Context, Result, SessionConfig, SessionPhase, SessionState, Uniform
 
 __all__ = ["TRANSITIONS", "SessionConfig", "SessionMachine", "SessionPhase", "SessionState", "step"]
 

@@ -6,35 +6,16 @@ Source: design §5 (the device machine), §9 (eligibility).
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 from edgefl.errors import ConfigError
-from edgefl.protocol.messages import (
-    Assignment,
-    EvaluationWork,
-    Fate,
-    PersonalizationWork,
-    Receipt,
-    ReleaseInfo,
-    Report,
-    RetryWindow,
-    StatisticsWork,
-    TrainingWork,
-)
+from edgefl.protocol.messages import KINDS, Assignment, Fate, Receipt, ReleaseInfo, Report, RetryWindow
 from edgefl.protocol.session_events import SessionEffect, StartTimer
 
 Uniform = Callable[[float, float], float]
 """Draws from ``[low, high]``: ``random.uniform`` of the operating system's generator in the field, seeded in tests."""
-
-KINDS: Mapping[type, str] = {
-    TrainingWork: "training",
-    EvaluationWork: "evaluation",
-    PersonalizationWork: "personalization",
-    StatisticsWork: "statistics",
-}
-"""The registered name of each kind of work, as a check-in's ``kinds`` gives it."""
 
 
 class SessionPhase(enum.Enum):

@@ -38,6 +38,15 @@ class TaskKind(enum.Enum):
     STATISTICS = "statistics"
 
 
+USUAL_PROCESS = {
+    TaskKind.TRAINING: "weighted_fed_avg",
+    TaskKind.EVALUATION: "fed_eval",
+    TaskKind.PERSONALIZATION: "personalization_eval",
+    TaskKind.STATISTICS: "fed_statistics",
+}
+"""The process (``edgefl.learning.processes``) of a definition that names none."""
+
+
 @dataclass(frozen=True)
 class RoundSpec:
     """How a round is made. ``over_selection`` 1.3 assigns 30 % more devices than the goal.
@@ -118,12 +127,14 @@ class ClientSpec:
 
 @dataclass(frozen=True)
 class AggregatorSpec:
-    """``norm_bound``: an update of a larger L2 norm is refused. ``clip_norm``: a larger one is scaled down (0: never).
+    """``name``: of ``edgefl.aggregators``; '' for the one of the process, as a rule ``weighted_mean``.
+
+    ``norm_bound``: an update of a larger L2 norm is refused. ``clip_norm``: a larger one is scaled down (0: never).
 
     ``max_weight`` bounds a client's example weight; (goal) x (max_weight) may not exceed 2**32 (design §4.4).
     """
 
-    name: str = "weighted_mean"
+    name: str = ""
     norm_bound: float = 64.0
     clip_norm: float = 0.0
     max_weight: int = 100_000
@@ -175,13 +186,17 @@ class StatisticsSpec:
 
 @dataclass(frozen=True)
 class TaskSpec:
-    """A whole definition. Which tables a kind needs is checked here; ``rounds`` counts committed rounds."""
+    """A whole definition. Which tables a kind needs is checked here; ``rounds`` counts committed rounds.
+
+    ``process`` is a name of ``edgefl.learning.processes``; '' for the usual one of the kind.
+    """
 
     name: str
     kind: TaskKind
     population: str
     round: RoundSpec
     seed: int = 0
+    process: str = ""
     rounds: int = 1
     encoding: str = "float32"
     evaluates: str = ""
@@ -204,8 +219,13 @@ class TaskSpec:
             )
         getattr(self, f"_check_{self.kind.value}")()
 
+    @property
+    def process_name(self) -> str:
+        return self.process or USUAL_PROCESS[self.kind]
+
     def _check_training(self) -> None:
-        self._need(model=True, client=True, statistics=False, evaluates=False)
+        # Whether it needs a table [client] is its process's to say.
+        self._need(model=True, statistics=False, evaluates=False)
         assert self.model is not None
         size = SoftmaxModel(self.model.num_features, self.model.num_classes).update_bytes
         if size > MAX_UPLOAD_BYTES:

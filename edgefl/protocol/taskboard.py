@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from edgefl.errors import ConfigError, ConflictError, NotFoundError
 from edgefl.models.softmax import SoftmaxModel
 from edgefl.protocol.events import FINAL, TaskRecord, TaskStatus
-from edgefl.protocol.messages import MAX_COUNTS_BYTES, CheckIn, Plan
+from edgefl.protocol.messages import KINDS, MAX_COUNTS_BYTES, CheckIn, Plan
 from edgefl.protocol.process import Accumulator, Process, ProcessFactory, ProcessState
 from edgefl.protocol.round import BaseModel, RoundState
 from edgefl.protocol.task import TaskKind, TaskSpec
@@ -177,9 +177,20 @@ class TaskBoard:
         kept = self._models.get((name, version))
         return kept if kept is not None else self._load_model(name, version)
 
+    def content(self, digest: str) -> bytes | None:
+        """What a round that goes on now gives its devices to download, by SHA-256; None when no round gives it."""
+        for run in self._runs.values():
+            if run.base is not None and run.base.digest == digest and not run.spec.evaluates:
+                assert run.process is not None
+                return run.process.content(run.state)
+        return None
+
     def _base(self, run: TaskRun) -> BaseModel | None:
         if not run.spec.evaluates:
-            return BaseModel(run.state.version, run.state.model_digest, len(run.state.model))
+            assert run.process is not None
+            content = run.process.content(run.state)
+            digest = hashlib.sha256(content).hexdigest() if content else ""
+            return BaseModel(run.state.version, digest, len(content))
         version = run.state.version + 1
         model = self.model(run.spec.evaluates, version)
         if model is None:
@@ -258,8 +269,9 @@ def unfit(run: TaskRun, check_in: CheckIn) -> str:
     spec = run.spec
     if check_in.population != spec.population:
         return f"task {spec.name!r} is of population {spec.population!r}"
-    if spec.kind.value not in check_in.kinds:
-        return f"task {spec.name!r} is of kind {spec.kind.value!r}, which this agent does not know; update it"
+    kind = KINDS[type(run.plan.work)] if run.plan is not None else spec.kind.value
+    if kind not in check_in.kinds:
+        return f"task {spec.name!r} is of kind {kind!r}, which this agent does not know; update it"
     if run.plan is not None and run.plan.encoding not in check_in.encodings:
         return f"task {spec.name!r} uses encoding {run.plan.encoding!r}, which this agent does not know; update it"
     if spec.evaluates and check_in.num_held_out == 0:

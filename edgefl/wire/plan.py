@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from edgefl.errors import RemoteProtocolError
+from edgefl.errors import ConfigError, RemoteProtocolError
 from edgefl.models.softmax import SoftmaxModel
 from edgefl.proto.v1 import plan_pb2
 from edgefl.protocol import messages as m
@@ -55,6 +55,8 @@ def plan_to_proto(plan: m.Plan) -> plan_pb2.Plan:
         message.evaluation.max_weight = work.max_weight
     elif isinstance(work, m.PersonalizationWork):
         message.personalization.training.CopyFrom(plan_pb2.TrainingWork(**vars(work.training)))
+    elif isinstance(work, m.LocalWork):
+        raise ConfigError(f"{type(work).__name__} is work for processes in one Python process; it cannot be sent")
     else:
         message.statistics.CopyFrom(plan_pb2.StatisticsWork(**vars(work)))
     return message

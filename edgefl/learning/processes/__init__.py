@@ -1,0 +1,58 @@
+"""The learning processes by name: what ``process = "NAME"`` in a task file and ``learning.build_NAME`` mean.
+
+Each is one file of this package that defines ``PROCESS``, and beside it the function ``build_NAME`` that writes the
+definition an operator would write and builds its process from it. The name of the file is the name in both; a file
+whose name starts with ``_`` is a part of others.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, cast
+
+from edgefl.errors import ConfigError
+from edgefl.models.softmax import SoftmaxModel
+from edgefl.protocol.task import TaskKind, TaskSpec
+from edgefl.types import Standardization
+
+__all__ = ["ProcessType", "builder", "names", "process_type"]
+
+
+@dataclass(frozen=True)
+class ProcessType:
+    """A process that a task of ``kind`` may name. ``build`` is a ``edgefl.protocol.process.ProcessFactory``."""
+
+    kind: TaskKind
+    build: Callable[[TaskSpec, Standardization | None, SoftmaxModel | None], Any]
+
+
+@functools.cache
+def names() -> tuple[str, ...]:
+    """The names of all processes, sorted."""
+    found = (module.name for module in pkgutil.iter_modules(__path__))
+    return tuple(sorted(name for name in found if not name.startswith("_")))
+
+
+def process_type(spec: TaskSpec) -> ProcessType:
+    """The process that a definition names. Raises ``ConfigError`` for an unknown name, and for one of another kind."""
+    found = cast(ProcessType, _module(spec.process_name).PROCESS)
+    if found.kind is not spec.kind:
+        raise ConfigError(
+            f"process {spec.process_name!r} is for tasks of kind {found.kind.value!r}; this one is {spec.kind.value!r}"
+        )
+    return found
+
+
+def builder(name: str) -> Callable[..., Any]:
+    """The function ``build_NAME``. Raises ``ConfigError`` when there is no process of that name."""
+    return cast(Callable[..., Any], getattr(_module(name), f"build_{name}"))
+
+
+def _module(name: str) -> Any:
+    if name not in names():
+        raise ConfigError(f"process is {name!r}; expected one of {', '.join(names())}")
+    return importlib.import_module(f"{__name__}.{name}")

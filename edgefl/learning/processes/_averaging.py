@@ -1,0 +1,140 @@
+"""What the processes that average deltas share: their options from Python, and their parts from a definition."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from typing import Any, TypedDict
+
+from edgefl.aggregators import TrainingAggregator, training_aggregator
+from edgefl.errors import ConfigError
+from edgefl.learning.parts import ClientWork, Distributor, Finalizer, LocalSgd, ModelDistributor, ServerStep
+from edgefl.learning.shapes import model_of, model_spec, one_process
+from edgefl.learning.training import TrainingProcess
+from edgefl.models.softmax import SoftmaxModel
+from edgefl.optimizers import ServerOptimizer, Sgd, sgd
+from edgefl.protocol.messages import TrainingWork
+from edgefl.protocol.task import AggregatorSpec, ClientSpec, ServerOptimizerSpec, TaskKind, TaskSpec
+from edgefl.types import Standardization
+
+MEAN = "weighted_mean"
+"""The aggregator of a definition that names none."""
+
+
+class AveragingOptions(TypedDict, total=False):
+    """The options of ``build_weighted_fed_avg``, which has their meanings and defaults, but for ``proximal``."""
+
+    server_optimizer: ServerOptimizer | None
+    batch_size: int
+    local_epochs: int
+    shuffle: bool
+    l2: float
+    clip_norm: float
+    seed: int
+    norm_bound: float
+    update_clip_norm: float
+    max_weight: int
+    encoding: str
+
+
+def averaging_spec(
+    process: str,
+    model: SoftmaxModel,
+    client_optimizer: Sgd,
+    *,
+    server_optimizer: ServerOptimizer | None = None,
+    batch_size: int = 32,
+    local_epochs: int = 1,
+    shuffle: bool = True,
+    l2: float = 0.0,
+    proximal: float = 0.0,
+    clip_norm: float = 0.0,
+    seed: int = 0,
+    norm_bound: float = 64.0,
+    update_clip_norm: float = 0.0,
+    max_weight: int = 100_000,
+    encoding: str = "float32",
+) -> TaskSpec:
+    """The definition of a training that names ``process``; options as in ``build_weighted_fed_avg``."""
+    server = sgd(1.0) if server_optimizer is None else server_optimizer
+    client = ClientSpec(
+        learning_rate=client_optimizer.learning_rate,
+        batch_size=batch_size,
+        local_epochs=local_epochs,
+        l2=l2,
+        momentum=client_optimizer.momentum,
+        proximal=proximal,
+        clip_norm=clip_norm,
+        shuffle=shuffle,
+    )
+    return replace(
+        one_process("training", TaskKind.TRAINING, process, model=model_spec(model), client=client),
+        seed=seed,
+        encoding=encoding,
+        aggregator=AggregatorSpec(norm_bound=norm_bound, clip_norm=update_clip_norm, max_weight=max_weight),
+        server_optimizer=ServerOptimizerSpec(server.name, **asdict(server)),
+    )
+
+
+def client_of(spec: TaskSpec) -> ClientSpec:
+    """The definition's ``[client]``. Raises ``ConfigError`` when it has none."""
+    if spec.client is None:
+        raise ConfigError(f"process {spec.process_name!r} needs a table [client]; add one with a learning_rate")
+    return spec.client
+
+
+def training_work(client: ClientSpec, max_weight: int, **changes: Any) -> TrainingWork:
+    """What devices are told of a definition's ``[client]``."""
+    work = TrainingWork(
+        learning_rate=client.learning_rate,
+        batch_size=client.batch_size,
+        local_epochs=client.local_epochs,
+        l2=client.l2,
+        momentum=client.momentum,
+        proximal=client.proximal,
+        clip_norm=client.clip_norm,
+        shuffle=client.shuffle,
+        max_weight=max_weight,
+    )
+    return replace(work, **changes)
+
+
+def averaging(
+    spec: TaskSpec,
+    standardization: Standardization | None,
+    *,
+    mean: str = "",
+    client_work: ClientWork | None = None,
+    aggregator: TrainingAggregator | None = None,
+    distributor: Distributor | None = None,
+    finalizer: Finalizer | None = None,
+) -> TrainingProcess:
+    """The process of ``spec``, with the usual part wherever none is given.
+
+    ``mean`` is the one aggregator that the process works with; '' for any. Raises ``ConfigError`` for a name in
+    ``spec`` that is not registered, or is another than ``mean``.
+    """
+    model = model_of(spec, standardization)
+    assert spec.model is not None  # TaskSpec checks it for this kind
+    named = spec.aggregator.name
+    if mean and named not in ("", mean):
+        raise ConfigError(f"aggregator is {named!r}; process {spec.process_name!r} works with {mean!r}: leave it out")
+    return TrainingProcess(
+        spec,
+        model,
+        distributor=distributor or ModelDistributor(),
+        client_work=client_work or LocalSgd(training_work(client_of(spec), spec.aggregator.max_weight)),
+        aggregator=aggregator or _aggregator(spec, mean or named or MEAN, model.num_parameters),
+        finalizer=finalizer or ServerStep(spec.server_optimizer.build()),
+        standardized=not spec.model.standardize_by or standardization is not None,
+    )
+
+
+def _aggregator(spec: TaskSpec, name: str, num_values: int) -> TrainingAggregator:
+    options = spec.aggregator
+    return training_aggregator(
+        name,
+        num_values=num_values,
+        norm_bound=options.norm_bound,
+        clip_norm=options.clip_norm,
+        max_weight=options.max_weight,
+    )

@@ -1,0 +1,50 @@
+"""Between a model and the table ``[model]`` of a definition, and the definitions of processes without a server."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from edgefl.errors import ConfigError
+from edgefl.models.softmax import SoftmaxModel
+from edgefl.protocol.task import ModelSpec, RoundSpec, TaskKind, TaskSpec
+from edgefl.types import Quantization, Standardization
+
+POPULATION = "in-process"
+"""The population that these definitions name: the clients that are handed to ``next``."""
+
+STATISTICS = "statistics"
+"""The task that a standardized model's definition names; its result comes with the model."""
+
+
+def one_process(name: str, kind: TaskKind, process: str, *, goal: int = 1, **tables: Any) -> TaskSpec:
+    """The definition of a process that is built from Python.
+
+    ``next`` takes all the clients that it is given; a goal does not enter the arithmetic of a mean or of counts.
+    """
+    return TaskSpec(name, kind, POPULATION, RoundSpec(goal=goal, minimum=1), process=process, **tables)
+
+
+def model_of(spec: TaskSpec, standardization: Standardization | None) -> SoftmaxModel:
+    """The model of a definition. Raises ``ConfigError`` for a standardization that it does not ask for."""
+    shape = spec.model
+    assert shape is not None  # TaskSpec checks it for the kinds that have a model
+    if standardization is not None and not shape.standardize_by:
+        raise ConfigError(f"task {spec.name!r} was given a standardization; its definition has no standardize_by")
+    return SoftmaxModel(
+        shape.num_features,
+        shape.num_classes,
+        dtype=shape.dtype,
+        quantization=Quantization(shape.scale, shape.zero_point),
+        standardization=standardization,
+    )
+
+
+def model_spec(model: SoftmaxModel) -> ModelSpec:
+    return ModelSpec(
+        num_features=model.num_features,
+        num_classes=model.num_classes,
+        dtype=model.dtype,
+        scale=model.quantization.scale,
+        zero_point=model.quantization.zero_point,
+        standardize_by="" if model.standardization is None else STATISTICS,
+    )

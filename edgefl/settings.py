@@ -1,8 +1,9 @@
-"""TOML into frozen dataclasses: the one reader of every configuration file and task definition.
+"""TOML into frozen dataclasses, and back: the one reader of every configuration file and task definition.
 
 A table becomes a dataclass field by field. Unknown keys, missing keys and values of a wrong type are refused with the
 file, the key and what was expected; a close spelling is suggested. Ranges are checked by the dataclass itself
 (``__post_init__`` raising ``ConfigError``), so they hold for values that come from elsewhere too.
+What ``to_toml`` writes, ``parse_toml`` reads as an equal value.
 """
 
 from __future__ import annotations
@@ -124,3 +125,53 @@ def _path(value: str, where: str) -> Path:
         return Path(value).expanduser()
     except RuntimeError as error:  # ~name of nobody
         raise ConfigError(f"{where} is {value!r}; expected a path: {error}") from None
+
+
+# ------------------------------------------------------------------------------------------------ writing
+
+
+def to_toml(value: object) -> str:
+    """The TOML text from which ``parse_toml`` reads the dataclass ``value`` again. What equals its default is left out.
+
+    Raises ``ConfigError`` for a value of a type that a file cannot hold.
+    """
+    return "\n".join(_lines(value, "")) + "\n"
+
+
+def _lines(value: Any, path: str) -> list[str]:
+    """The keys of one table, then the tables below it: a key after a table's header would belong to that table."""
+    keys, tables = [], []
+    for field in dataclasses.fields(value):
+        part = getattr(value, field.name)
+        if not field.init or part == _default(field):
+            continue
+        inner = f"{path}.{field.name}" if path else field.name
+        if dataclasses.is_dataclass(part):
+            tables += ["", f"[{inner}]", *_lines(part, inner)]
+        elif isinstance(part, tuple) and part and dataclasses.is_dataclass(part[0]):
+            for item in part:
+                tables += ["", f"[[{inner}]]", *_lines(item, inner)]
+        else:
+            keys.append(f"{field.name} = {_text(part, inner)}")
+    return keys + tables
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+
+
+def _text(value: Any, where: str) -> str:
+    if isinstance(value, enum.Enum):
+        return _text(value.value, where)
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (int, float)):
+        return repr(value)
+    if isinstance(value, (str, Path)):
+        import json  # as difflib above: what only reads does not pay for it
+
+        # JSON's escapes are TOML's, which wants one more.
+        return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
+    if isinstance(value, tuple):
+        return f"[{', '.join(_text(item, where) for item in value)}]"
+    raise ConfigError(f"{where} is {value!r}; expected what a TOML file can hold")

@@ -1,4 +1,4 @@
-"""TOML into dataclasses: what is taken, and for everything else the file, the key and what was expected."""
+"""TOML into dataclasses and back: what is taken, and for everything else the file, the key and what was expected."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from edgefl.address import require_loopback, split_address
 from edgefl.errors import ConfigError
-from edgefl.settings import MAX_FILE_BYTES, parse_toml, read_toml
+from edgefl.protocol.task import parse_task
+from edgefl.settings import MAX_FILE_BYTES, parse_toml, read_toml, to_toml
 
 
 class Colour(enum.Enum):
@@ -40,6 +43,20 @@ class Config:
     sizes: tuple[int, ...] = ()
     inner: Inner | None = None
     parts: tuple[Inner, ...] = field(default_factory=tuple)
+
+
+@dataclass(frozen=True)
+class Outer:
+    items: tuple[Config, ...] = ()
+    one: Config | None = None
+
+
+@dataclass(frozen=True)
+class Raw:
+    depth: bytes
+
+
+TASKS = Path(__file__).parents[1] / "edgefl" / "cli" / "tasks"
 
 
 def parse(text: str) -> Config:
@@ -177,6 +194,52 @@ def test_a_file_that_is_too_large_is_not_read_on(tmp_path: Path) -> None:
     assert unreadable(large) == f"{large}: {expected}"
     if os.path.exists("/dev/zero"):
         assert unreadable(Path("/dev/zero")) == f"/dev/zero: {expected}"
+
+
+# ------------------------------------------------------------------------------------------------ writing
+
+INNERS = st.builds(Inner, st.integers(0, 2**70), st.floats(allow_nan=False))
+PATHS = st.text(min_size=1).filter(lambda text: "\0" not in text and not text.startswith("~")).map(Path)
+CONFIGS = st.builds(
+    Config,
+    name=st.text(),
+    count=st.integers(),
+    rate=st.floats(allow_nan=False),
+    on=st.booleans(),
+    colour=st.sampled_from(Colour),
+    place=PATHS,
+    sizes=st.lists(st.integers()).map(tuple),
+    inner=st.none() | INNERS,
+    parts=st.lists(INNERS).map(tuple),
+)
+
+
+@given(CONFIGS)
+def test_what_is_written_is_read_as_it_was(config: Config) -> None:
+    assert parse_toml(to_toml(config), Config, "f.toml") == config
+
+
+@given(st.lists(CONFIGS, max_size=3).map(tuple), st.none() | CONFIGS)
+def test_tables_below_tables_are_read_as_they_were(items: tuple[Config, ...], one: Config | None) -> None:
+    outer = Outer(items, one)
+    assert parse_toml(to_toml(outer), Outer, "f.toml") == outer
+
+
+def test_defaults_are_not_written_but_a_table_of_nothing_else_is() -> None:
+    assert to_toml(Config("n")) == 'name = "n"\n'
+    assert to_toml(Config("n", rate=0.25, inner=Inner(3))) == 'name = "n"\nrate = 0.25\n\n[inner]\ndepth = 3\n'
+    assert to_toml(Outer(one=Config("n", on=True))) == '\n[one]\nname = "n"\non = true\n'
+
+
+def test_what_no_file_can_hold_is_refused_with_its_place() -> None:
+    with pytest.raises(ConfigError, match=r"^inner\.depth is b'1'; expected what a TOML file can hold$"):
+        to_toml(Config("n", inner=Raw(b"1")))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("path", sorted(TASKS.glob("*.toml")), ids=lambda path: path.stem)
+def test_a_task_that_was_written_again_is_the_same_task(path: Path) -> None:
+    spec = parse_task(path.read_text(), str(path))
+    assert parse_task(to_toml(spec), "again") == spec
 
 
 # ------------------------------------------------------------------------------------------------ addresses

@@ -80,13 +80,29 @@ def data(features: list[list[float]], labels: list[int]) -> tuple[npt.NDArray[np
     return np.array(features, dtype=np.float32), np.array(labels, dtype=np.int32)
 
 
-def assert_same_bits(case: Case, config: TrainConfig, example_weights: npt.NDArray[np.float32] | None = None) -> None:
+def make_correction(num_features: int, num_classes: int) -> Weights:
+    """Of both signs, with values around 2**-50: those below it count as 0."""
+    rng = np.random.default_rng([3, num_features, num_classes])
+    values = rng.normal(size=num_classes * (num_features + 1)).astype(np.float32) * np.float32(0.1)
+    values[::5] *= np.float32(2.0**-47)
+    values[1::7] = -0.0
+    values[2::7] = 2.0**-149
+    return Weights.from_bytes(values, num_classes, num_features)
+
+
+def assert_same_bits(
+    case: Case,
+    config: TrainConfig,
+    example_weights: npt.NDArray[np.float32] | None = None,
+    correction: Weights | None = None,
+) -> None:
     """Train, predict and evaluate both ways. Where the twin leaves its domain, the kernel must say so too."""
     how: dict[str, Any] = {"standardization": case.standardization, "quantization": case.quantization}
 
     def work(side: Any) -> tuple[Weights, TrainStats, bytes, EvalStats]:
         data = case.features, case.labels
-        trained, stats = side.train_softmax(case.weights, *data, config, example_weights=example_weights, **how)
+        extra = {"example_weights": example_weights, "correction": correction}
+        trained, stats = side.train_softmax(case.weights, *data, config, **extra, **how)
         probabilities = side.predict_softmax(trained, case.features, **how)
         return trained, stats, probabilities, side.evaluate_softmax(trained, *data, **how)
 

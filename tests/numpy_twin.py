@@ -213,7 +213,7 @@ def direct_step(w: Layer, x: F32, g: F32) -> Layer:
     return Layer(flush(kernel), flush(bias))
 
 
-def batch_gradient(w: Layer, start: Layer, x: F32, g: F32, config: TrainConfig) -> Layer:
+def batch_gradient(w: Layer, start: Layer, x: F32, g: F32, config: TrainConfig, correction: Layer | None) -> Layer:
     kernel, bias = np.zeros_like(w.kernel), np.zeros_like(w.bias)
     for i in range(len(x)):
         kernel = fma(g[i][:, None], x[i][None, :], kernel)
@@ -223,6 +223,8 @@ def batch_gradient(w: Layer, start: Layer, x: F32, g: F32, config: TrainConfig) 
     if config.proximal > 0:
         kernel = fma(np.float32(config.proximal), w.kernel - start.kernel, kernel)
         bias = fma(np.float32(config.proximal), w.bias - start.bias, bias)
+    if correction is not None:
+        kernel, bias = kernel + correction.kernel, bias + correction.bias
     kernel, bias = flush(kernel), flush(bias)
     if config.clip_norm > 0:
         clip_norm = np.float64(np.float32(config.clip_norm))
@@ -245,12 +247,14 @@ def train_softmax(
     example_weights: F32 | None = None,
     standardization: Standardization | None = None,
     quantization: Quantization | None = None,
+    correction: Weights | None = None,
 ) -> tuple[Weights, TrainStats]:
     x_all = load_features(features, standardization, quantization)
     w = start = Layer.of(weights)
     velocity = Layer(np.zeros_like(w.kernel), np.zeros_like(w.bias))
     rate, momentum = np.float32(config.learning_rate), np.float32(config.momentum)
-    direct = config.l2 == config.momentum == config.proximal == config.clip_norm == 0
+    added = None if correction is None else Layer.of(correction)
+    direct = added is None and config.l2 == config.momentum == config.proximal == config.clip_norm == 0
     loss_sum, num_correct, num_steps, count = 0.0, 0, 0, len(labels)
     for epoch in range(config.num_epochs):
         order = list(range(count)) if config.shuffle_key is None else permutation(config.shuffle_key, epoch, count)
@@ -269,7 +273,7 @@ def train_softmax(
             if direct:
                 w = direct_step(w, x, g)
             else:
-                gradient = batch_gradient(w, start, x, g, config)
+                gradient = batch_gradient(w, start, x, g, config, added)
                 if momentum > 0:
                     kernel = flush(fma(momentum, velocity.kernel, gradient.kernel))
                     velocity = Layer(kernel, flush(fma(momentum, velocity.bias, gradient.bias)))

@@ -21,7 +21,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from kernel_cases import DTYPES, KEY, NUM_EXAMPLES, Case, assert_same_bits, make_case, numbers
+from kernel_cases import DTYPES, KEY, NUM_EXAMPLES, Case, assert_same_bits, make_case, make_correction, numbers
 
 from edgefl import kernels
 from edgefl.types import TrainConfig, Weights
@@ -115,6 +115,15 @@ def test_each_option_equals_the_twin(options: dict[str, Any], shuffle_key: bytes
         assert_same_bits(make_case(num_features, num_classes), config, example_weights)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=list(OPTIONS))
+def test_a_correction_equals_the_twin_beside_each_option(options: dict[str, Any], dtype: str) -> None:
+    config = TrainConfig(0.25, batch_size=8, num_epochs=3, shuffle_key=KEY, **options)
+    for num_features, num_classes in [(1, 1), (13, 7), (16, 3), (75, 10)]:
+        case = make_case(num_features, num_classes, dtype, standardized=dtype == "int8")
+        assert_same_bits(case, config, correction=make_correction(num_features, num_classes))
+
+
 @pytest.mark.parametrize("spread", [2.0**-28, 1e-3, 30.0, 1e4, 1e9])
 @pytest.mark.parametrize("options", [{}, {"momentum": 0.9, "clip_norm": 1.0}], ids=["direct", "gradient"])
 def test_small_and_large_features_equal_the_twin(options: dict[str, Any], spread: float) -> None:
@@ -177,7 +186,7 @@ def test_the_multiply_add_is_rounded_once_in_every_lane(x: float, tiny: float, p
 
 
 @st.composite
-def small_cases(draw: st.DrawFn) -> tuple[Case, TrainConfig, npt.NDArray[np.float32] | None]:
+def small_cases(draw: st.DrawFn) -> tuple[Case, TrainConfig, npt.NDArray[np.float32] | None, Weights | None]:
     num_features, num_classes, count = draw(st.integers(1, 35)), draw(st.integers(1, 6)), draw(st.integers(1, 9))
     values = numbers(draw(st.sampled_from([1.0, 2.0**10, 2.0**70]))) | st.just(0.0)
     kernel = draw(hnp.arrays(np.float32, (num_classes, num_features), elements=values))
@@ -197,12 +206,18 @@ def small_cases(draw: st.DrawFn) -> tuple[Case, TrainConfig, npt.NDArray[np.floa
         shuffle_key=draw(st.none() | st.binary(min_size=16, max_size=16)),
     )
     weights = Weights(num_classes, num_features, kernel.tobytes(), bias.tobytes())
-    return Case(weights, features, labels, None, None), config, example_weights
+    flat = hnp.arrays(
+        np.float32, num_classes * (num_features + 1), elements=values | st.sampled_from([2.0**-50, 2.0**-60])
+    )
+    correction = draw(st.none() | flat.map(lambda c: Weights.from_bytes(c, num_classes, num_features)))
+    return Case(weights, features, labels, None, None), config, example_weights, correction
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(small_cases())
-def test_any_small_training_equals_the_twin(drawn: tuple[Case, TrainConfig, npt.NDArray[np.float32] | None]) -> None:
+def test_any_small_training_equals_the_twin(
+    drawn: tuple[Case, TrainConfig, npt.NDArray[np.float32] | None, Weights | None],
+) -> None:
     assert_same_bits(*drawn)
 
 
@@ -215,7 +230,9 @@ for tie in tests.TIES:
     tests.test_the_multiply_add_is_rounded_once_in_every_lane(*tie)
 for shape in [(1, 2), (16, 1), (31, 33), (75, 7), (784, 10)]:
     for options in tests.OPTIONS.values():
-        tests.assert_same_bits(tests.make_case(*shape), tests.TrainConfig(0.25, batch_size=5, **options))
+        config = tests.TrainConfig(0.25, batch_size=5, **options)
+        tests.assert_same_bits(tests.make_case(*shape), config)
+        tests.assert_same_bits(tests.make_case(*shape), config, correction=tests.make_correction(*shape))
     for dtype in tests.DTYPES:
         tests.assert_same_bits(tests.make_case(*shape, dtype, standardized=True), tests.TrainConfig(0.25))
 """

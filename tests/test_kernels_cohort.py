@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from kernel_cases import DTYPES, KEY, make_case
+from kernel_cases import DTYPES, KEY, make_case, make_correction
 
 from edgefl import kernels
 from edgefl.errors import ConfigError, DataError, KernelError
@@ -54,6 +54,7 @@ def alone(client: CohortClient, start: Weights = START) -> Any:
             example_weights=client.example_weights,
             standardization=client.standardization,
             quantization=client.quantization,
+            correction=client.correction,
         )
     except (DataError, KernelError) as error:
         return type(error), str(error)
@@ -111,6 +112,22 @@ def test_example_weights_and_a_standardization_belong_to_their_client() -> None:
     assert len({weights.digest for weights, _ in results}) == 5
 
 
+@pytest.mark.parametrize("config", PATHS, ids=["direct", "gradient"])
+def test_a_correction_belongs_to_its_client(config: TrainConfig) -> None:
+    """Also where the buffers must be checked: raw bytes as example weights are not read straight."""
+    case = make_case(19, 4)
+    base = CohortClient(case.features, case.labels, config)
+    checked = replace(base, example_weights=np.ones(len(case.labels), np.float32).tobytes())
+    corrections = [make_correction(19, 4), Weights.zeros(4, 19), make_case(19, 4, seed=9).weights]
+    cohort = [replace(client, correction=c) for client in (base, checked) for c in (None, *corrections, None)]
+    results = [outcome(result) for result in train_cohort(START, cohort, threads=2)]
+    assert results == [alone(client) for client in cohort]
+    digests = [weights.digest for weights, _ in results]
+    assert digests[0] == digests[4] != digests[1] != digests[3]
+    (delta,) = train_cohort(START, cohort[1:2], deltas=True)
+    assert delta.get()[0].to_bytes() == kernels.subtract(results[1][0].to_bytes(), START.to_bytes())
+
+
 def test_deltas_are_those_of_subtract() -> None:
     cohort = clients(4)
     trained = train_cohort(START, cohort)
@@ -151,6 +168,9 @@ def broken(base: CohortClient) -> list[CohortClient]:
         replace(base, example_weights=too_many),
         replace(base, quantization=Quantization(0.5, 1)),
         replace(base, standardization=Standardization(bytes(4 * 18), bytes(4 * 18))),
+        replace(base, correction=Weights.zeros(4, 18)),
+        replace(base, correction=Weights.zeros(3, 19)),
+        replace(base, correction=Weights(4, 19, bytes(4 * 75) + np.float32(np.nan).tobytes(), bytes(16))),
     ]
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from kernel_cases import PATHS, data, layer, make_case
+from kernel_cases import PATHS, data, layer, make_case, make_correction
 
 from edgefl import kernels
 from edgefl.types import TrainConfig, Weights
@@ -107,6 +107,56 @@ def test_a_probability_at_the_edge_of_underflow_is_not_zero() -> None:
     for gap, zero in [(40.0, False), (float(np.nextafter(np.float32(40), np.float32(41))), True)]:
         raw = kernels.predict_softmax(layer([[0], [0]], [0, -gap]), data([[0]], [1])[0])
         assert (np.frombuffer(raw, dtype=np.float32)[1] == 0) == zero
+
+
+def test_a_correction_by_hand() -> None:
+    """From zero the gradients are -1/2 and 1/2; the correction joins them before the rate, in kernel and bias."""
+    correction = layer([[3], [-0.5]], [0.25, 0.5])
+    got, stats = kernels.train_softmax(Weights.zeros(2, 1), *data([[1]], [0]), TrainConfig(0.5), correction=correction)
+    assert got == layer([[-1.25], [0]], [0.125, -0.5])
+    assert stats.loss_sum == LOG_2
+
+
+def test_a_correction_comes_before_clipping_and_momentum() -> None:
+    """One class has no gradient of its own: (3, 4) has norm 5, and is the velocity's first value."""
+    rows = data([[1, 1]], [0])
+    for options, expected in [({"clip_norm": 2.5}, [-1.5, -2.0]), ({"momentum": 0.5, "num_epochs": 2}, [-7.5, -10.0])]:
+        got, _ = kernels.train_softmax(
+            Weights.zeros(1, 2), *rows, TrainConfig(1.0, **options), correction=layer([[3, 4]], [0])
+        )
+        assert got == layer([expected], [0])
+
+
+def test_one_full_batch_step_with_a_correction_is_the_analytic_step() -> None:
+    """SCAFFOLD's y - rate * (g(y) - c_i + c), in binary64 from the formula of the gradient."""
+    for num_features, num_classes in SHAPES:
+        case, correction = make_case(num_features, num_classes), make_correction(num_features, num_classes)
+        config = TrainConfig(0.5, batch_size=64)
+        got, _ = kernels.train_softmax(case.weights, case.features, case.labels, config, correction=correction)
+        x = case.features.astype(np.float64)
+        kernel = flat(case.weights)[: num_classes * num_features].reshape(num_classes, num_features)
+        z = x @ kernel.T + flat(case.weights)[kernel.size :]
+        p = np.exp(z - z.max(axis=1, keepdims=True))
+        g = (p / p.sum(axis=1, keepdims=True) - np.eye(num_classes)[case.labels]) / len(x)
+        gradient = np.concatenate([(g.T @ x).ravel(), g.sum(axis=0)])
+        expected = flat(case.weights) - 0.5 * (gradient + flat(correction))
+        np.testing.assert_allclose(flat(got), expected, rtol=0, atol=1e-6)
+
+
+def test_a_correction_of_zeros_has_the_bits_of_none_where_a_gradient_is_summed() -> None:
+    """The same path is that of a clip norm which nothing reaches: plain SGD rounds each example by itself."""
+    case = make_case(17, 4)
+    rows, zeros = (case.features, case.labels), Weights.zeros(4, 17)
+    for options in [{"clip_norm": 1e6}, {"momentum": 0.9}, {"l2": 0.1, "proximal": 0.5}]:
+        config = TrainConfig(0.25, batch_size=8, num_epochs=2, **options)
+        without, _ = kernels.train_softmax(case.weights, *rows, config)
+        assert kernels.train_softmax(case.weights, *rows, config, correction=zeros)[0] == without
+    plain = TrainConfig(0.25, batch_size=8, num_epochs=2)
+    corrected, _ = kernels.train_softmax(case.weights, *rows, plain, correction=zeros)
+    assert corrected == kernels.train_softmax(case.weights, *rows, replace(plain, clip_norm=1e6))[0]
+    direct, _ = kernels.train_softmax(case.weights, *rows, plain)
+    assert corrected != direct
+    np.testing.assert_allclose(flat(corrected), flat(direct), rtol=0, atol=TOLERANCE)
 
 
 # --- By differences --------------------------------------------------------------------------------------------------

@@ -75,6 +75,37 @@ def test_start_weights_that_are_not_finite_are_refused(value: float, where: str)
             call()
 
 
+@pytest.mark.parametrize(("where", "place"), [("kernel", "class 1, place 0"), ("bias", "class 2, place 2")])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_correction_that_is_not_finite_is_refused_before_the_first_step(value: float, where: str, place: str) -> None:
+    arrays = {"kernel": np.zeros((3, 2), dtype=np.float32), "bias": np.zeros(3, dtype=np.float32)}
+    arrays[where].flat[2] = value
+    correction = Weights(3, 2, arrays["kernel"].tobytes(), arrays["bias"].tobytes())
+    rows = np.ones((4, 2), dtype=np.float32), np.zeros(4, dtype=np.int32)
+    for num_epochs in (0, 1):
+        with pytest.raises(KernelError, match=f"correction holds a non-finite value .{place}"):
+            kernels.train_softmax(
+                Weights.zeros(3, 2), *rows, TrainConfig(0.5, num_epochs=num_epochs), correction=correction
+            )
+
+
+@pytest.mark.parametrize(("num_classes", "num_features"), [(2, 2), (3, 1), (4, 2), (3, 3)])
+def test_a_correction_of_another_shape_is_refused(num_classes: int, num_features: int) -> None:
+    rows = np.ones((4, 2), dtype=np.float32), np.zeros(4, dtype=np.int32)
+    correction = Weights.zeros(num_classes, num_features)
+    with pytest.raises(DataError, match=rf"shape \({num_classes}, {num_features}\); expected \(3, 2\)"):
+        kernels.train_softmax(Weights.zeros(3, 2), *rows, CONFIG, correction=correction)
+
+
+def test_a_correction_below_the_limit_counts_as_zero() -> None:
+    """A rate of 2**20 would make 2**-51 a weight of 2**-31."""
+    below = float(np.nextafter(np.float32(2.0**-50), np.float32(0)))
+    x, y = data([[0, 0, 0]], [0])
+    correction = layer([[below, -below, 2.0**-50]], [1e-40])
+    got, _ = kernels.train_softmax(Weights.zeros(1, 3), x, y, TrainConfig(2.0**20), correction=correction)
+    assert got == layer([[0, 0, -(2.0**-30)]], [0])
+
+
 @pytest.mark.parametrize("num_epochs", [0, 1])
 @pytest.mark.parametrize("options", PATHS, ids=["direct", "gradient"])
 def test_tiny_start_weights_and_negative_zeros_become_zero(options: dict[str, Any], num_epochs: int) -> None:

@@ -24,7 +24,7 @@
 
 /* Features, scales and hyper-parameters are 0 or at least this in magnitude. */
 #define EDGEFL_MIN_MAGNITUDE 0x1p-30f
-/* A stored value (weight, bias, velocity, gradient) below this in magnitude becomes +0. */
+/* A stored value (weight, bias, velocity, gradient, correction) below this in magnitude becomes +0. */
 #define EDGEFL_STORED_MIN_MAGNITUDE 0x1p-50f
 /* With both limits every product is a multiple of 2^-126: no subnormal arises, so flush-to-zero modes do not matter. */
 
@@ -58,6 +58,7 @@ typedef enum edgefl_status {
     EDGEFL_OVERFLOW = 12,              /* a sum leaves int64; place: row is the index */
     EDGEFL_NON_FINITE_RESULT = 13,     /* place: row is the index */
     EDGEFL_FEATURE_OUT_OF_BOUNDS = 14, /* above the declared bound; place: row, column */
+    EDGEFL_BAD_CORRECTION = 15,        /* not finite; place as for BAD_START_WEIGHT */
     EDGEFL_NUM_STATUSES
 } edgefl_status;
 
@@ -106,7 +107,8 @@ typedef struct edgefl_features {
     const float *inverse_spread; /* in: as mean; NULL exactly when mean is NULL */
 } edgefl_features;
 
-/* A softmax layer to start from. Values below 2^-50 in magnitude, and -0, are read as +0. */
+/* A softmax layer to start from, or a value for each of its weights. Values below 2^-50 in magnitude, and -0, are read
+ * as +0. */
 typedef struct edgefl_model {
     size_t num_classes;  /* [1, EDGEFL_MAX_CLASSES] */
     const float *kernel; /* in: (num_classes, num_features), row-major, finite */
@@ -135,6 +137,10 @@ typedef struct edgefl_train_options {
     size_t batch_size;          /* [1, EDGEFL_MAX_BATCH] */
     size_t num_epochs;          /* [0, 2^32 - 1] */
     const uint8_t *shuffle_key; /* in: 16 bytes, a new order each epoch; or NULL for the given order */
+    /* in: added to the gradient of every step, num_classes as the start's; or NULL. SCAFFOLD's client (Karimireddy et
+     * al., "SCAFFOLD: Stochastic Controlled Averaging for Federated Learning", ICML 2020, algorithm 1) steps along
+     * g - c_i + c: its correction is c - c_i. */
+    const edgefl_model *correction;
 } edgefl_train_options;
 
 typedef struct edgefl_train_stats {
@@ -150,6 +156,16 @@ size_t edgefl_softmax_train_scratch_bytes(const edgefl_features *features, size_
                                           const edgefl_train_options *options);
 
 /* Mini-batch SGD on the mean cross-entropy.
+ *
+ * With learning_rate alone the step is DIRECT: each example of a batch is subtracted from the weights. With any of l2,
+ * proximal, correction, clip_norm and momentum it takes the GRADIENT path, whose roundings differ: the examples'
+ * gradients are summed, then come
+ *   + l2 * w, + proximal * (w - w_start), + correction, each rounded; below 2^-50 becomes +0
+ *   clipping, of all that
+ *   velocity = momentum * velocity + that
+ *   w - learning_rate * velocity
+ * A correction of zeros therefore gives the bits of none only beside another option, and else those of a clip_norm that
+ * nothing reaches.
  *
  * labels           in: (num_rows,), each in [0, num_classes)
  * example_weights  in: (num_rows,), each 0 or at least 2^-30, finite; or NULL for all 1

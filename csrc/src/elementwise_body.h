@@ -51,6 +51,12 @@ EDGEFL_FMA_TARGET static void scalar_add_scaled(float *sums, float factor, const
     }
 }
 
+EDGEFL_FMA_TARGET static void scalar_add_stored(float *sums, const float *values, size_t n) {
+    for (size_t j = 0; j < n; j++) {
+        sums[j] += flush(values[j]);
+    }
+}
+
 EDGEFL_FMA_TARGET static void scalar_add_scaled_difference(float *sums, float factor, const float *values,
                                                            const float *origin, size_t n) {
     for (size_t j = 0; j < n; j++) {
@@ -107,5 +113,5 @@ EDGEFL_FMA_TARGET static bool scalar_accumulate(int64_t *sums, const float *delt
 
 #define EDGEFL_ELEMENTWISE                                                                             \
     .output_gradient = scalar_output_gradient, .flush = scalar_flush, .add_scaled = scalar_add_scaled, \
-    .add_scaled_difference = scalar_add_scaled_difference, .add_momentum = scalar_add_momentum,        \
-    .descend = scalar_descend
+    .add_stored = scalar_add_stored, .add_scaled_difference = scalar_add_scaled_difference,            \
+    .add_momentum = scalar_add_momentum, .descend = scalar_descend

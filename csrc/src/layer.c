@@ -31,17 +31,26 @@ edgefl_status layer_load(struct layer *layer, const edgefl_model *model, edgefl_
     return layer_check_finite(layer, place) == EDGEFL_OK ? EDGEFL_OK : EDGEFL_BAD_START_WEIGHT;
 }
 
-edgefl_status layer_check_finite(const struct layer *layer, edgefl_place *place) {
-    const size_t n = layer->num_features;
-    for (size_t c = 0; c < layer->num_classes; c++) {
-        const size_t bad = edgefl_first_non_finite(layer->kernel + c * layer->stride, n);
-        if (bad < n || !is_finite(layer->bias[c])) {
+/* Class by class, its features before its bias: the first that is not finite is the place. */
+static bool all_finite(const edgefl_model *model, size_t stride, size_t num_features, edgefl_place *place) {
+    for (size_t c = 0; c < model->num_classes; c++) {
+        const size_t bad = edgefl_first_non_finite(model->kernel + c * stride, num_features);
+        if (bad < num_features || !is_finite(model->bias[c])) {
             place->row = c;
             place->column = bad;
-            return EDGEFL_NON_FINITE_WEIGHT;
+            return false;
         }
     }
-    return EDGEFL_OK;
+    return true;
+}
+
+edgefl_status correction_check(const edgefl_model *correction, size_t num_features, edgefl_place *place) {
+    return all_finite(correction, num_features, num_features, place) ? EDGEFL_OK : EDGEFL_BAD_CORRECTION;
+}
+
+edgefl_status layer_check_finite(const struct layer *layer, edgefl_place *place) {
+    const edgefl_model values = {layer->num_classes, layer->kernel, layer->bias};
+    return all_finite(&values, layer->stride, layer->num_features, place) ? EDGEFL_OK : EDGEFL_NON_FINITE_WEIGHT;
 }
 
 void layer_store(const struct layer *layer, float *kernel, float *bias) {

@@ -32,6 +32,9 @@ void layer_clear(struct layer *layer);
 /* Copies a model in. EDGEFL_BAD_START_WEIGHT, with its place, for a value that is not finite. */
 edgefl_status layer_load(struct layer *layer, const edgefl_model *model, edgefl_place *place);
 
+/* EDGEFL_BAD_CORRECTION, with its place, for the first value that is not finite. */
+edgefl_status correction_check(const edgefl_model *correction, size_t num_features, edgefl_place *place);
+
 /* The first value that is not finite, as EDGEFL_NON_FINITE_WEIGHT with its place. */
 edgefl_status layer_check_finite(const struct layer *layer, edgefl_place *place);
 

@@ -1,8 +1,9 @@
 /* Mini-batch SGD: the order of the steps, over the loops of a variant.
  *
  * Plain SGD takes the DIRECT path: the output gradient already holds rate / batch size, and each example is subtracted
- * from the weights. With any of l2, momentum, proximal and clip_norm the GRADIENT path sums a gradient first. Both go
- * through the rows in tiles, in order, so a batch of any size needs room for EDGEFL_TILE_ROWS converted rows.
+ * from the weights. With any of l2, momentum, proximal, correction and clip_norm the GRADIENT path sums a gradient
+ * first, in an order that edgefl.h states. Both go through the rows in tiles, in order, so a batch of any size needs
+ * room for EDGEFL_TILE_ROWS converted rows.
  *
  * Features are checked while the first epoch loads them: a pass of its own over data that no cache holds would cost as
  * much as a third of that epoch. A first epoch that does not come to its end, whatever the reason, is followed by the
@@ -28,8 +29,13 @@ struct trainer {
     struct tile tile;
 };
 
+/* What is added to the gradient of the examples. */
+static bool has_terms(const edgefl_train_options *options) {
+    return options->l2 > 0.0f || options->proximal > 0.0f || options->correction != NULL;
+}
+
 static bool is_direct(const edgefl_train_options *options) {
-    return options->l2 <= 0.0f && options->momentum <= 0.0f && options->proximal <= 0.0f && options->clip_norm <= 0.0f;
+    return !has_terms(options) && options->momentum <= 0.0f && options->clip_norm <= 0.0f;
 }
 
 static size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
@@ -66,7 +72,8 @@ static bool options_ok(const edgefl_train_options *o) {
 }
 
 static bool arguments_ok(const edgefl_features *features, size_t num_classes, const edgefl_train_options *options) {
-    return features_shape_ok(features) && num_classes >= 1 && num_classes <= EDGEFL_MAX_CLASSES && options_ok(options);
+    return features_shape_ok(features) && num_classes >= 1 && num_classes <= EDGEFL_MAX_CLASSES &&
+           options_ok(options) && (options->correction == NULL || options->correction->num_classes == num_classes);
 }
 
 size_t edgefl_softmax_train_scratch_bytes(const edgefl_features *features, size_t num_classes,
@@ -93,7 +100,11 @@ static edgefl_status example_weights_check(const float *weights, size_t num_rows
 
 static edgefl_status check_inputs(struct trainer *trainer, edgefl_place *place) {
     const size_t num_rows = trainer->features->num_rows;
+    const edgefl_model *correction = trainer->options->correction;
     edgefl_status status = layer_load(&trainer->layer, trainer->start, place);
+    if (status == EDGEFL_OK && correction != NULL) {
+        status = correction_check(correction, trainer->layer.num_features, place);
+    }
     if (status == EDGEFL_OK) {
         status = labels_check(trainer->labels, num_rows, trainer->layer.num_classes, place);
     }
@@ -202,13 +213,14 @@ static void backward(struct trainer *trainer, size_t first, size_t batch, struct
     }
 }
 
-/* Adds the pull of l2 (kernel) and of the proximal term (kernel and bias) to the gradient. */
-static void regularize(struct trainer *trainer) {
+/* Adds the pull of l2 (kernel) and of the proximal term (kernel and bias), then the correction, to the gradient. */
+static void add_terms(struct trainer *trainer) {
     const edgefl_variant *variant = trainer->variant;
     const struct layer *layer = &trainer->layer;
     struct layer *gradient = &trainer->gradient;
     const float l2 = trainer->options->l2;
     const float proximal = trainer->options->proximal;
+    const edgefl_model *correction = trainer->options->correction;
     if (l2 > 0.0f) {
         variant->add_scaled(gradient->kernel, l2, layer->kernel, layer->num_classes * layer->stride);
     }
@@ -219,6 +231,13 @@ static void regularize(struct trainer *trainer) {
                                            trainer->start->kernel + c * layer->num_features, layer->num_features);
         }
         variant->add_scaled_difference(gradient->bias, proximal, layer->bias, trainer->start->bias, layer->num_classes);
+    }
+    if (correction != NULL) {
+        for (size_t c = 0; c < layer->num_classes; c++) {
+            variant->add_stored(gradient->kernel + c * layer->stride, correction->kernel + c * layer->num_features,
+                                layer->num_features);
+        }
+        variant->add_stored(gradient->bias, correction->bias, layer->num_classes);
     }
 }
 
@@ -285,10 +304,10 @@ static edgefl_status train_batch(struct trainer *trainer, size_t first, size_t b
         return EDGEFL_OK;
     }
     layer_clear(&trainer->gradient);
-    const bool regular = trainer->options->l2 > 0.0f || trainer->options->proximal > 0.0f;
-    backward(trainer, first, batch, &trainer->gradient, !regular);
-    if (regular) {
-        regularize(trainer);
+    const bool more = has_terms(trainer->options);
+    backward(trainer, first, batch, &trainer->gradient, !more);
+    if (more) {
+        add_terms(trainer);
         flush_layer(trainer->variant, &trainer->gradient);
     }
     if (trainer->options->clip_norm > 0.0f && !clip(&trainer->gradient, trainer->options->clip_norm)) {

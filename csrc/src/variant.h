@@ -75,6 +75,9 @@ struct edgefl_variant {
     /* sums[j] = fma(factor, values[j], sums[j]). */
     void (*add_scaled)(float *sums, float factor, const float *values, size_t n);
 
+    /* sums[j] = sums[j] + flush(values[j]). */
+    void (*add_stored)(float *sums, const float *values, size_t n);
+
     /* sums[j] = fma(factor, values[j] - flush(origin[j]), sums[j]). */
     void (*add_scaled_difference)(float *sums, float factor, const float *values, const float *origin, size_t n);
 

@@ -47,6 +47,7 @@ static const char *const status_names[EDGEFL_NUM_STATUSES] = {
     [EDGEFL_OVERFLOW] = "OVERFLOW",
     [EDGEFL_NON_FINITE_RESULT] = "NON_FINITE_RESULT",
     [EDGEFL_FEATURE_OUT_OF_BOUNDS] = "FEATURE_OUT_OF_BOUNDS",
+    [EDGEFL_BAD_CORRECTION] = "BAD_CORRECTION",
 };
 
 static void add_line(struct text *text, const char *name, const char *rest) {

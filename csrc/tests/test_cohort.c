@@ -17,6 +17,8 @@ static int32_t bad_labels[MAX_ROWS];
 static float zeros[NUM_CLASSES * NUM_FEATURES];
 static const edgefl_model start = {NUM_CLASSES, zeros, zeros};
 static uint8_t keys[NUM_JOBS][16];
+static float pulls[NUM_JOBS][NUM_CLASSES * NUM_FEATURES];
+static edgefl_model corrections[NUM_JOBS];
 
 struct outputs {
     float kernel[NUM_CLASSES * NUM_FEATURES];
@@ -32,14 +34,18 @@ struct shared {
 static struct shared together;
 static struct shared alone;
 
-/* Clients of different sizes; every fifth has a label that does not exist. */
+/* Clients of different sizes; every third has a correction of its own, every fifth a label that does not exist. */
 static void fill(struct shared *shared) {
     for (size_t j = 0; j < NUM_JOBS; j++) {
         shared->jobs[j] = (edgefl_cohort_job){
             .features = {.data = features, .num_rows = 1 + (j * 7) % MAX_ROWS, .num_features = NUM_FEATURES},
             .labels = j % 5 == 4 ? bad_labels : labels,
             .start = &start,
-            .options = {.learning_rate = 0.5f, .batch_size = 8, .num_epochs = 1 + j % 3, .shuffle_key = keys[j]},
+            .options = {.learning_rate = 0.5f,
+                        .batch_size = 8,
+                        .num_epochs = 1 + j % 3,
+                        .shuffle_key = keys[j],
+                        .correction = j % 3 == 1 ? &corrections[j] : NULL},
             .kernel = shared->outputs[j].kernel,
             .bias = shared->outputs[j].bias,
             .status = EDGEFL_NUM_STATUSES,
@@ -120,6 +126,10 @@ int main(void) {
     }
     for (size_t j = 0; j < NUM_JOBS; j++) {
         keys[j][0] = (uint8_t)j;
+        for (size_t i = 0; i < NUM_CLASSES * NUM_FEATURES; i++) {
+            pulls[j][i] = draw_unit(&state);
+        }
+        corrections[j] = (edgefl_model){NUM_CLASSES, pulls[j], pulls[j]};
     }
     threads_share_the_work();
     a_closed_cursor_gives_no_job();

@@ -93,6 +93,7 @@ static uint64_t softmax(const edgefl_variant *variant, const struct shape *shape
         labels[i] = (int32_t)(draw(&state) % c);
     }
     const edgefl_model start = {c, give_floats(&arena, c * f, &state), give_floats(&arena, c, &state)};
+    const edgefl_model correction = {c, give_floats(&arena, c * f, &state), give_floats(&arena, c, &state)};
     edgefl_train_options options = {.learning_rate = 0.25f, .batch_size = shape->batch_size, .num_epochs = 2};
     float *example_weights = NULL;
     if (gradient_path) {
@@ -101,6 +102,7 @@ static uint64_t softmax(const edgefl_variant *variant, const struct shape *shape
         options.proximal = 0.125f;
         options.clip_norm = 0.5f;
         options.shuffle_key = give(&arena, 16, 1);
+        options.correction = &correction;
         example_weights = give(&arena, n, sizeof(float));
         for (size_t i = 0; i < n; i++) {
             example_weights[i] = (float)(draw(&state) % 4);
@@ -156,13 +158,17 @@ static uint64_t cohort(const edgefl_variant *variant, const struct shape *shape,
     int32_t *labels = give(&arena, shape->num_rows, sizeof(int32_t));
     memset(labels, 0, shape->num_rows * sizeof(int32_t));
     const edgefl_model start = {c, give_floats(&arena, c * f, &state), give_floats(&arena, c, &state)};
+    const edgefl_model correction = {c, give_floats(&arena, c * f, &state), give_floats(&arena, c, &state)};
     edgefl_cohort_job *jobs = give(&arena, 2, sizeof *jobs);
     for (size_t j = 0; j < 2; j++) {
         jobs[j] = (edgefl_cohort_job){
             .features = make_features(&arena, shape, (int)j * 3, &state),
             .labels = labels,
             .start = &start,
-            .options = {.learning_rate = 0.25f, .batch_size = shape->batch_size, .num_epochs = 1},
+            .options = {.learning_rate = 0.25f,
+                        .batch_size = shape->batch_size,
+                        .num_epochs = 1,
+                        .correction = j == 0 ? &correction : NULL},
             .as_delta = j == 1,
             .kernel = give(&arena, c * f, sizeof(float)),
             .bias = give(&arena, c, sizeof(float)),

@@ -155,6 +155,8 @@ static void check_elements(size_t n) {
     }                                                      \
     expect_equal(name, a[0], a[1], n, 0, n, 0)
     BOTH("add_scaled", v->add_scaled(x, 0.01f, b, n));
+    BOTH("add_stored", v->add_stored(x, b, n));
+    BOTH("add_stored of what is flushed", v->add_stored(x, c, n));
     BOTH("add_scaled_difference", v->add_scaled_difference(x, 0.3f, b, c, n));
     BOTH("add_momentum", v->add_momentum(x, 0.9f, b, n));
     BOTH("descend", v->descend(x, 0x1p-29f, b, n));

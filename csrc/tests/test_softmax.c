@@ -140,6 +140,64 @@ static void options_are_checked(void) {
     CHECK(train2(&features, &label, NULL, &options, NULL).status == EDGEFL_BAD_ARGUMENT);
 }
 
+/* With rate 0.5 and x = 2 as in one_step, g = (-1, 1 | -1/2, 1/2); clipping and momentum see the corrected gradient. */
+static void a_correction_is_added_to_the_gradient(void) {
+    const float x = 2.0f;
+    const int32_t label = 0;
+    const edgefl_features features = {.data = &x, .num_rows = 1, .num_features = 1};
+    float kernel[] = {3.0f, 0x1.fffffep-51f}, bias[] = {-0x1p-149f, -0.25f};
+    const edgefl_model correction = {2, kernel, bias};
+    edgefl_train_options options = plain(0.5f, 32);
+    options.correction = &correction;
+    struct run run = train2(&features, &label, NULL, &options, NULL);
+    CHECK(run.status == EDGEFL_OK && run.kernel[0] == -1.0f && run.kernel[1] == -0.5f);
+    CHECK(run.bias[0] == 0.25f && run.bias[1] == -0.125f);
+    /* Without an example's pull the correction alone moves the weights: below 2^-50 by nothing. */
+    const float none = 0.0f;
+    options.learning_rate = 0x1p20f;
+    run = train2(&features, &label, &none, &options, NULL);
+    CHECK(run.kernel[0] == -0x1.8p21f && same(run.kernel[1], 0.0f) && same(run.bias[0], 0.0f));
+    /* (3, 0 | 0, -4) has norm 5. */
+    options.learning_rate = 1.0f;
+    bias[1] = -4.0f;
+    options.clip_norm = 2.5f;
+    run = train2(&features, &label, &none, &options, NULL);
+    CHECK(run.kernel[0] == -1.5f && run.bias[1] == 2.0f);
+    options.clip_norm = 0.0f;
+    options.momentum = 0.5f;
+    options.num_epochs = 2; /* v = c, then 1.5 c */
+    run = train2(&features, &label, &none, &options, NULL);
+    CHECK(run.kernel[0] == -7.5f && run.bias[1] == 10.0f);
+}
+
+static void corrections_are_checked(void) {
+    const float x = 1.0f;
+    int32_t label = 0;
+    const edgefl_features features = {.data = &x, .num_rows = 1, .num_features = 1};
+    float kernel[] = {0.0f, 0.0f, 0.0f}, bias[] = {0.0f, 0.0f, 0.0f};
+    edgefl_model correction = {2, kernel, bias};
+    edgefl_train_options options = plain(1.0f, 1);
+    options.num_epochs = 0; /* checked even where no step would read it */
+    options.correction = &correction;
+    CHECK(train2(&features, &label, NULL, &options, NULL).status == EDGEFL_OK);
+    label = 2; /* reported after the correction */
+    const float bads[] = {NAN, INFINITY, -INFINITY};
+    for (size_t j = 0; j < 3; j++) {
+        kernel[1] = bads[j];
+        struct run run = train2(&features, &label, NULL, &options, NULL);
+        CHECK(run.status == EDGEFL_BAD_CORRECTION && run.place.row == 1 && run.place.column == 0);
+        CHECK(bits_of(run.kernel[0]) == 0x55555555u);
+        kernel[1] = 0.0f;
+        bias[0] = bads[j];
+        run = train2(&features, &label, NULL, &options, NULL);
+        CHECK(run.status == EDGEFL_BAD_CORRECTION && run.place.row == 0 && run.place.column == 1);
+        bias[0] = 0.0f;
+    }
+    for (correction.num_classes = 1; correction.num_classes <= 3; correction.num_classes += 2) {
+        CHECK(train2(&features, &label, NULL, &options, NULL).status == EDGEFL_BAD_ARGUMENT);
+    }
+}
+
 static void standardization_flushes_small_values_and_names_large_ones(void) {
     const float mean[] = {1.0f, 0.0f}, spread[] = {0x1p-29f, 0x1p100f};
     const float data[] = {1.25f, 1.0f, 9.0f, 0x1p28f};
@@ -228,6 +286,8 @@ int main(void) {
     the_stop_flag_ends_before_the_first_batch();
     inputs_are_checked();
     options_are_checked();
+    a_correction_is_added_to_the_gradient();
+    corrections_are_checked();
     standardization_flushes_small_values_and_names_large_ones();
     a_logit_that_overflows_is_named();
     start_weights_are_flushed_and_checked();

@@ -23,10 +23,12 @@ struct data {
     float *bias;
     float *mean;
     float *inverse_spread;
+    edgefl_model correction;
 };
 
 static struct data make_data(const struct shape *shape, uint64_t *state) {
     const size_t n = shape->num_rows, f = shape->num_features, c = shape->num_classes;
+    float *correction = guarded(c * f * sizeof(float)), *bias_correction = guarded(c * sizeof(float));
     const struct data data = {
         .features = guarded(n * f * sizeof(float)),
         .stored = guarded(n * f),
@@ -36,6 +38,7 @@ static struct data make_data(const struct shape *shape, uint64_t *state) {
         .bias = guarded(c * sizeof(float)),
         .mean = guarded(f * sizeof(float)),
         .inverse_spread = guarded(f * sizeof(float)),
+        .correction = {c, correction, bias_correction},
     };
     for (size_t j = 0; j < n * f; j++) {
         data.features[j] = draw_value(state, 0x1p-30f);
@@ -47,9 +50,11 @@ static struct data make_data(const struct shape *shape, uint64_t *state) {
     }
     for (size_t j = 0; j < c * f; j++) {
         data.kernel[j] = draw_value(state, 0x1p-50f);
+        correction[j] = draw_value(state, 0x1p-51f);
     }
     for (size_t j = 0; j < c; j++) {
         data.bias[j] = draw_value(state, 0x1p-51f);
+        bias_correction[j] = draw_value(state, 0x1p-50f);
     }
     for (size_t j = 0; j < f; j++) {
         data.mean[j] = draw_value(state, 0x1p-30f);
@@ -118,6 +123,7 @@ static const edgefl_train_options all_options[] = {
      .num_epochs = 2,
      .shuffle_key = shuffle_key},
 };
+#define NUM_OPTIONS (sizeof all_options / sizeof all_options[0])
 
 static void compare_all(const edgefl_variant *variant, const char *name) {
     const edgefl_variant *reference = edgefl_scalar_software();
@@ -138,9 +144,10 @@ static void compare_all(const edgefl_variant *variant, const char *name) {
                 features.mean = data.mean;
                 features.inverse_spread = data.inverse_spread;
             }
-            for (size_t o = 0; o < sizeof all_options / sizeof all_options[0]; o++) {
-                edgefl_train_options options = all_options[o];
+            for (size_t o = 0; o < 2 * NUM_OPTIONS; o++) {
+                edgefl_train_options options = all_options[o % NUM_OPTIONS];
                 options.batch_size = shape->batch_size;
+                options.correction = o < NUM_OPTIONS ? NULL : &data.correction;
                 const struct results expected = run(reference, shape, &data, &features, &options);
                 const struct results found = run(variant, shape, &data, &features, &options);
                 compare(name, shape, &expected, &found);

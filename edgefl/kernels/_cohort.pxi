@@ -55,7 +55,7 @@ cdef class Cohort:
     def __dealloc__(self):
         PyMem_RawFree(self.jobs)
 
-    cdef edgefl_cohort_job *next_job(self, config, shuffle_key) except NULL:
+    cdef edgefl_cohort_job *next_job(self, config, shuffle_key, Model correction) except NULL:
         """A job with its options, start and outputs; it counts once its owner has filled it."""
         cdef edgefl_cohort_job *job
         cdef bytes key = shuffle_key if shuffle_key is not None else config.shuffle_key
@@ -79,6 +79,10 @@ cdef class Cohort:
         if key is not None:
             job.options.shuffle_key = <const uint8_t *>PyBytes_AS_STRING(key)
             self.kept.append(key)
+        job.options.correction = NULL
+        if correction is not None:
+            job.options.correction = &correction.c
+            self.kept.append(correction)
         kernel = new_bytes(self.start.c.num_classes * self.num_features, sizeof(float))
         bias = new_bytes(self.start.c.num_classes, sizeof(float))
         # An addition that fails below leaves these two behind, and its job uncounted.
@@ -91,8 +95,12 @@ cdef class Cohort:
         job.example_weights = NULL
         return job
 
-    def add_plain(self, features, labels, example_weights, config, shuffle_key, standardization, quantization):
-        """Adds a client in the usual form; False, and nothing changed, for any other."""
+    def add_plain(self, features, labels, example_weights, config, shuffle_key, Model correction, standardization,
+                  quantization):
+        """Adds a client in the usual form; False, and nothing changed, for any other.
+
+        ``correction``: None, or of start's shape, which the caller has checked; so in ``add_checked``.
+        """
         cdef edgefl_cohort_job *job
         cdef edgefl_features found
         cdef Py_buffer *view
@@ -131,7 +139,7 @@ cdef class Cohort:
         found.zero_point = quantization.zero_point if quantization is not None else 0
         found.mean = self.standardized.c.mean if standardization is not None else NULL
         found.inverse_spread = self.standardized.c.inverse_spread if standardization is not None else NULL
-        job = self.next_job(config, shuffle_key)
+        job = self.next_job(config, shuffle_key, correction)
         job.features = found
         job.labels = <const int32_t *>label_view.buf
         if weight_view != NULL:
@@ -140,11 +148,12 @@ cdef class Cohort:
         self.count += 1
         return True
 
-    def add_checked(self, Features features not None, labels, example_weights, config, shuffle_key, standardization):
+    def add_checked(self, Features features not None, labels, example_weights, config, shuffle_key, Model correction,
+                    standardization):
         """Adds a client whose buffers ``softmax.py`` has checked against each other and against the model."""
         cdef const int32_t[::1] label_view = labels
         cdef const float[::1] weight_view
-        cdef edgefl_cohort_job *job = self.next_job(config, shuffle_key)
+        cdef edgefl_cohort_job *job = self.next_job(config, shuffle_key, correction)
         if features.c.num_features != self.num_features or <size_t>label_view.shape[0] != features.c.num_rows:
             raise ValueError("features, labels and model do not fit each other")
         job.features = features.c

@@ -43,6 +43,7 @@ class Cohort:
         example_weights: Buffer | None,
         config: TrainConfig,
         shuffle_key: bytes | None,
+        correction: Model | None,
         standardization: Standardization | None,
         quantization: Quantization | None,
     ) -> bool: ...
@@ -53,6 +54,7 @@ class Cohort:
         example_weights: Buffer | None,
         config: TrainConfig,
         shuffle_key: bytes | None,
+        correction: Model | None,
         standardization: Standardization | None,
     ) -> None: ...
     def new_scratch(self) -> Scratch: ...
@@ -72,6 +74,7 @@ def train(
     batch_size: int,
     num_epochs: int,
     shuffle_key: bytes | None,
+    correction: Model | None,
     stop: StopFlag | None,
 ) -> tuple[bytes, bytes, tuple[int, int, float, int, bool]]: ...
 def evaluate(features: Features, labels: Buffer, model: Model) -> tuple[bytes, float]: ...

@@ -153,7 +153,7 @@ cdef class Features:
 
 
 cdef class Model:
-    """A view of start weights: kernel (num_classes * num_features,) and bias (num_classes,), float32."""
+    """A view of weights: kernel (num_classes * num_features,) and bias (num_classes,), float32."""
 
     cdef edgefl_model c
     cdef const float[::1] kernel
@@ -198,8 +198,11 @@ cdef int check(edgefl_status status, const edgefl_place *place) except -1:
 # ---- softmax ---------------------------------------------------------------------------------------------------------
 
 def train(Features features not None, const int32_t[::1] labels, example_weights, Model start not None, rates,
-          size_t batch_size, size_t num_epochs, shuffle_key, StopFlag stop):
-    """``rates``: learning_rate, l2, momentum, proximal, clip_norm. Returns kernel, bias and the five counts."""
+          size_t batch_size, size_t num_epochs, shuffle_key, Model correction, StopFlag stop):
+    """``rates``: learning_rate, l2, momentum, proximal, clip_norm. Returns kernel, bias and the five counts.
+
+    ``correction``: None, or of start's shape, which the caller has checked.
+    """
     cdef const edgefl_variant *used = variant()
     cdef edgefl_train_options options
     cdef edgefl_train_stats stats
@@ -214,6 +217,9 @@ def train(Features features not None, const int32_t[::1] labels, example_weights
     options.batch_size = batch_size
     options.num_epochs = num_epochs
     options.shuffle_key = NULL
+    options.correction = NULL
+    if correction is not None:
+        options.correction = &correction.c
     if key is not None:
         options.shuffle_key = <const uint8_t *>PyBytes_AS_STRING(key)
     if example_weights is not None:

@@ -27,6 +27,7 @@ class Status(enum.IntEnum):
     OVERFLOW = 12
     NON_FINITE_RESULT = 13
     FEATURE_OUT_OF_BOUNDS = 14
+    BAD_CORRECTION = 15
 
 
 class StatusError(Exception):
@@ -69,6 +70,11 @@ def softmax_error(error: StatusError, feature: ValueAt, label: ValueAt, example_
             )
         case Status.BAD_START_WEIGHT:
             return KernelError(f"the model holds a non-finite weight ({_weight(row, column)}); train from another")
+        case Status.BAD_CORRECTION:
+            return KernelError(
+                f"the correction holds a non-finite value ({_weight(row, column)}); expected finite numbers: make it "
+                "from finite control variates"
+            )
         case Status.NON_FINITE_LOGIT:
             return KernelError(
                 f"row {row} has a non-finite logit; lower the learning rate, or check that row's features"

@@ -17,7 +17,7 @@ from edgefl.errors import ConfigError, EdgeFLError
 from edgefl.kernels import _kernels
 from edgefl.kernels._kernels import StopFlag
 from edgefl.kernels._status import StatusError
-from edgefl.kernels.softmax import Inputs
+from edgefl.kernels.softmax import Inputs, correction_model
 from edgefl.types import KEY_BYTES, Quantization, Standardization, TrainConfig, TrainStats, Weights
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CohortClient:
-    """What one client trains on; ``features``, ``labels`` and the optional three are those of ``train_softmax``.
+    """What one client trains on; ``features``, ``labels`` and the optional four are those of ``train_softmax``.
 
     ``shuffle_key`` takes the place of the config's, so that clients can share a config; None leaves that one.
     """
@@ -38,6 +38,7 @@ class CohortClient:
     standardization: Standardization | None = None
     quantization: Quantization | None = None
     shuffle_key: bytes | None = None
+    correction: Weights | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if self.shuffle_key is not None and len(self.shuffle_key) != KEY_BYTES:
@@ -94,17 +95,19 @@ def _add_all(cohort: _kernels.Cohort, weights: Weights, clients: Sequence[Cohort
     """Adds the clients whose buffers can be used; the others' errors by index."""
     refused: dict[int, EdgeFLError] = {}
     for index, client in enumerate(clients):
-        if cohort.add_plain(
-            client.features,
-            client.labels,
-            client.example_weights,
-            client.config,
-            client.shuffle_key,
-            client.standardization,
-            client.quantization,
-        ):
-            continue
         try:
+            correction = None if client.correction is None else correction_model(weights, client.correction)
+            if cohort.add_plain(
+                client.features,
+                client.labels,
+                client.example_weights,
+                client.config,
+                client.shuffle_key,
+                correction,
+                client.standardization,
+                client.quantization,
+            ):
+                continue
             inputs = _inputs(client)
             inputs.model(weights)
             assert inputs.labels is not None
@@ -114,6 +117,7 @@ def _add_all(cohort: _kernels.Cohort, weights: Weights, clients: Sequence[Cohort
                 inputs.example_weights,
                 client.config,
                 client.shuffle_key,
+                correction,
                 client.standardization,
             )
         except EdgeFLError as error:

@@ -58,6 +58,7 @@ cdef extern from "edgefl.h" nogil:
         size_t batch_size
         size_t num_epochs
         const uint8_t *shuffle_key
+        const edgefl_model *correction
 
     ctypedef struct edgefl_train_stats:
         uint64_t examples_seen

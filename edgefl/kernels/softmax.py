@@ -63,7 +63,7 @@ class Inputs:
     def model(self, weights: Weights) -> _kernels.Model:
         if weights.num_features != self.num_features:
             raise DataError(f"features of {self.num_features} columns; the weights take {weights.num_features}")
-        return _kernels.Model(memoryview(weights.kernel).cast("f"), memoryview(weights.bias).cast("f"))
+        return _model(weights)
 
     def explain(self, error: StatusError) -> EdgeFLError:
         return softmax_error(error, self._feature, self._label, self._example_weight)
@@ -78,6 +78,14 @@ class Inputs:
         return None if self.example_weights is None else value_at(self.example_weights, row)
 
 
+def correction_model(weights: Weights, correction: Weights) -> _kernels.Model:
+    """Raises ``DataError`` for another shape than the weights'; the values are checked by C."""
+    given, expected = ((w.num_classes, w.num_features) for w in (correction, weights))
+    if given != expected:
+        raise DataError(f"a correction of shape {given}; expected {expected}, the shape of the weights")
+    return _model(correction)
+
+
 def train_softmax(
     weights: Weights,
     features: Buffer,
@@ -87,6 +95,7 @@ def train_softmax(
     example_weights: Buffer | None = None,
     standardization: Standardization | None = None,
     quantization: Quantization | None = None,
+    correction: Weights | None = None,
     stop: StopFlag | None = None,
 ) -> tuple[Weights, TrainStats]:
     """Mini-batch SGD from ``weights``; returns new weights and what was done.
@@ -94,12 +103,18 @@ def train_softmax(
     ``features``         (n, F) float32, uint8 or int8; each float32 finite, and 0 or at least 2**-30 in magnitude.
     ``labels``           (n,) int32 in [0, num_classes).
     ``example_weights``  (n,) float32, each 0 or at least 2**-30: the factor of an example's gradient; default 1.
+    ``correction``       of the shape of ``weights``: added to the gradient of each step, after L2 and the proximal term
+                         and before clipping and momentum; below 2**-50 in magnitude read as 0. ``c - c_i`` for SCAFFOLD
+                         (Karimireddy et al., 2020, algorithm 1). With one, as with L2, momentum, a proximal term or
+                         clipping, the gradient of a batch is summed before the step; one of zeros thus has the bits of
+                         none beside one of those, and rounds otherwise than plain SGD.
     ``stop``             read before each batch, the first too: the result is then that of the batches before.
 
     Raises ``DataError`` for buffers and values that are not so, naming the row, before the first step;
-    ``KernelError`` when a logit or a weight is not finite, or when a gradient exceeds ``clip_norm`` more than 2**30
-    times.
+    ``KernelError`` when a logit, a weight or a value of the correction is not finite, or when a gradient exceeds
+    ``clip_norm`` more than 2**30 times.
     """
+    added = None if correction is None else correction_model(weights, correction)
     inputs = Inputs(features, labels, example_weights, quantization, standardization)
     rates = (config.learning_rate, config.l2, config.momentum, config.proximal, config.clip_norm)
     assert inputs.labels is not None
@@ -113,6 +128,7 @@ def train_softmax(
             config.batch_size,
             config.num_epochs,
             config.shuffle_key,
+            added,
             stop,
         )
     except StatusError as error:
@@ -183,3 +199,7 @@ def feature_sums(
         return _kernels.feature_sums(inputs.features, view, bound, grid_shift)
     except StatusError as error:
         raise inputs.explain(error) from None
+
+
+def _model(weights: Weights) -> _kernels.Model:
+    return _kernels.Model(memoryview(weights.kernel).cast("f"), memoryview(weights.bias).cast("f"))

@@ -150,6 +150,14 @@ static void neon_add_scaled(float *sums, float factor, const float *values, size
     scalar_variant.add_scaled(sums + j, factor, values + j, n - j);
 }
 
+static void neon_add_stored(float *sums, const float *values, size_t n) {
+    size_t j = 0;
+    for (; j + VECTOR <= n; j += VECTOR) {
+        vst1q_f32(sums + j, vaddq_f32(vld1q_f32(sums + j), flush4(vld1q_f32(values + j))));
+    }
+    scalar_variant.add_stored(sums + j, values + j, n - j);
+}
+
 static void neon_add_scaled_difference(float *sums, float factor, const float *values, const float *origin, size_t n) {
     const float32x4_t factors = vdupq_n_f32(factor);
     size_t j = 0;

@@ -231,6 +231,7 @@ static const edgefl_variant neon64_variant = {
     .add_outer = neon64_add_outer,
     .flush = neon_flush,
     .add_scaled = neon_add_scaled,
+    .add_stored = neon_add_stored,
     .add_scaled_difference = neon_add_scaled_difference,
     .add_momentum = neon_add_momentum,
     .descend = neon_descend,

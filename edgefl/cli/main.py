@@ -19,6 +19,8 @@ examples:
                                               what it would lose on a fleet that breaks
   edgefl simulate task.toml --dataset fashion_mnist --partition dirichlet:0.3 --clients 100
                                               on clients made of a data set that has none
+  edgefl simulate task.toml --dataset watch --processes 8
+                                              with the devices' work on eight processes
   edgefl demo                                 a server, ten devices, real data, one released model
 
 The server and the operator's name can also come from EDGEFL_SERVER and EDGEFL_OPERATOR.
@@ -154,8 +156,10 @@ def _add_replay(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 
 _SIMULATE = """\
-Run task definitions over a data set in this process. The result is, bit for bit,
-what the same devices and the server make of the same definitions.
+Run task definitions over a data set. The result is, bit for bit, what the same
+devices and the server make of the same definitions, however it is run:
+  in this process     a training on every core, all other work on one;
+  --processes N       the devices' work in N processes, for large fleets.
 
 With --faults the fleet breaks, run after run: messages get lost, processes are
 killed, machines lose power. The result is what was lost of the updates that were
@@ -177,7 +181,7 @@ _PARTITION = (
 def _add_simulate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     simulate = commands.add_parser(
         "simulate",
-        help="run tasks in this process, without a server",
+        help="run tasks over a data set here, without a fleet",
         description=_SIMULATE,
         # Raw: a path must not be broken at its hyphens.
         epilog=f"A faults file with every key and its default:\n  {faults_example()}".replace("%", "%%"),
@@ -194,12 +198,15 @@ def _add_simulate(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     simulate.add_argument("--partition-seed", type=int, metavar="N", help="another seed deals otherwise (default: 0)")
     simulate.add_argument("--out", metavar="DIR", help="also write each trained model as DIR/TASK.tflite")
     _json(simulate)
+    simulate.add_argument(
+        "--processes", type=_count, metavar="N", help="do the devices' work in N processes, at most one a client"
+    )
     faults = simulate.add_argument_group("a fleet that breaks")
     faults.add_argument(
         "--faults", metavar="FAULTS.toml", help="what breaks, and how often; in an empty file, the defaults"
     )
     which = faults.add_mutually_exclusive_group()
-    which.add_argument("--seeds", type=_seeds, metavar="N", help="runs, each with other faults (default: 100)")
+    which.add_argument("--seeds", type=_count, metavar="N", help="runs, each with other faults (default: 100)")
     which.add_argument("--seed", type=_seed, metavar="S", help="this run alone, with its trace")
     faults.add_argument("--only", metavar="KIND,KIND", help="no faults but these kinds, or none (to replay a run)")
     faults.add_argument("--until", type=_seconds, metavar="SECONDS", help="end the faults earlier (to replay a run)")
@@ -237,9 +244,9 @@ def _version(value: str) -> int:
     return int(value)
 
 
-def _seeds(value: str) -> int:
+def _count(value: str) -> int:
     if not (value.isascii() and value.isdecimal() and len(value) <= 9 and int(value) >= 1):
-        raise argparse.ArgumentTypeError(f"{value!r} is no number of runs; expected 1 to 999999999")
+        raise argparse.ArgumentTypeError(f"{value!r} is no count; expected 1 to 999999999")
     return int(value)
 
 

@@ -1,4 +1,4 @@
-"""``edgefl simulate``: run task definitions over a data set in this process, without a server.
+"""``edgefl simulate``: run task definitions over a data set on this machine, without a fleet.
 
 The same machines, the same client work and the same arithmetic as the daemons: the digests printed here are the ones
 that a fleet with the same examples makes.
@@ -41,7 +41,7 @@ def simulate_tasks(args: argparse.Namespace) -> None:
         else:
             print_line(summary, f"{summary.task:<20} ")
 
-    result = simulate(tasks, data.clients, data.held_out, on_round=show)
+    result = simulate(tasks, data.clients, data.held_out, on_round=show, processes=args.processes)
     files = _write_models(result, Path(args.out)) if args.out else {}
     rows = [_row(task, files) for task in result.tasks]
     if args.json:
@@ -57,6 +57,8 @@ def _simulate_faults(args: argparse.Namespace) -> None:
     """Both shells and a file layer for SQLite are loaded here, and nowhere else in this command."""
     if args.out is not None:
         raise ConfigError("--out writes the models of a run without --faults; leave one of the two out")
+    if args.processes is not None:
+        raise ConfigError("--processes is for a run without --faults; leave one of the two out")
     if importlib.util.find_spec("apsw") is None:
         raise ConfigError("--faults needs the package apsw; install EdgeFL with its extra 'sim'")
     from edgefl.cli.faults.command import simulate_faults

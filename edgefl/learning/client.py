@@ -68,9 +68,14 @@ def run_plan(
 
 
 def run_cohort(
-    assignment: Assignment, model: bytes, clients: Sequence[ClientDataset], held_out: Sequence[ClientDataset]
+    assignment: Assignment,
+    model: bytes,
+    clients: Sequence[ClientDataset],
+    held_out: Sequence[ClientDataset],
+    *,
+    threads: int | None = None,
 ) -> list[ClientUpdate | WorkFailure]:
-    """What ``run_plan`` returns for each client, in order; a training runs on every core at once.
+    """What ``run_plan`` returns for each client, in order; a training runs on ``threads`` cores, None for every one.
 
     ``held_out`` is in the order of ``clients``. All updates are held at once.
     """
@@ -82,7 +87,7 @@ def run_cohort(
         except EdgeFLError:
             pass  # of the plan or the model, and so of every client: each says it below, in its own order of checks
         else:
-            return _train_cohort(assignment, work, start, config, clients)
+            return _train_cohort(assignment, work, start, config, clients, threads)
     reports = [
         run_plan(assignment, model, one.examples, kept.examples, one.client_id)
         for one, kept in zip(clients, held_out, strict=True)
@@ -91,7 +96,12 @@ def run_cohort(
 
 
 def _train_cohort(
-    assignment: Assignment, work: TrainingWork, start: Weights, config: TrainConfig, clients: Sequence[ClientDataset]
+    assignment: Assignment,
+    work: TrainingWork,
+    start: Weights,
+    config: TrainConfig,
+    clients: Sequence[ClientDataset],
+    threads: int | None,
 ) -> list[ClientUpdate | WorkFailure]:
     """Raises nothing of ours: what is wrong with a client becomes its failure."""
     model = assignment.plan.model
@@ -112,7 +122,8 @@ def _train_cohort(
             quantization=_meaning(examples),
             shuffle_key=_shuffle_key(assignment, work, client.client_id),
         )
-    for index, result in zip(cohort, kernels.train_cohort(start, tuple(cohort.values()), deltas=True), strict=True):
+    results = kernels.train_cohort(start, tuple(cohort.values()), deltas=True, threads=threads)
+    for index, result in zip(cohort, results, strict=True):
         try:
             delta, stats = result.get()
             reports[index] = _update(assignment, _trained(delta.to_bytes(), stats, len(clients[index])))

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
 
 from edgefl import codecs
 from edgefl._version import __version__
-from edgefl.errors import LocalProtocolError
-from edgefl.learning.client import run_plan
 from edgefl.protocol.messages import Assignment, CheckIn, CheckInAnswer, Receipt, Report, RetryWindow, WorkFailure
 from edgefl.protocol.session import SessionMachine
 from edgefl.protocol.session_events import (
@@ -35,7 +32,7 @@ from edgefl.protocol.session_events import (
     WorkFailed,
 )
 from edgefl.protocol.session_state import SessionConfig
-from edgefl.types import Examples
+from edgefl.simulation.holdings import Holdings
 
 
 class World(Protocol):
@@ -54,19 +51,13 @@ class World(Protocol):
 
     def model(self, digest: str) -> bytes | None: ...
 
-
-@dataclass(frozen=True)
-class Holdings:
-    """Who a device is and which examples it holds."""
-
-    device: str
-    population: str
-    train: Examples
-    held_out: Examples
+    def work(self, device: SimulatedDevice, assignment: Assignment, model: bytes) -> Report:
+        """What the device reports when it has done the work."""
+        ...
 
 
 class SimulatedDevice:
-    """Carries the session's effects out at once: its work takes no virtual time, its disk never fails."""
+    """Carries the session's effects out at once: its work takes no virtual time and is the world's to do."""
 
     def __init__(self, holdings: Holdings, world: World) -> None:
         self.holdings = holdings
@@ -146,8 +137,5 @@ class SimulatedDevice:
 
     def _work(self, assignment: Assignment) -> SessionEvent:
         model = self._model if assignment.model_digest else b""
-        holdings = self.holdings
-        report = run_plan(assignment, model, holdings.train, holdings.held_out, holdings.device)
-        if report is None:
-            raise LocalProtocolError("work was stopped without a stop flag")
+        report = self._world.work(self, assignment, model)
         return WorkFailed(report) if isinstance(report, WorkFailure) else WorkDone(report)

@@ -8,18 +8,20 @@ the disks and the clock are replaced. The clock is virtual: it jumps from one ev
 
 Invariants: everything happens in the order of (virtual time, order of scheduling), so a simulation is a pure function
 of its arguments, and devices are made in the order of their ids, so the order of the arguments does not matter. Work
-takes no virtual time: with over-selection the counted reports are those of the first *goal* members in draw order.
+takes no virtual time, so a cohort's may be done at once, by whomever (``edgefl.simulation.workers``); with
+over-selection the counted reports are those of the first *goal* members in draw order.
 
 Source: design §4.7 (the claim), §5 (the machines and the order of effects).
 """
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from edgefl.errors import ConfigError, ConflictError, LocalProtocolError
+from edgefl.errors import ConflictError, LocalProtocolError
 from edgefl.learning.registry import build_process
 from edgefl.protocol.coordinator import Coordinator
 from edgefl.protocol.events import (
@@ -36,12 +38,15 @@ from edgefl.protocol.events import (
     TaskStatus,
     Ticked,
 )
-from edgefl.protocol.messages import CheckIn, Report
+from edgefl.protocol.messages import Assignment, CheckIn, Report
 from edgefl.protocol.pace import CoordinatorConfig
 from edgefl.protocol.task import TaskKind, TaskSpec
-from edgefl.simulation.device import Holdings, SimulatedDevice
-from edgefl.simulation.record import MemoryRecord
+from edgefl.simulation.device import SimulatedDevice
+from edgefl.simulation.holdings import Holdings, deal
+from edgefl.simulation.processes import ProcessWorkers
+from edgefl.simulation.record import Key, MemoryRecord
 from edgefl.simulation.result import SimulationResult, TaskResult
+from edgefl.simulation.workers import OwnWorkers, Workers
 from edgefl.types import ClientDataset
 
 LINK_S = 0.005
@@ -50,9 +55,6 @@ and virtual time would stand still."""
 
 MAX_ABANDONED = 10
 """So many rounds of a task abandoned in a row end the simulation: the next would be abandoned for the same reason."""
-
-MAX_CLIENTS = 49_999
-"""Twice as many check-ins must be allowed to wait as there are clients (``edgefl.protocol.pace``)."""
 
 OnRound = Callable[[RoundSummary], None]
 
@@ -66,20 +68,34 @@ def simulate(
     held_out: Sequence[ClientDataset] = (),
     *,
     on_round: OnRound | None = None,
+    processes: int | None = None,
 ) -> SimulationResult:
     """Run ``tasks`` (each a definition and its text) to their end on a fleet with these examples.
 
     ``clients`` hold what devices train on, ``held_out`` what they evaluate on; a device is an id in either.
     ``on_round`` is called with every round that was committed or abandoned. All models of all versions are kept.
+    ``processes``: the devices' work is done in this many processes of its own, which changes no bit; None does it here,
+    where a training runs on every core and all other work on one.
 
-    Raises ``ConfigError`` for tasks that do not fit each other or the fleet, and ``ConflictError`` when a task cannot
-    be finished: its rounds are abandoned again and again, or its aggregate cannot be applied.
+    Raises ``ConfigError`` for tasks that do not fit each other or the fleet, ``ConflictError`` when a task cannot be
+    finished: its rounds are abandoned again and again, or its aggregate cannot be applied; ``UnavailableError`` when
+    one of the processes dies.
     """
-    fleet = _Fleet(_holdings(tasks, clients, held_out), on_round)
-    for spec, text in sorted(tasks, key=lambda task: _KIND_ORDER.index(task[0].kind)):
-        fleet.create(spec, text)
-    fleet.run()
+    holdings = deal(tasks, clients, held_out)
+    with contextlib.ExitStack() as stack:
+        workers: Workers = OwnWorkers(holdings)
+        if processes is not None:
+            workers = stack.enter_context(ProcessWorkers(holdings, processes))
+        fleet = _Fleet(holdings, workers, on_round)
+        for spec, text in in_order(tasks):
+            fleet.create(spec, text)
+        fleet.run()
     return fleet.result([spec.name for spec, _ in tasks])
+
+
+def in_order(tasks: Sequence[tuple[TaskSpec, str]]) -> list[tuple[TaskSpec, str]]:
+    """The order in which they can be created."""
+    return sorted(tasks, key=lambda task: _KIND_ORDER.index(task[0].kind))
 
 
 @dataclass(frozen=True)
@@ -93,8 +109,11 @@ class _Call:
 class _Fleet:
     """The world of the simulated devices: clock, link and server."""
 
-    def __init__(self, holdings: Sequence[Holdings], on_round: OnRound | None) -> None:
+    def __init__(self, holdings: Sequence[Holdings], workers: Workers, on_round: OnRound | None) -> None:
         self.now = 0.0
+        self._workers = workers
+        self._assigned: dict[tuple[str, int], list[str]] = {}
+        self._worked: dict[Key, Report] = {}
         self._on_round = on_round
         self._record = MemoryRecord()
         # A waiting check-in costs nothing here: no device is ever sent away for want of a place.
@@ -126,6 +145,14 @@ class _Fleet:
 
     def model(self, digest: str) -> bytes | None:
         return self._record.content(digest)
+
+    def work(self, device: SimulatedDevice, assignment: Assignment, model: bytes) -> Report:
+        """The first member of a cohort that starts has the work of all done at once: their assignments are one."""
+        task, round_num = assignment.task, assignment.round_num
+        members = self._assigned.pop((task, round_num), [])
+        for member, report in zip(members, self._workers.work(assignment, model, members), strict=True):
+            self._worked[(task, round_num, member)] = report
+        return self._worked.pop((task, round_num, device.holdings.device))
 
     # ------------------------------------------------------------------------------------------ the run
 
@@ -198,6 +225,9 @@ class _Fleet:
         assert call.check_in is not None
         fate = self._record.fate(call.check_in.last_task, call.check_in.last_round, effect.device)
         answer = replace(effect.answer, last_fate=fate)
+        if isinstance(answer.outcome, Assignment):
+            where = (answer.outcome.task, answer.outcome.round_num)
+            self._assigned.setdefault(where, []).append(effect.device)
         self.later(LINK_S, lambda: call.device.answered(answer))
 
     def _publish(self, summary: RoundSummary) -> None:
@@ -217,44 +247,3 @@ class _Fleet:
             return ""
         last = self._record.failures[-1]
         return f"; the last failure is {last.failure.kind} of device {last.device!r}: {last.failure.message}"
-
-
-def _holdings(
-    tasks: Sequence[tuple[TaskSpec, str]], clients: Sequence[ClientDataset], held_out: Sequence[ClientDataset]
-) -> list[Holdings]:
-    """One device for each id, sorted. Raises ``ConfigError`` for a fleet that cannot do the tasks."""
-    populations = {spec.population for spec, _ in tasks}
-    if len(populations) != 1:
-        raise ConfigError(f"tasks of the populations {sorted(populations)}; expected tasks of exactly one")
-    train, test = _by_id("clients", clients), _by_id("held_out", held_out)
-    if not 1 <= len(train.keys() | test.keys()) <= MAX_CLIENTS:
-        raise ConfigError(f"a fleet of {len(train.keys() | test.keys())} devices; expected 1 to {MAX_CLIENTS}")
-    for spec, _ in tasks:
-        able = sum(_can_serve(spec.kind, train.get(name), test.get(name)) for name in train.keys() | test.keys())
-        if able < spec.round.minimum:
-            raise ConfigError(
-                f"task {spec.name!r} needs at least {spec.round.minimum} devices with examples for a round, and the "
-                f"fleet has {able}; lower its minimum"
-            )
-    population = populations.pop()
-    holdings = []
-    for device in sorted(train.keys() | test.keys()):
-        any_part = (train if device in train else test)[device].examples
-        none = replace(any_part, features=b"", labels=b"")
-        own = train[device].examples if device in train else none
-        kept = test[device].examples if device in test else none
-        holdings.append(Holdings(device, population, own, kept))
-    return holdings
-
-
-def _can_serve(kind: TaskKind, train: ClientDataset | None, test: ClientDataset | None) -> bool:
-    """Whether a device with these parts has the examples that a task of that kind reads."""
-    parts = {TaskKind.EVALUATION: [test], TaskKind.PERSONALIZATION: [train, test]}.get(kind, [train])
-    return all(part is not None and len(part) > 0 for part in parts)
-
-
-def _by_id(what: str, datasets: Sequence[ClientDataset]) -> dict[str, ClientDataset]:
-    found = {one.client_id: one for one in datasets}
-    if len(found) != len(datasets):
-        raise ConfigError(f"{what} has {len(datasets)} parts of {len(found)} ids; expected each id once")
-    return found

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from edgefl.cli.demo.watching import Follower
+from edgefl.cli.fleet.following import Follower
 
 PICTURE_WIDTH = 104
 """Columns of the picture: the longest line of the end fits."""

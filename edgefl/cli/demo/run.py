@@ -22,9 +22,10 @@ from edgefl.cli.demo import prepare
 from edgefl.cli.demo.baselines import Model, accuracy, train_centrally
 from edgefl.cli.demo.device_side import DeviceTraffic, predict_on_device, traffic_of, wait_for_release
 from edgefl.cli.demo.display import Display, Row, plot_accuracy, print_accuracies, print_costs
-from edgefl.cli.demo.processes import Fleet
 from edgefl.cli.demo.report import Report
-from edgefl.cli.demo.watching import Follower
+from edgefl.cli.fleet import folders
+from edgefl.cli.fleet.following import Follower
+from edgefl.cli.fleet.processes import Fleet
 from edgefl.cli.models import FORMATS, download_model
 from edgefl.cli.output import write_file
 from edgefl.datasets import FederatedDataset, load, pool
@@ -105,14 +106,13 @@ def _start(
     fleet: Fleet,
     display: Display,
 ) -> Demo:
-    server_config = prepare.write_server(out)
+    server_config = folders.write_server(out)
     address = fleet.start_server(server_config, "127.0.0.1:0")
     population = tasks["training"][0].population
     configs = {
-        client.client_id: prepare.write_device(out, client.client_id, population, address, data)
-        for client in data.clients
+        client.client_id: folders.write_device(out, client, population, address, data) for client in data.clients
     }
-    prepare.fill_stores(configs, data)
+    folders.fill_stores(configs, data)
     target = Target(address, "demo", insecure=True)
     with Connection(target) as server:
         for _, path in tasks.values():

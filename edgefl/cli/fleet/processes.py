@@ -1,6 +1,6 @@
-"""The demo's processes: started by exec, watched, measured, and always ended.
+"""The processes of a fleet on this machine: started by exec, watched, measured, and always ended.
 
-Invariants: every process that was started is ended before ``Fleet.close`` returns, however the demo ends; a process
+Invariants: every process that was started is ended before ``Fleet.close`` returns, however the command ends; a process
 that dies by itself is noticed by ``check``; only processes started here are ever signalled, by their id.
 """
 

@@ -1,6 +1,6 @@
 """Following tasks while they run: a thread a task reads the server's stream, and opens it again when it breaks.
 
-A killed server is part of what the demo may show, so a broken stream is no error until the server stays away.
+A killed server is part of what a demo may show, so a broken stream is no error until the server stays away.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ FUZZ_SECONDS ?= 60
 CLANG ?= $(firstword $(foreach name,clang clang-19 clang-18 clang-17 clang-16 clang-15 clang-14,$(shell command -v $(name))))
 SOURCES := setup.py pyproject.toml $(wildcard csrc/sources.txt csrc/include/*.h csrc/src/*.[ch] csrc/src/*/*.[ch] edgefl/kernels/*.pyx edgefl/kernels/*.pxi edgefl/kernels/*.pxd)
 
-.PHONY: help demo test check test-c test-python test-long fuzz golden bench-kernel bench-reports test-arm bench-arm proto format wheels clean
+.PHONY: help demo test check test-c test-python test-long fuzz golden bench-kernel bench-reports bench-simulation bench-learning test-arm bench-arm proto format wheels clean
 
 help:
 	@echo "make demo     the whole loop on real data: a server, ten devices, one released model (DEMO_ARGS=--help)"
@@ -17,6 +17,8 @@ help:
 	@echo "make check    lint, types, import layers, formatting, stubs"
 	@echo "make bench-kernel  the kernel beside its peers, on one core (PEERS_PYTHON=, BENCH_ARGS=; docs/benchmarks.md)"
 	@echo "make bench-reports  durable reports per second beside a bare gRPC echo (BENCH_ARGS=)"
+	@echo "make bench-simulation  simulated rounds per core beside the kernel alone and NumPy (BENCH_ARGS=)"
+	@echo "make bench-learning  what the algorithms reach on real data, with spread over seeds and people (BENCH_ARGS=)"
 	@echo "make golden   write tests/golden/kernel.txt anew: only when the arithmetic is meant to change"
 	@echo "make test-arm  the C tests on emulated aarch64 and ARMv7 (cross compilers, clang and QEMU; it names what is missing)"
 	@echo "make bench-arm  ARM instructions per example of a training step"
@@ -86,6 +88,14 @@ bench-kernel: .venv/dev.stamp
 # Durable reports beside a bare gRPC echo; two cores.
 bench-reports: .venv/dev.stamp
 	$(BIN)/python bench/reports.py $(BENCH_ARGS)
+
+# Whole rounds in one process; one core unless BENCH_ARGS="--cores 2".
+bench-simulation: .venv/dev.stamp
+	$(BIN)/python bench/simulation.py $(BENCH_ARGS)
+
+# Accuracies, not times; every core. Fetches the data sets on first use.
+bench-learning: .venv/dev.stamp
+	$(BIN)/python bench/learning.py $(BENCH_ARGS)
 
 # ARM without an ARM machine. Both write below build/arm.
 test-arm:

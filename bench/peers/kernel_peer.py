@@ -4,6 +4,7 @@ A peer is a process that the bench started, pinned to its core, and that waits b
 contenders interleave in time. It reads one JSON object a line and answers with one:
 
     {"do": "prepare", "folder", "features", "classes", "batch", "examples", "dtype", "scale", "rate", "shuffled"} -> {}
+                                            (and "client_examples": of each client of a federated training)
     {"do": "train", "layout", "epochs"}     -> {"seconds"}: CPU seconds, from zero weights
     {"do": "evaluate", "layout", "passes"}  -> {"seconds", "correct", "loss"}: of the weights that training left
     {"do": "weights", "layout"}             -> {"kernel", "bias"}: names of files of float32, kernel (classes, features)
@@ -25,7 +26,10 @@ import numpy.typing as npt
 
 @dataclass(frozen=True)
 class Job:
-    """A shape and its data: ``x`` (examples, features) float32 or uint8, ``y`` int32, ``orders`` (any, examples)."""
+    """A shape and its data: ``x`` (examples, features) float32 or uint8, ``y`` int32, ``orders`` (any, examples).
+
+    ``client_examples``: how many of them in a row are one client's, where clients train.
+    """
 
     folder: Path
     features: int
@@ -36,6 +40,7 @@ class Job:
     x: npt.NDArray[Any]
     y: npt.NDArray[np.int32]
     orders: npt.NDArray[np.uint32] | None
+    client_examples: int
 
     def order_of(self, epoch: int) -> npt.NDArray[np.uint32] | None:
         """The order of this epoch, drawn by our generator; the few that were drawn repeat."""
@@ -55,6 +60,7 @@ def read_job(request: dict[str, Any]) -> Job:
         x=np.fromfile(folder / "x", dtype=request["dtype"]).reshape(n, features),
         y=np.fromfile(folder / "y", dtype=np.int32),
         orders=np.fromfile(folder / "orders", dtype=np.uint32).reshape(-1, n) if request["shuffled"] else None,
+        client_examples=request.get("client_examples", n),
     )
 
 

@@ -1,8 +1,9 @@
-"""EdgeFL's other commands, which this one starts as programs: the core imports neither server nor agent."""
+"""What an option needs beside this command: EdgeFL's other commands, started as programs, and optional packages."""
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import shutil
 import sys
@@ -18,6 +19,13 @@ def installed(command: str) -> str:
     if path is None:
         raise ConfigError(f"{command} is not installed beside {sys.executable}; install the package first: make demo")
     return path
+
+
+def need_packages(option: str, *packages: str) -> None:
+    """Raises ``ConfigError`` when one of ``packages`` of the extra ``sim``, which ``option`` imports, is missing."""
+    for package in packages:
+        if importlib.util.find_spec(package) is None:
+            raise ConfigError(f"{option} needs the package {package}; install EdgeFL with its extra 'sim'")
 
 
 def replay(args: argparse.Namespace) -> None:

@@ -178,6 +178,12 @@ _PARTITION = (
 )
 
 
+_LOG = (
+    "also write a new folder: rounds.csv, a line a round while it runs; tensorboard/, event files; and at the end "
+    "rounds.png, accuracy and loss by round"
+)
+
+
 def _add_simulate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     simulate = commands.add_parser(
         "simulate",
@@ -197,6 +203,7 @@ def _add_simulate(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     simulate.add_argument("--clients", type=int, metavar="N", help="how many clients --partition makes")
     simulate.add_argument("--partition-seed", type=int, metavar="N", help="another seed deals otherwise (default: 0)")
     simulate.add_argument("--out", metavar="DIR", help="also write each trained model as DIR/TASK.tflite")
+    simulate.add_argument("--log", metavar="DIR", help=_LOG)
     _json(simulate)
     simulate.add_argument(
         "--processes", type=_count, metavar="N", help="do the devices' work in N processes, at most one a client"

@@ -11,6 +11,7 @@ from edgefl.cli.output import print_json
 from edgefl.cli.target import target
 from edgefl.proto.v1 import control_pb2
 from edgefl.protocol.events import Phase, RoundSummary
+from edgefl.protocol.process import RoundMetrics
 from edgefl.wire.control import round_from_proto
 
 
@@ -59,15 +60,21 @@ def as_dict(summary: RoundSummary) -> dict[str, object]:
     return result
 
 
+def learned(summary: RoundSummary) -> RoundMetrics | None:
+    """What a round says of a model; None for one that was abandoned, and for statistics: they have no model."""
+    return summary.metrics if summary.metrics is not None and summary.metrics.loss_sum else None
+
+
 def print_line(summary: RoundSummary, prefix: str = "") -> None:
     """One line a round for people."""
     text = f"{prefix}round {summary.round_num:4d}  {summary.phase.value:10s}  {summary.accepted}/{summary.goal} reports"
     if summary.failed:
         text += f", {summary.failed} failed"
-    if summary.metrics is not None and summary.metrics.loss_sum:  # a round of statistics has none
-        text += f"  loss {summary.metrics.mean_loss:.4f}  accuracy {summary.metrics.accuracy:.4f}"
-        if summary.metrics.gains is not None:
-            text += f" from {summary.metrics.accuracy_before:.4f}, {summary.metrics.gains.num_gained} devices gained"
+    found = learned(summary)
+    if found is not None:
+        text += f"  loss {found.mean_loss:.4f}  accuracy {found.accuracy:.4f}"
+        if found.gains is not None:
+            text += f" from {found.accuracy_before:.4f}, {found.gains.num_gained} devices gained"
     if summary.reason:
         text += f"  ({summary.reason})"
     ended = summary.phase in (Phase.COMMITTED, Phase.ABANDONED)

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import importlib.util
 from pathlib import Path
 
 from edgefl.cli.clients import load_clients
+from edgefl.cli.installed import need_packages
 from edgefl.cli.output import print_json, print_table, write_file
 from edgefl.cli.rounds import as_dict, print_line
+from edgefl.cli.runlog import open_run_log
 from edgefl.errors import ConfigError
 from edgefl.models.tflite_writer import write_tflite
 from edgefl.protocol.events import RoundSummary
@@ -35,13 +36,17 @@ def simulate_tasks(args: argparse.Namespace) -> None:
         tasks.append((parse_task(text, name), text))
     data = load_clients(args)
 
-    def show(summary: RoundSummary) -> None:
-        if args.json:
-            print_json(as_dict(summary))
-        else:
-            print_line(summary, f"{summary.task:<20} ")
+    folder = None if args.log is None else Path(args.log)
+    with open_run_log([spec for spec, _ in tasks], folder, live=not args.json) as log:
 
-    result = simulate(tasks, data.clients, data.held_out, on_round=show, processes=args.processes)
+        def show(summary: RoundSummary) -> None:
+            log.note(summary)
+            if args.json:
+                print_json(as_dict(summary))
+            else:
+                print_line(summary, f"{summary.task:<20} ")
+
+        result = simulate(tasks, data.clients, data.held_out, on_round=show, processes=args.processes)
     files = _write_models(result, Path(args.out)) if args.out else {}
     rows = [_row(task, files) for task in result.tasks]
     if args.json:
@@ -59,8 +64,9 @@ def _simulate_faults(args: argparse.Namespace) -> None:
         raise ConfigError("--out writes the models of a run without --faults; leave one of the two out")
     if args.processes is not None:
         raise ConfigError("--processes is for a run without --faults; leave one of the two out")
-    if importlib.util.find_spec("apsw") is None:
-        raise ConfigError("--faults needs the package apsw; install EdgeFL with its extra 'sim'")
+    if args.log is not None:
+        raise ConfigError("--log writes the rounds of a run without --faults; leave one of the two out")
+    need_packages("--faults", "apsw")
     from edgefl.cli.faults.command import simulate_faults
 
     simulate_faults(args)

@@ -1,0 +1,59 @@
+"""TensorBoard event files: the scalars of each task in a folder of its own, so that tasks share their charts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from tensorboardX import SummaryWriter
+
+from edgefl.cli.rounds import learned
+from edgefl.errors import StorageError
+from edgefl.protocol.events import Phase, RoundSummary
+from edgefl.protocol.task import TaskSpec
+
+FLUSH_S = 1
+"""A killed run loses at most the scalars of so many seconds."""
+
+
+class EventFiles:
+    """Writes ``FOLDER/TASK/events.*``; the step of a scalar is the number of its round.
+
+    ``resumed``: all rounds come again, and TensorBoard is told to forget those of the earlier files.
+    """
+
+    def __init__(self, folder: Path, specs: Sequence[TaskSpec], *, resumed: bool) -> None:
+        self._writers: dict[str, SummaryWriter] = {}
+        for spec in specs:
+            path = folder / spec.name
+            try:
+                self._writers[spec.name] = SummaryWriter(
+                    str(path),
+                    purge_step=0 if resumed else None,
+                    flush_secs=FLUSH_S,
+                    # The library names files by the second: a run and the one that resumes it must not share one.
+                    filename_suffix=f".{os.getpid()}",
+                )
+            except OSError as error:
+                self.close()
+                raise StorageError(f"{path}: cannot be written: {error.strerror}; choose another folder") from None
+
+    def note(self, summary: RoundSummary, seconds: float) -> None:
+        scalars: dict[str, float] = {
+            "reports": summary.accepted,
+            "failures": summary.failed,
+            "abandoned": summary.phase is Phase.ABANDONED,
+            "seconds": seconds,
+        }
+        metrics = learned(summary)
+        if metrics is not None:
+            scalars |= {"accuracy": metrics.accuracy, "loss": metrics.mean_loss}
+            if metrics.gains is not None:
+                scalars |= {"accuracy_before": metrics.accuracy_before, "mean_gain": metrics.mean_gain}
+        for name, value in scalars.items():
+            self._writers[summary.task].add_scalar(name, float(value), summary.round_num)
+
+    def close(self) -> None:
+        for writer in self._writers.values():
+            writer.close()

@@ -42,7 +42,7 @@ from edgefl.protocol.messages import (
     WorkFailure,
 )
 from edgefl.protocol.pace import CoordinatorConfig
-from edgefl.protocol.process import ProcessState, RoundMetrics
+from edgefl.protocol.process import ProcessState, RoundConditions, RoundMetrics
 from edgefl.protocol.task import ClientSpec, ModelSpec, RoundSpec, StatisticsSpec, TaskKind, TaskSpec
 from edgefl.types import Standardization
 
@@ -117,7 +117,7 @@ class Adding:
         accumulator.num_reports += 1
         accumulator.weight += update.weight
 
-    def finalize(self, state: ProcessState, accumulator: Sum) -> tuple[ProcessState, RoundMetrics]:
+    def finalize(self, state: ProcessState, accumulator: Sum, _: RoundConditions) -> tuple[ProcessState, RoundMetrics]:
         if accumulator.total == POISON:
             raise KernelError("the model left the finite numbers")
         total = accumulator.total + (unpack(state.model) if state.model else 0)

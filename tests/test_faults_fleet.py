@@ -81,7 +81,7 @@ def test_a_cloned_card_holds_other_examples(files: Path) -> None:
     process = fleet.process(spec, None, None)
     state = process.initialize()
     assignment = Assignment("gestures", 1, 11, process.plan(state), state.model_digest, len(state.model), 60.0)
-    first, again, clone = (fleet.work(assignment, state.model, "person 1", copy) for copy in (0, 0, 1))
+    first, again, clone = (fleet.work(assignment, state.model, "person 1", copy, b"") for copy in (0, 0, 1))
     assert isinstance(first, ClientUpdate)
     assert isinstance(clone, ClientUpdate)
     assert first == again

@@ -130,9 +130,9 @@ def test_reports_come_in_the_order_asked_for() -> None:
     assignment, model = work(plain())
     names = ["client-5", "client-0", "client-3", "client-1"]
     with ProcessWorkers(holdings(broken_fleet()), 2) as workers:
-        reports = workers.work(assignment, model, names)
-        assert workers.work(assignment, model, []) == []
-    assert reports == OwnWorkers(holdings(broken_fleet())).work(assignment, model, names)
+        reports = workers.work(assignment, model, names, {})
+        assert workers.work(assignment, model, [], {}) == []
+    assert reports == OwnWorkers(holdings(broken_fleet())).work(assignment, model, names, {})
     assert [type(report) for report in reports] == [ClientUpdate, ClientUpdate, ClientUpdate, WorkFailure]
 
 
@@ -142,7 +142,7 @@ def test_a_worker_that_is_killed_is_one_error_that_names_it() -> None:
         victim = children()[1]
         os.kill(victim, signal.SIGKILL)
         with pytest.raises(UnavailableError, match=rf"^worker 2 of 3 \(process {victim}\) was ended by SIGKILL; if"):
-            workers.work(assignment, model, [one.device for one in holdings()])
+            workers.work(assignment, model, [one.device for one in holdings()], {})
 
 
 def test_a_worker_killed_between_two_rounds_ends_the_simulation() -> None:

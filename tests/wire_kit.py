@@ -14,7 +14,7 @@ from edgefl.models.softmax import SoftmaxModel
 from edgefl.proto.v1 import fleet_pb2, plan_pb2
 from edgefl.protocol import messages as m
 from edgefl.protocol.events import Phase, RoundSummary
-from edgefl.protocol.process import Gains, RoundMetrics
+from edgefl.protocol.process import Gains, RoundConditions, RoundMetrics
 from edgefl.types import DType, Quantization, Standardization
 from edgefl.wire.limits import MAX_COUNT, MAX_EXAMPLES, MAX_NAMES, MAX_TEXT
 
@@ -172,8 +172,15 @@ def summaries(draw: st.DrawFn) -> RoundSummary:
     phase = draw(st.sampled_from(Phase))
     shares = draw(st.lists(st.floats(0, 1), max_size=4).map(tuple))
     made = draw(st.none() | metrics)
+    conditions = RoundConditions(draw(U64), draw(st.floats(allow_nan=False, width=32)))
     return RoundSummary(
-        task=draw(NAMES), phase=phase, metrics=made, reason=draw(TEXTS), latency_shares=shares, **numbers
+        task=draw(NAMES),
+        phase=phase,
+        metrics=made,
+        reason=draw(TEXTS),
+        latency_shares=shares,
+        conditions=conditions,
+        **numbers,
     )
 
 

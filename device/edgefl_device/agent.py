@@ -32,7 +32,9 @@ from edgefl.kernels import StopFlag
 from edgefl.protocol.messages import Accepted, AlreadyAccepted, Late, Receipt, Refused, Report, WorkFailure
 from edgefl.protocol.session import SessionMachine
 from edgefl.protocol.session_events import (
+    AdoptVariate,
     ClearOutbox,
+    DropVariate,
     FetchModel,
     FetchRelease,
     Halt,
@@ -158,6 +160,7 @@ class Agent:
             last_round=notes.last_round,
             window=None if self._once else notes.window,
             releases=tuple(release.info for release in self._jobs.releases.installed()),
+            proposals=self._state.variates.proposals(),
         )
 
     def _next(self) -> SessionEvent:
@@ -224,6 +227,10 @@ class Agent:
                 self._note_assignment(effect)
             case ClearOutbox():
                 self._clear_outbox(effect)
+            case AdoptVariate(proposal):
+                self._keep_variate(lambda: self._state.variates.adopt(proposal.task))
+            case DropVariate(proposal):
+                self._keep_variate(lambda: self._state.variates.drop(proposal.task))
             case Halt():
                 pass  # the loop in run() ends, and _close cancels the call in flight
 
@@ -248,9 +255,15 @@ class Agent:
             window = {"window_min_s": effect.retry.min_s, "window_max_s": effect.retry.max_s}
         self._note(task="", round_num=0, starts=0, last_task=effect.last_task, last_round=effect.last_round, **window)
         try:
-            self._state.clear_outbox()
+            self._state.clear_outbox(effect.proposal)
         except StorageError as error:
             log.warning("%s; the update may be sent again, which is harmless", error)
+
+    def _keep_variate(self, step: Callable[[], None]) -> None:
+        try:
+            step()
+        except StorageError as error:
+            log.warning("%s; the next start looks again", error)
 
     def _note(self, **changes: Any) -> None:
         try:

@@ -26,6 +26,7 @@ from edgefl.protocol.messages import (
     EvaluationWork,
     PersonalizationWork,
     ReleaseInfo,
+    ScaffoldWork,
     Split,
     WorkFailure,
 )
@@ -143,6 +144,7 @@ class Jobs:
     def work(self, effect: StartWork, stop: StopFlag) -> SessionEvent:
         """Run the plan on this device's examples."""
         assignment = effect.assignment
+        plan_work = assignment.plan.work
         try:
             model = b""
             if assignment.model_digest:
@@ -151,9 +153,11 @@ class Jobs:
                     raise StorageError(f"the model {assignment.model_digest[:12]} left the cache; check the card")
                 model = cached
             train, held_out = self._load(assignment)
+            variate = self._state.variates.load(assignment.task) if isinstance(plan_work, ScaffoldWork) else b""
         except EdgeFLError as error:
             return WorkFailed(WorkFailure(assignment.task, assignment.round_num, type(error).__name__, str(error)))
-        result = run_plan(assignment, model, train, held_out, self._config.device.name, stop=stop)
+        device = self._config.device.name
+        result = run_plan(assignment, model, train, held_out, device, variate=variate, stop=stop)
         if result is None:
             return WorkStopped("the round's deadline came before the work was done")
         return WorkFailed(result) if isinstance(result, WorkFailure) else WorkDone(result)

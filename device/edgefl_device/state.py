@@ -6,6 +6,7 @@
       lock          held by the one agent of this folder
       session       durable: how often the agent started, and whose folder this is
       outbox        durable: the update that has no receipt yet (the one durable write of a round)
+      variates/     control variates: each was an outbox once (edgefl_device.variates)
       notes.json    unsynced: the assignment, the last accepted round, the last retry window
       status.json   unsynced: for people (edgefl_device.status)
       examples.db   models/  releases/
@@ -28,7 +29,7 @@ import json
 import logging
 import os
 import struct
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ from google.protobuf.message import DecodeError
 
 from edgefl.errors import ConfigError, EdgeFLError, FencedError, StorageError
 from edgefl.proto.v1 import fleet_pb2
-from edgefl.protocol.messages import ClientUpdate, Report, RetryWindow, WorkFailure
+from edgefl.protocol.messages import ClientUpdate, Report, RetryWindow, RoundKey, WorkFailure
 from edgefl.wire import report_from_proto, report_to_proto
 from edgefl_device.files import (
     FileOps,
@@ -47,16 +48,21 @@ from edgefl_device.files import (
     write_durable,
     write_unsynced,
 )
+from edgefl_device.variates import Variates
 
 log = logging.getLogger("edgefl.device")
 
 FORMAT_VERSION = 1
+
+OUTBOX_VERSION = 2
+"""Since version 2 an entry holds the control variate that its update proposes; one of version 1 has none."""
 
 MAX_STARTS = 3
 """After so many unclean ends in the middle of one assignment it is reported as failed, not tried again."""
 
 _OUTBOX_MAGIC = b"EFLO"
 _OUTBOX_HEAD = struct.Struct("<4sHxxQI")
+_VARIATE_HEAD = struct.Struct("<I")
 _DIGEST_BYTES = 32
 
 
@@ -86,6 +92,7 @@ class StateDir:
         self.session = session
         self.notes = notes
         self.found_outbox = outbox
+        self.variates = Variates(path / "variates", ops, unpack_outbox)
         self._ops = ops
         self._lock_fd = lock_fd
 
@@ -118,8 +125,14 @@ class StateDir:
         """Make the outbox entry durable: the one durable write of a round. Raises ``StorageError``."""
         write_durable(self._ops, self.path / "outbox", pack_outbox(update, self.session))
 
-    def clear_outbox(self) -> None:
-        """Forget the outbox entry, unsynced: if it comes back, the server answers ALREADY_ACCEPTED."""
+    def clear_outbox(self, proposal: RoundKey | None = None) -> None:
+        """Forget the outbox entry, unsynced: if it comes back, the server answers ALREADY_ACCEPTED.
+
+        With ``proposal`` the entry's control variate is kept under it.
+        """
+        if proposal is not None:
+            self.variates.propose(proposal.task, self.path / "outbox")
+            return
         with storage_errors(self.path / "outbox", "remove"):
             self._ops.unlink(self.path / "outbox")
 
@@ -146,12 +159,14 @@ def agent_is_running(path: Path) -> bool:
 
 
 def pack_outbox(update: ClientUpdate, session: int) -> bytes:
-    """``EFLO``, version, session, length, a serialized ReportRequest, SHA-256 of all before it."""
+    """``EFLO``, version, session, length, a serialized ReportRequest, length, variate, SHA-256 of all before it."""
     body = report_to_proto(update).SerializeToString()
-    head = _OUTBOX_HEAD.pack(_OUTBOX_MAGIC, FORMAT_VERSION, session, len(body))
-    digest = hashlib.sha256(head)
-    digest.update(body)  # an update may be large: no second copy of it for the digest
-    return b"".join((head, body, digest.digest()))
+    head = _OUTBOX_HEAD.pack(_OUTBOX_MAGIC, OUTBOX_VERSION, session, len(body))
+    parts = (head, body, _VARIATE_HEAD.pack(len(update.variate)), update.variate)
+    digest = hashlib.sha256()
+    for part in parts:  # an update may be large: no second copy of it for the digest
+        digest.update(part)
+    return b"".join((*parts, digest.digest()))
 
 
 def unpack_outbox(raw: bytes) -> tuple[ClientUpdate, int]:
@@ -159,9 +174,10 @@ def unpack_outbox(raw: bytes) -> tuple[ClientUpdate, int]:
     if len(raw) < _OUTBOX_HEAD.size + _DIGEST_BYTES:
         raise StorageError(f"{len(raw)} bytes; expected an outbox entry")
     magic, version, session, length = _OUTBOX_HEAD.unpack_from(raw)
-    if magic != _OUTBOX_MAGIC or version != FORMAT_VERSION:
-        raise StorageError(f"starts with {magic!r} version {version}; expected {_OUTBOX_MAGIC!r} {FORMAT_VERSION}")
-    body = raw[_OUTBOX_HEAD.size : -_DIGEST_BYTES]
+    if magic != _OUTBOX_MAGIC or version not in (1, OUTBOX_VERSION):
+        raise StorageError(f"starts with {magic!r} version {version}; expected {_OUTBOX_MAGIC!r} {OUTBOX_VERSION}")
+    body, rest = raw[_OUTBOX_HEAD.size : -_DIGEST_BYTES][:length], raw[_OUTBOX_HEAD.size + length : -_DIGEST_BYTES]
+    variate = _read_variate(rest) if version == OUTBOX_VERSION else b""
     if len(body) != length or hashlib.sha256(raw[:-_DIGEST_BYTES]).digest() != raw[-_DIGEST_BYTES:]:
         raise StorageError("the checksum is wrong")
     try:
@@ -170,7 +186,14 @@ def unpack_outbox(raw: bytes) -> tuple[ClientUpdate, int]:
         raise StorageError(f"cannot be decoded: {error}") from error
     if isinstance(report, WorkFailure):
         raise StorageError("holds a failure; expected an update")
-    return report, session
+    return replace(report, variate=variate), session
+
+
+def _read_variate(raw: bytes) -> bytes:
+    """What follows the update: the checksum has still to be compared."""
+    if len(raw) < _VARIATE_HEAD.size or len(raw) != _VARIATE_HEAD.size + _VARIATE_HEAD.unpack_from(raw)[0]:
+        raise StorageError(f"{len(raw)} bytes after the update; expected a control variate")
+    return raw[_VARIATE_HEAD.size :]
 
 
 def _lock(path: Path) -> int:

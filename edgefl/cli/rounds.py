@@ -53,6 +53,10 @@ def as_dict(summary: RoundSummary) -> dict[str, object]:
             result["mean_gain"] = summary.metrics.mean_gain
             result["num_gained"] = summary.metrics.gains.num_gained
             result["num_lost"] = summary.metrics.gains.num_lost
+    if summary.conditions.population:
+        result["population"] = summary.conditions.population
+    if summary.conditions.learning_rate:
+        result["learning_rate"] = summary.conditions.learning_rate
     if summary.latency_shares:
         result["latency_shares"] = summary.latency_shares
     if summary.reason:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from edgefl.learning.processes.fed_sgd import build_fed_sgd
     from edgefl.learning.processes.fed_statistics import build_fed_statistics
     from edgefl.learning.processes.personalization_eval import build_personalization_eval
+    from edgefl.learning.processes.scaffold import build_scaffold
     from edgefl.learning.processes.unweighted_fed_avg import build_unweighted_fed_avg
     from edgefl.learning.processes.weighted_fed_avg import build_weighted_fed_avg
     from edgefl.learning.processes.weighted_fed_prox import build_weighted_fed_prox
@@ -54,6 +55,7 @@ __all__ = [
     "build_fed_statistics",
     "build_personalization_eval",
     "build_process",
+    "build_scaffold",
     "build_unweighted_fed_avg",
     "build_weighted_fed_avg",
     "build_weighted_fed_prox",

@@ -7,11 +7,12 @@ may simply do it again. It imports no NumPy and does no I/O. ``delta = client_mo
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from edgefl import codecs, kernels
 from edgefl.errors import ConfigError, DataError, EdgeFLError
+from edgefl.learning import variates as variates_of
 from edgefl.learning.loss_grid import loss_to_grid
 from edgefl.models.softmax import SoftmaxModel
 from edgefl.protocol.messages import (
@@ -21,6 +22,7 @@ from edgefl.protocol.messages import (
     LocalWork,
     PersonalizationWork,
     Plan,
+    ScaffoldWork,
     StatisticsWork,
     TrainingWork,
     WorkFailure,
@@ -30,6 +32,8 @@ from edgefl.types import ClientDataset, DType, Examples, Quantization, TrainConf
 
 INTEGER_ENCODING = "int64"
 """How counts and sums travel: exactly."""
+
+NO_VARIATES: Mapping[str, bytes] = {}
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,7 @@ class _Result:
     num_examples: int
     num_correct: int = 0
     loss_grid: int = 0
+    variate: bytes = b""
 
 
 def run_plan(
@@ -50,16 +55,18 @@ def run_plan(
     held_out: Examples,
     device: str,
     *,
+    variate: bytes = b"",
     stop: kernels.StopFlag | None = None,
 ) -> ClientUpdate | WorkFailure | None:
     """Execute the plan of ``assignment`` on this device's examples.
 
-    ``model`` is the canonical bytes of the model, whose digest the caller has verified; b"" for statistics.
+    ``model`` is what the device downloaded, whose digest the caller has verified; b"" for statistics. ``variate`` is
+    the control variate that the device keeps for this task; b"" while it has none.
     ``device`` is the device's id: it enters the seed of its work. Returns None when ``stop`` ended the work early, and
     a ``WorkFailure`` for whatever the data, the model or the plan make impossible; it raises nothing of ours.
     """
     try:
-        result = _run(assignment, model, train, held_out, device, stop)
+        result = _run(assignment, model, train, held_out, device, variate, stop)
         if result is None:
             return None
         return _update(assignment, result)
@@ -72,45 +79,84 @@ def run_cohort(
     model: bytes,
     clients: Sequence[ClientDataset],
     held_out: Sequence[ClientDataset],
+    variates: Mapping[str, bytes] = NO_VARIATES,
     *,
     threads: int | None = None,
 ) -> list[ClientUpdate | WorkFailure]:
     """What ``run_plan`` returns for each client, in order; a training runs on ``threads`` cores, None for every one.
 
-    ``held_out`` is in the order of ``clients``. All updates are held at once.
+    ``held_out`` is in the order of ``clients``; ``variates`` has those of clients that have one, by id. All updates are
+    held at once.
     """
     work = assignment.plan.work
-    if isinstance(work, TrainingWork):
+    if isinstance(work, (TrainingWork, ScaffoldWork)):
         try:
             _check_encoding(assignment.plan)
-            start, config = _weights(assignment.plan.model, model), _config(work, None)
+            start, config = _Start.of(assignment.plan.model, work, model), _config(_sgd_of(work), None)
         except EdgeFLError:
             pass  # of the plan or the model, and so of every client: each says it below, in its own order of checks
         else:
-            return _train_cohort(assignment, work, start, config, clients, threads)
+            return _train_cohort(assignment, start, config, clients, variates, threads)
+    own = (variates.get(client.client_id, b"") for client in clients)
     reports = [
-        run_plan(assignment, model, one.examples, kept.examples, one.client_id)
-        for one, kept in zip(clients, held_out, strict=True)
+        run_plan(assignment, model, one.examples, kept.examples, one.client_id, variate=variate)
+        for one, kept, variate in zip(clients, held_out, own, strict=True)
     ]
     return [report for report in reports if report is not None]  # None is for a stop flag
 
 
+@dataclass(frozen=True)
+class _Start:
+    """What every client of a training starts from. ``server`` is the server's variate; None without variates."""
+
+    model: SoftmaxModel
+    training: TrainingWork
+    weights: Weights
+    server: bytes | None
+
+    @classmethod
+    def of(cls, model: SoftmaxModel, work: TrainingWork | ScaffoldWork, content: bytes) -> _Start:
+        if isinstance(work, TrainingWork):
+            return cls(model, work, _weights(model, content), None)
+        weights, server = variates_of.split_content(model, content)
+        return cls(model, work.training, weights, server)
+
+    def correction(self, own: bytes) -> Weights | None:
+        """What joins every gradient of the client whose variate is ``own``."""
+        if self.server is None:
+            return None
+        return variates_of.correction(self.model, self.server, variates_of.own_variate(self.model, own))
+
+    def result(self, delta: bytes, stats: TrainStats, weight: int, own: bytes) -> _Result:
+        result = _trained(delta, stats, weight)
+        if self.server is None:
+            return result
+        own = variates_of.own_variate(self.model, own)
+        after = variates_of.next_variate(self.server, own, delta, stats.num_steps, self.training.learning_rate)
+        return replace(result, variate=after)
+
+
+def _sgd_of(work: TrainingWork | ScaffoldWork) -> TrainingWork:
+    return work if isinstance(work, TrainingWork) else work.training
+
+
 def _train_cohort(
     assignment: Assignment,
-    work: TrainingWork,
-    start: Weights,
+    start: _Start,
     config: TrainConfig,
     clients: Sequence[ClientDataset],
+    variates: Mapping[str, bytes],
     threads: int | None,
 ) -> list[ClientUpdate | WorkFailure]:
     """Raises nothing of ours: what is wrong with a client becomes its failure."""
-    model = assignment.plan.model
+    model, work = assignment.plan.model, start.training
     reports: dict[int, ClientUpdate | WorkFailure] = {}
     cohort: dict[int, kernels.CohortClient] = {}
     for index, client in enumerate(clients):
         examples = client.examples
         try:
             _check_examples(model, examples, "training", work.max_weight)
+            correction = start.correction(variates.get(client.client_id, b""))
         except EdgeFLError as error:
             reports[index] = _failure(assignment, error)
             continue
@@ -121,12 +167,15 @@ def _train_cohort(
             standardization=model.standardization,
             quantization=_meaning(examples),
             shuffle_key=_shuffle_key(assignment, work, client.client_id),
+            correction=correction,
         )
-    results = kernels.train_cohort(start, tuple(cohort.values()), deltas=True, threads=threads)
-    for index, result in zip(cohort, results, strict=True):
+    trained = kernels.train_cohort(start.weights, tuple(cohort.values()), deltas=True, threads=threads)
+    for index, result in zip(cohort, trained, strict=True):
+        client = clients[index]
         try:
             delta, stats = result.get()
-            reports[index] = _update(assignment, _trained(delta.to_bytes(), stats, len(clients[index])))
+            own = variates.get(client.client_id, b"")
+            reports[index] = _update(assignment, start.result(delta.to_bytes(), stats, len(client), own))
         except EdgeFLError as error:
             reports[index] = _failure(assignment, error)
     return [reports[index] for index in range(len(clients))]
@@ -149,6 +198,7 @@ def _update(assignment: Assignment, result: _Result) -> ClientUpdate:
         num_examples=result.num_examples,
         num_correct=result.num_correct,
         loss_grid=result.loss_grid,
+        variate=result.variate,
     )
 
 
@@ -158,6 +208,7 @@ def _run(
     train: Examples,
     held_out: Examples,
     device: str,
+    variate: bytes,
     stop: kernels.StopFlag | None,
 ) -> _Result | None:
     plan = assignment.plan
@@ -165,9 +216,10 @@ def _run(
     _check_encoding(plan)
     if stop is not None and stop.is_set():
         return None
-    if isinstance(work, TrainingWork):
+    if isinstance(work, (TrainingWork, ScaffoldWork)):
         _check_examples(plan.model, train, "training", work.max_weight)
-        return _train(work, plan.model, model, train, _shuffle_key(assignment, work, device), stop)
+        key = _shuffle_key(assignment, _sgd_of(work), device)
+        return _train(_Start.of(plan.model, work, model), train, key, variate, stop)
     if isinstance(work, EvaluationWork):
         _check_examples(plan.model, held_out, "held-out", work.max_weight)
         return _evaluate(plan.model, _weights(plan.model, model), held_out)
@@ -182,17 +234,18 @@ def _run(
 
 
 def _train(
-    work: TrainingWork,
-    model: SoftmaxModel,
-    raw_model: bytes,
+    start: _Start,
     examples: Examples,
     shuffle_key: bytes | None,
+    variate: bytes,
     stop: kernels.StopFlag | None,
 ) -> _Result | None:
-    end, stats = _descend(work, model, _weights(model, raw_model), examples, shuffle_key, stop)
+    correction = start.correction(variate)
+    end, stats = _descend(start.training, start.model, start.weights, examples, shuffle_key, stop, correction)
     if stats.stopped:
         return None
-    return _trained(kernels.subtract(end.to_bytes(), raw_model), stats, len(examples))
+    delta = kernels.subtract(end.to_bytes(), start.weights.to_bytes())
+    return start.result(delta, stats, len(examples), variate)
 
 
 def _run_local(work: LocalWork, model: SoftmaxModel, content: bytes, examples: Examples, key: bytes) -> _Result:
@@ -208,6 +261,7 @@ def _descend(
     examples: Examples,
     shuffle_key: bytes | None,
     stop: kernels.StopFlag | None,
+    correction: Weights | None = None,
 ) -> tuple[Weights, TrainStats]:
     return kernels.train_softmax(
         start,
@@ -216,6 +270,7 @@ def _descend(
         _config(work, shuffle_key),
         standardization=model.standardization,
         quantization=_meaning(examples),
+        correction=correction,
         stop=stop,
     )
 
@@ -295,7 +350,7 @@ def _meaning(examples: Examples) -> Quantization | None:
 
 
 def _check_encoding(plan: Plan) -> None:
-    wanted = "f" if isinstance(plan.work, (TrainingWork, LocalWork)) else "q"
+    wanted = "f" if isinstance(plan.work, (TrainingWork, ScaffoldWork, LocalWork)) else "q"
     if codecs.codec(plan.encoding).value_format != wanted:
         raise ConfigError(f"encoding is {plan.encoding!r}, which does not fit {type(plan.work).__name__}")
 

@@ -17,7 +17,7 @@ from edgefl.learning.counts import as_sums, check_confusion, check_counts, contr
 from edgefl.learning.in_process import run_round
 from edgefl.models.softmax import SoftmaxModel
 from edgefl.protocol.messages import ClientUpdate, EvaluationWork, Plan
-from edgefl.protocol.process import Accumulator, ProcessState, RoundMetrics
+from edgefl.protocol.process import Accumulator, ProcessState, RoundConditions, RoundMetrics
 from edgefl.protocol.task import TaskSpec
 from edgefl.types import ClientDataset, Standardization, Weights
 
@@ -74,7 +74,12 @@ class EvaluationProcess:
     def fold(self, accumulator: Accumulator, update: ClientUpdate, decoded: bytes) -> None:
         self.aggregator.fold(as_sums(accumulator), contribution_of(update, decoded))
 
-    def finalize(self, state: ProcessState, accumulator: Accumulator) -> tuple[ProcessState, RoundMetrics]:
+    def finalize(
+        self,
+        state: ProcessState,
+        accumulator: Accumulator,
+        conditions: RoundConditions,  # noqa: ARG002
+    ) -> tuple[ProcessState, RoundMetrics]:
         sums = as_sums(accumulator)
         confusion = self.aggregator.finalize(sums)
         return ProcessState(state.version + 1, b""), round_metrics(sums, confusion)

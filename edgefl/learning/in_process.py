@@ -9,13 +9,14 @@ the order of the clients changes nothing.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from edgefl import errors
 from edgefl.errors import DataError, EdgeFLError, InvalidUpdateError
 from edgefl.learning.client import run_cohort
-from edgefl.protocol.messages import Assignment, ClientUpdate, WorkFailure
-from edgefl.protocol.process import Process, ProcessState, RoundMetrics
+from edgefl.protocol.messages import Assignment, ClientUpdate, WorkFailure, learning_rate
+from edgefl.protocol.process import Process, ProcessState, RoundConditions, RoundMetrics
 from edgefl.protocol.task import TaskSpec
 from edgefl.types import ClientDataset
 
@@ -31,11 +32,13 @@ def run_round(
     model: ProcessState,
     clients: Sequence[ClientDataset],
     held_out: Sequence[ClientDataset] | None = None,
+    *,
+    population: int = 0,
 ) -> tuple[ProcessState, RoundMetrics]:
     """The round that follows ``state``, with every client that has examples; ``model`` holds the model that they get.
 
     ``held_out`` is for work that reads both parts of a client: a client then needs examples in each. By default a
-    client's examples are its held-out ones too.
+    client's examples are its held-out ones too. ``population``: 0 for the clients that take part.
 
     Raises the first client's failure as its own class, and a refusal as ``InvalidUpdateError``, both naming the client;
     ``DataError`` when no client has examples or two have the same id.
@@ -58,7 +61,9 @@ def run_round(
         deadline_s=spec.round.deadline_s,
     )
     accumulator = process.new_accumulator()
-    for client, report in _reports(assignment, content, taking_part, [kept[c.client_id] for c in taking_part]):
+    variates: dict[str, bytes] = {}
+    parts = [kept[client.client_id] for client in taking_part]
+    for client, report in _reports(assignment, content, taking_part, parts, state.clients):
         if isinstance(report, WorkFailure):
             raise _as_error(client.client_id, report)
         try:
@@ -67,15 +72,24 @@ def run_round(
         except InvalidUpdateError as error:
             raise InvalidUpdateError(error.reason, f"client {client.client_id!r}: {error}") from None
         process.fold(accumulator, report, decoded)
-    return process.finalize(state, accumulator)
+        if report.variate:
+            variates[client.client_id] = report.variate
+    conditions = RoundConditions(population or len(taking_part), learning_rate(assignment.plan))
+    after, metrics = process.finalize(state, accumulator, conditions)
+    return replace(after, clients={**state.clients, **variates}) if variates else after, metrics
 
 
 def _reports(
-    assignment: Assignment, model: bytes, clients: Sequence[ClientDataset], held_out: Sequence[ClientDataset]
+    assignment: Assignment,
+    content: bytes,
+    clients: Sequence[ClientDataset],
+    held_out: Sequence[ClientDataset],
+    variates: Mapping[str, bytes],
 ) -> Iterator[tuple[ClientDataset, ClientUpdate | WorkFailure]]:
     for first in range(0, len(clients), CLIENTS_AT_ONCE):
         part = slice(first, first + CLIENTS_AT_ONCE)
-        yield from zip(clients[part], run_cohort(assignment, model, clients[part], held_out[part]), strict=True)
+        reports = run_cohort(assignment, content, clients[part], held_out[part], variates)
+        yield from zip(clients[part], reports, strict=True)
 
 
 def _as_error(client_id: str, failure: WorkFailure) -> EdgeFLError:

@@ -22,9 +22,14 @@ from edgefl.protocol.process import ProcessState
 
 @dataclass(frozen=True)
 class Closing:
-    """What a finalizer knows of the round beside its aggregate. ``num_reports``: the updates in it."""
+    """What a finalizer knows of the round beside its aggregate.
+
+    ``num_reports``: the updates in it; the others as in ``edgefl.protocol.process.RoundConditions``.
+    """
 
     num_reports: int
+    population: int
+    learning_rate: float
 
 
 class Distributor(Protocol):

@@ -23,7 +23,7 @@ from edgefl.learning.evaluation import known_model
 from edgefl.learning.in_process import run_round
 from edgefl.models.softmax import SoftmaxModel
 from edgefl.protocol.messages import ClientUpdate, PersonalizationWork, Plan, TrainingWork
-from edgefl.protocol.process import Accumulator, Gains, ProcessState, RoundMetrics
+from edgefl.protocol.process import Accumulator, Gains, ProcessState, RoundConditions, RoundMetrics
 from edgefl.protocol.task import TaskSpec
 from edgefl.types import ClientDataset, Standardization, Weights
 
@@ -85,7 +85,12 @@ class PersonalizationProcess:
         contribution = contribution_of(update, decoded)
         self._sum.fold(as_sums(accumulator), replace(contribution, values=decoded + gain.tobytes()))
 
-    def finalize(self, state: ProcessState, accumulator: Accumulator) -> tuple[ProcessState, RoundMetrics]:
+    def finalize(
+        self,
+        state: ProcessState,
+        accumulator: Accumulator,
+        conditions: RoundConditions,  # noqa: ARG002
+    ) -> tuple[ProcessState, RoundMetrics]:
         sums = as_sums(accumulator)
         *confusion, before, gained, lost, gain = self._sum.finalize(sums)
         metrics = round_metrics(sums, tuple(confusion))

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TypeAlias
 
 from edgefl.learning import processes
+from edgefl.learning.evaluation import EvaluationProcess
+from edgefl.learning.personalization import PersonalizationProcess
+from edgefl.learning.statistics import StatisticsProcess
+from edgefl.learning.training import TrainingProcess
 from edgefl.models.softmax import SoftmaxModel
 from edgefl.protocol.task import TaskSpec
 from edgefl.types import Standardization
 
-if TYPE_CHECKING:
-    from edgefl.learning.evaluation import EvaluationProcess
-    from edgefl.learning.personalization import PersonalizationProcess
-    from edgefl.learning.statistics import StatisticsProcess
-    from edgefl.learning.training import TrainingProcess
-
-    LearningProcess = TrainingProcess | EvaluationProcess | PersonalizationProcess | StatisticsProcess
+LearningProcess: TypeAlias = TrainingProcess | EvaluationProcess | PersonalizationProcess | StatisticsProcess
 
 
 def build_process(

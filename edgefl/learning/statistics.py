@@ -27,7 +27,7 @@ from edgefl.learning.counts import as_sums, check_counts, contribution_of, round
 from edgefl.learning.in_process import run_round
 from edgefl.models.softmax import SoftmaxModel
 from edgefl.protocol.messages import ClientUpdate, Plan, StatisticsWork
-from edgefl.protocol.process import Accumulator, ProcessState, RoundMetrics
+from edgefl.protocol.process import Accumulator, ProcessState, RoundConditions, RoundMetrics
 from edgefl.protocol.task import TaskSpec
 from edgefl.types import MIN_MAGNITUDE, ClientDataset, Standardization
 
@@ -102,7 +102,12 @@ class StatisticsProcess:
     def fold(self, accumulator: Accumulator, update: ClientUpdate, decoded: bytes) -> None:
         self.aggregator.fold(as_sums(accumulator), contribution_of(update, decoded))
 
-    def finalize(self, state: ProcessState, accumulator: Accumulator) -> tuple[ProcessState, RoundMetrics]:
+    def finalize(
+        self,
+        state: ProcessState,
+        accumulator: Accumulator,
+        conditions: RoundConditions,  # noqa: ARG002
+    ) -> tuple[ProcessState, RoundMetrics]:
         sums = as_sums(accumulator)
         totals = self.aggregator.finalize(sums)
         means = [exact_quotient(total, sums.total_weight, self.grid_shift(state)) for total in totals]

@@ -21,7 +21,7 @@ from edgefl.learning.parts import ClientWork, Closing, Distributor, Finalizer, M
 from edgefl.learning.shapes import model_spec, one_process
 from edgefl.models.softmax import SoftmaxModel
 from edgefl.protocol.messages import ClientUpdate, Plan
-from edgefl.protocol.process import Accumulator, ProcessState, RoundMetrics
+from edgefl.protocol.process import Accumulator, ProcessState, RoundConditions, RoundMetrics
 from edgefl.protocol.task import TaskKind, TaskSpec
 from edgefl.types import ClientDataset, Standardization, Weights
 
@@ -31,6 +31,7 @@ class TrainingProcess:
     """A training task's process; build it by ``build_process``, a ``build_*`` function or ``compose``.
 
     ``standardized`` is False while the statistics that ``standardize_by`` names are not known: there is no plan yet.
+    ``population``: what ``next`` takes for the size of the whole population; 0 for the clients that it is given.
     """
 
     spec: TaskSpec
@@ -40,6 +41,7 @@ class TrainingProcess:
     aggregator: TrainingAggregator
     finalizer: Finalizer
     standardized: bool = True
+    population: int = 0
 
     def __post_init__(self) -> None:
         if codecs.codec(self.spec.encoding).value_format != "f":
@@ -78,13 +80,15 @@ class TrainingProcess:
     def fold(self, accumulator: Accumulator, update: ClientUpdate, decoded: bytes) -> None:
         self.aggregator.fold(as_sums(accumulator), contribution_of(update, decoded))
 
-    def finalize(self, state: ProcessState, accumulator: Accumulator) -> tuple[ProcessState, RoundMetrics]:
+    def finalize(
+        self, state: ProcessState, accumulator: Accumulator, conditions: RoundConditions
+    ) -> tuple[ProcessState, RoundMetrics]:
         """Metrics count an example once in each local epoch, by the forward pass before its step."""
         sums = as_sums(accumulator)
         aggregate = self.aggregator.finalize(sums)
-        closing = Closing(sums.num_reports)
+        closing = Closing(sums.num_reports, conditions.population, conditions.learning_rate)
         extra, model = self.finalizer.apply(state.extra, state.model, aggregate, closing)
-        return ProcessState(state.version + 1, model, extra), round_metrics(sums)
+        return ProcessState(state.version + 1, model, extra, state.clients), round_metrics(sums)
 
     def standardization(self, state: ProcessState) -> Standardization | None:  # noqa: ARG002
         return None
@@ -94,7 +98,7 @@ class TrainingProcess:
 
         Raises what a client could not do (``DataError``, ``KernelError``), naming the client.
         """
-        return run_round(self, self.spec, state, state, clients)
+        return run_round(self, self.spec, state, state, clients, population=self.population)
 
     def get_model(self, state: ProcessState) -> Weights:
         """The global model of ``state``."""

@@ -103,10 +103,10 @@ class Coordinator:
         self._config = config
         self._pace = Pace(config)
         self._board = TaskBoard(process_factory, load_model)
-        self._keeper = RoundKeeper(self._board, find_accepted)
+        self._registry = Registry()
+        self._keeper = RoundKeeper(self._board, find_accepted, self._registry.num_able)
         self._room = WaitingRoom()
         self._selector = Selector(self._board, self._keeper, self._room, config.max_waiting)
-        self._registry = Registry()
         self._draining = False
         self._now = 0.0
 

@@ -24,7 +24,7 @@ from edgefl.protocol.messages import (
     RetryWindow,
     WorkFailure,
 )
-from edgefl.protocol.process import ProcessState, RoundMetrics
+from edgefl.protocol.process import UNSELECTED, ProcessState, RoundConditions, RoundMetrics
 from edgefl.protocol.task import TaskSpec
 
 # ------------------------------------------------------------------------------------------------ records
@@ -79,6 +79,7 @@ class RoundRecord:
     remaining_s: float
     accepted: Sequence[tuple[int, str, ClientUpdate]] = ()
     failed: tuple[str, ...] = ()
+    conditions: RoundConditions = UNSELECTED
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,8 @@ class RoundSummary:
     """A round as people watch it. ``version`` is the model version it made (0 until committed).
 
     ``latency_shares``: how its counted reports spread over the latency quartiles of its cohort, the fastest first;
-    empty while too few times are known (``edgefl.protocol.latency``).
+    empty while too few times are known (``edgefl.protocol.latency``). ``conditions``: as recorded when its cohort was
+    drawn.
     """
 
     task: str
@@ -137,6 +139,7 @@ class RoundSummary:
     metrics: RoundMetrics | None = None
     reason: str = ""
     latency_shares: tuple[float, ...] = ()
+    conditions: RoundConditions = UNSELECTED
 
 
 # ------------------------------------------------------------------------------------------------ events

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from edgefl.errors import ConfigError, UpdateRefusal
 from edgefl.models.softmax import SoftmaxModel
+from edgefl.types import to_float32
 
 if TYPE_CHECKING:
     from edgefl.types import Examples, TrainStats, Weights
@@ -107,6 +108,21 @@ class PersonalizationWork:
         return self.training.max_weight
 
 
+@dataclass(frozen=True)
+class ScaffoldWork:
+    """Local SGD whose every gradient is corrected by the server's control variate less the device's own.
+
+    What a device downloads for it is the model and, after it, the server's variate: as many float32 again. Payload: the
+    delta alone. The device's next variate stays on the device (``ClientUpdate.variate``).
+    """
+
+    training: TrainingWork
+
+    @property
+    def max_weight(self) -> int:
+        return self.training.max_weight
+
+
 class LocalWork(abc.ABC):
     """Work of a user's own, in Python: for processes that run in one process alone, for it has no form on the wire.
 
@@ -124,7 +140,7 @@ class LocalWork(abc.ABC):
         """
 
 
-Work = TrainingWork | EvaluationWork | StatisticsWork | PersonalizationWork | LocalWork
+Work = TrainingWork | EvaluationWork | StatisticsWork | PersonalizationWork | ScaffoldWork | LocalWork
 
 
 KINDS: Mapping[type, str] = {
@@ -132,6 +148,7 @@ KINDS: Mapping[type, str] = {
     EvaluationWork: "evaluation",
     PersonalizationWork: "personalization",
     StatisticsWork: "statistics",
+    ScaffoldWork: "scaffold",
 }
 """The registered name of each kind of work that has a form on the wire, as a check-in's ``kinds`` gives it."""
 
@@ -145,11 +162,18 @@ class Plan:
     encoding: str
 
 
+def learning_rate(plan: Plan) -> float:
+    """The clients' rate as the kernel has it; 0 for work without one."""
+    work = plan.work
+    training = work.training if isinstance(work, (ScaffoldWork, PersonalizationWork)) else work
+    return to_float32(training.learning_rate) if isinstance(training, TrainingWork) else 0.0
+
+
 @dataclass(frozen=True)
 class Assignment:
     """One device's part in one round. ``model_digest`` is '' when the work needs no model (statistics).
 
-    It is the SHA-256 of what the device downloads: the model's canonical bytes come first.
+    It is the SHA-256 of what the device downloads: the model's canonical bytes, and for ``ScaffoldWork`` more.
     """
 
     task: str
@@ -176,6 +200,14 @@ class ReleaseInfo:
     version: int
     sha256: str
     size_bytes: int
+
+
+@dataclass(frozen=True)
+class RoundKey:
+    """A round of a task."""
+
+    task: str
+    round_num: int
 
 
 class Fate(enum.Enum):
@@ -220,6 +252,8 @@ class ClientUpdate:
 
     ``weight`` is the integer example weight. ``payload`` is the encoded delta, counts or sums. ``loss_grid`` is the
     sum of losses as an integer of step 2**-20, so that sums of it do not depend on order.
+
+    ``variate`` never leaves the device: the control variate (float32) that it adopts if this update is counted.
     """
 
     task: str
@@ -232,6 +266,7 @@ class ClientUpdate:
     num_correct: int
     loss_grid: int
     attempt: int = 1
+    variate: bytes = field(default=b"", repr=False)
 
     @property
     def payload_digest(self) -> str:

@@ -9,8 +9,8 @@ All state is explicit: what a checkpoint must hold is in ``ProcessState``, and n
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from edgefl.models.softmax import SoftmaxModel
@@ -25,11 +25,14 @@ class ProcessState:
 
     ``model``: the canonical bytes of the global model (b"" where a task has none: statistics, evaluation).
     ``extra``: the server optimizer's state, or the sums so far; its layout belongs to the process.
+    ``clients``: what each client keeps between rounds (Scaffold's control variates), where all run in this process; a
+    server has none of it, for there it stays on the devices.
     """
 
     version: int
     model: bytes
     extra: bytes = b""
+    clients: Mapping[str, bytes] = field(default_factory=dict, repr=False)
 
     @property
     def model_digest(self) -> str:
@@ -97,6 +100,22 @@ class RoundMetrics:
         )
 
 
+@dataclass(frozen=True)
+class RoundConditions:
+    """What is fixed when a round draws its cohort, and recorded with it: the model may depend on it.
+
+    ``population``     known devices of the task's population that have the examples which the task reads.
+    ``learning_rate``  of the clients in this round, as float32 has it; 0 for work that trains nothing.
+    """
+
+    population: int = 0
+    learning_rate: float = 0.0
+
+
+UNSELECTED = RoundConditions()
+"""Of a round that has no cohort, and of one that was selected before conditions were recorded."""
+
+
 class Accumulator(Protocol):
     """Integer sums over client updates: they do not depend on the order of folding or of merging."""
 
@@ -136,7 +155,9 @@ class Process(Protocol):
         """Add one checked update to ``accumulator`` (in place)."""
         ...
 
-    def finalize(self, state: ProcessState, accumulator: Accumulator) -> tuple[ProcessState, RoundMetrics]:
+    def finalize(
+        self, state: ProcessState, accumulator: Accumulator, conditions: RoundConditions
+    ) -> tuple[ProcessState, RoundMetrics]:
         """Apply the aggregate: the state of version + 1."""
         ...
 

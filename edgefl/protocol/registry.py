@@ -10,6 +10,7 @@ from __future__ import annotations
 from edgefl.errors import ConflictError
 from edgefl.protocol.events import DeviceRecord, ReleaseRecord
 from edgefl.protocol.messages import CheckIn, ReleaseInfo
+from edgefl.protocol.taskboard import TaskRun, lacks_examples
 
 
 class Registry:
@@ -30,6 +31,12 @@ class Registry:
     @property
     def releases(self) -> tuple[ReleaseRecord, ...]:
         return tuple(self._releases)
+
+    def num_able(self, run: TaskRun) -> int:
+        """Known devices of the task's population that said to have the examples which it reads."""
+        return sum(
+            record.population == run.spec.population and not lacks_examples(run.spec, record) for record in self.devices
+        )
 
     def add_device(self, record: DeviceRecord) -> None:
         self._devices[record.device] = record

@@ -45,7 +45,7 @@ from edgefl.protocol.events import (
     TaskStatus,
 )
 from edgefl.protocol.messages import AlreadyAccepted, ClientUpdate, Late, Receipt, WorkFailure
-from edgefl.protocol.process import ProcessState, RoundMetrics
+from edgefl.protocol.process import UNSELECTED, ProcessState, RoundConditions, RoundMetrics
 from edgefl.protocol.selection import draw_cohort
 from edgefl.protocol.task import RoundSpec
 
@@ -79,6 +79,7 @@ class RoundState:
     waiting_since: float | None = None
     claim_until: float | None = None
     base: BaseModel | None = None
+    conditions: RoundConditions = UNSELECTED
     cohort: tuple[str, ...] = ()
     members: frozenset[str] = frozenset()
     accepted: dict[str, int] = field(default_factory=dict)
@@ -115,6 +116,7 @@ class RoundState:
             metrics=self.metrics,
             reason=self.reason,
             latency_shares=self.latency_shares,
+            conditions=self.conditions,
         )
 
 
@@ -127,6 +129,7 @@ class CandidatesWaiting:
 
     devices: tuple[str, ...]
     base: BaseModel
+    conditions: RoundConditions = UNSELECTED
 
 
 @dataclass(frozen=True)
@@ -175,7 +178,7 @@ Result = tuple[RoundState, tuple[Persist, ...]]
 def selection_size(state: RoundState, now: float) -> int:
     """How many candidates let an OPEN round select at ``now``."""
     waited = state.waiting_since is not None and now >= state.waiting_since + state.spec.selection_s
-    return state.spec.minimum if waited else state.spec.cohort_size
+    return state.spec.minimum if waited else state.spec.pool_size
 
 
 def admit(state: RoundState, device: str, update: ClientUpdate) -> Receipt | None:
@@ -218,6 +221,7 @@ def restore(record: RoundRecord, seed: int, spec: RoundSpec, base: BaseModel, no
         round_num=record.round_num,
         phase=Phase.COLLECTING,
         base=base,
+        conditions=record.conditions,
         cohort=record.cohort,
         members=frozenset(record.cohort),
         accepted=accepted,
@@ -259,11 +263,13 @@ def _candidates(state: RoundState, event: CandidatesWaiting, now: float) -> Resu
         cohort=cohort,
         base_version=event.base.version,
         remaining_s=state.spec.deadline_s,
+        conditions=event.conditions,
     )
     state = replace(
         state,
         phase=Phase.COLLECTING,
         base=event.base,
+        conditions=event.conditions,
         cohort=cohort,
         members=frozenset(cohort),
         selected_at=now,

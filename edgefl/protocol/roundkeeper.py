@@ -20,7 +20,9 @@ from edgefl.protocol.messages import (
     Receipt,
     Refused,
     WorkFailure,
+    learning_rate,
 )
+from edgefl.protocol.process import RoundConditions
 from edgefl.protocol.round import (
     BaseModel,
     CandidatesWaiting,
@@ -41,10 +43,14 @@ FindAccepted = Callable[[str, int, str], int | None]
 
 
 class RoundKeeper:
-    """Moves rounds on. ``out`` collects effects; ``changed`` says that a round or a task ended since it was cleared."""
+    """Moves rounds on. ``population`` counts the known devices that a task may come to.
 
-    def __init__(self, board: TaskBoard, find_accepted: FindAccepted) -> None:
+    ``out`` collects effects; ``changed`` says that a round or a task ended since it was cleared.
+    """
+
+    def __init__(self, board: TaskBoard, find_accepted: FindAccepted, population: Callable[[TaskRun], int]) -> None:
         self._board = board
+        self._population = population
         self._find_accepted = find_accepted
         self._latencies = Latencies()
         self.next_sequence = 1
@@ -55,7 +61,9 @@ class RoundKeeper:
         """Offer ``devices`` (sorted) to the open round; True when it drew its cohort from them."""
         assert run.base is not None
         assert run.process is not None
-        self._step(run, CandidatesWaiting(devices, run.base), now)
+        assert run.plan is not None
+        conditions = RoundConditions(self._population(run), learning_rate(run.plan))
+        self._step(run, CandidatesWaiting(devices, run.base, conditions), now)
         if run.round.phase is not Phase.COLLECTING:
             return False
         run.accumulator = run.process.new_accumulator()
@@ -159,7 +167,7 @@ class RoundKeeper:
         assert run.process is not None
         assert run.accumulator is not None
         try:
-            state, metrics = run.process.finalize(run.state, run.accumulator)
+            state, metrics = run.process.finalize(run.state, run.accumulator, run.round.conditions)
         except EdgeFLError as error:
             # The same reports would give the same error: a person has to look before more rounds are spent.
             self._step(run, RoundEnded(f"{type(error).__name__}: {error}"), now)

@@ -97,7 +97,7 @@ class Selector:
         return not unfit(run, check_in)
 
     def _is_large(self, run: TaskRun) -> bool:
-        return run.spec.round.cohort_size > self._max_waiting
+        return run.spec.round.pool_size > self._max_waiting
 
     def _add(self, device: str, check_in: CheckIn, *, parked: bool) -> None:
         for run in self._board:

@@ -19,6 +19,7 @@ Invariants
 - The outbox is cleared only by a receipt or by a refusal for good.
 - A release version is fetched only if it is above the highest one seen (I7).
 - A failure is not saved: if it is lost, the server's deadline says the same.
+- A control variate is adopted only when its round counted the device (``edgefl.protocol.session_variates``).
 
 Retries: full jitter, ``uniform(0, min(cap, base * 2**failures))``, or the server's window where it gave one
 (AWS Architecture Blog, "Exponential Backoff and Jitter", 2015). What is refused for good comes back near the cap.
@@ -43,6 +44,7 @@ from edgefl.protocol.messages import (
     Rejection,
     Report,
     RetryWindow,
+    RoundKey,
     WorkFailure,
 )
 from edgefl.protocol.session_events import (
@@ -79,6 +81,7 @@ from edgefl.protocol.session_events import (
     WorkStopped,
 )
 from edgefl.protocol.session_state import Context, Result, SessionConfig, SessionPhase, SessionState, Uniform
+from edgefl.protocol.session_variates import begin, propose, settle
 
 __all__ = ["TRANSITIONS", "SessionConfig", "SessionMachine", "SessionPhase", "SessionState", "step"]
 
@@ -138,14 +141,15 @@ def _check_legal(state: SessionState, event: SessionEvent) -> None:
 
 
 def _start(ctx: Context, state: SessionState, event: Started) -> Result:
-    state = replace(state, last_task=event.last_task, last_round=event.last_round, releases=event.releases)
+    state = replace(state, last_task=event.last_task, last_round=event.last_round)
+    state = replace(state, releases=event.releases, proposals=event.proposals)
     if event.outbox is not None:
         return _send_report(ctx, state, event.outbox)
     return ctx.wait(state, ctx.draw(event.window or RetryWindow(0.0, 0.0)), phase=SessionPhase.IDLE)
 
 
 def _check_in(ctx: Context, state: SessionState, _: TimerFired) -> Result:
-    effect = SendCheckIn(state.last_task, state.last_round, ctx.config.check_in_timeout_s)
+    effect = SendCheckIn(state.asked.task, state.asked.round_num, ctx.config.check_in_timeout_s)
     return replace(state, phase=SessionPhase.CHECKED_IN), (effect,)
 
 
@@ -157,14 +161,18 @@ def _not_eligible(ctx: Context, state: SessionState, event: NotEligible) -> Resu
 def _answered(ctx: Context, state: SessionState, event: CheckInAnswered) -> Result:
     answer = event.answer
     state = replace(state, failures=0, last_error="")
-    if state.last_task and answer.last_fate is not Fate.OPEN:
-        state = replace(state, last_task="", last_round=0, last_fate=answer.last_fate)
+    asked = state.asked
+    state, settled = settle(state, answer.last_fate)
     fresh = state.unseen(answer.releases)
     state, fetches = replace(state, fetching=state.fetching + fresh), tuple(FetchRelease(info) for info in fresh)
     if isinstance(answer.outcome, Rejection):
-        return ctx.wait(state, ctx.draw(answer.retry), *fetches, phase=SessionPhase.IDLE)
-    after, effects = _assigned(ctx, state, answer.outcome, answer.retry)
-    return after, (*fetches, *effects)
+        return ctx.wait(state, ctx.draw(answer.retry), *settled, *fetches, phase=SessionPhase.IDLE)
+    state, dropped, reason = begin(state, answer.outcome, asked)
+    if reason:
+        after, effects = _fail(ctx, state, answer.outcome, "VariateUnsettled", reason)
+    else:
+        after, effects = _assigned(ctx, state, answer.outcome, answer.retry)
+    return after, (*settled, *dropped, *fetches, *effects)
 
 
 def _assigned(ctx: Context, state: SessionState, assignment: Assignment, retry: RetryWindow) -> Result:
@@ -273,18 +281,24 @@ def _report_failed(ctx: Context, state: SessionState, event: RpcFailed) -> Resul
 def _receipt(ctx: Context, state: SessionState, event: ReceiptReceived) -> Result:
     report, receipt = state.report, event.receipt
     assert report is not None
-    state = replace(state, failures=0, last_receipt=receipt)
+    state, proposal = replace(state, failures=0, last_receipt=receipt), None
     if isinstance(receipt, Accepted | AlreadyAccepted):
         state = replace(state, last_task=report.task, last_round=report.round_num, last_fate=Fate.OPEN, last_error="")
+        state, proposal = propose(state, report)
     elif isinstance(receipt, Refused):
         state = replace(state, last_error=f"refused ({receipt.reason.name}): {receipt.message}")
-    return _put_away(ctx, state, receipt, event.retry, ctx.draw(event.retry))
+    return _put_away(ctx, state, receipt, event.retry, ctx.draw(event.retry), proposal)
 
 
 def _put_away(
-    ctx: Context, state: SessionState, receipt: Receipt | None, retry: RetryWindow | None, delay_s: float
+    ctx: Context,
+    state: SessionState,
+    receipt: Receipt | None,
+    retry: RetryWindow | None,
+    delay_s: float,
+    proposal: RoundKey | None = None,
 ) -> Result:
-    clear = ClearOutbox(receipt, state.last_task, state.last_round, retry)
+    clear = ClearOutbox(receipt, state.last_task, state.last_round, retry, proposal)
     return ctx.wait(state, delay_s, clear, phase=SessionPhase.IDLE, assignment=None, report=None)
 
 

@@ -18,6 +18,7 @@ from edgefl.protocol.messages import (
     ReleaseInfo,
     Report,
     RetryWindow,
+    RoundKey,
     WorkFailure,
 )
 
@@ -32,6 +33,7 @@ class Started:
     assignment that killed the agent too often. It is reported before anything else.
     ``window``: the last retry window that was stored: the first delay is drawn from it, so that a fleet that boots
     together does not arrive together. ``releases``: the highest version *seen* of each name, whether kept or refused.
+    ``proposals``: rounds whose control variate is kept until it is known whether they counted this device.
     """
 
     outbox: Report | None = None
@@ -39,6 +41,7 @@ class Started:
     last_round: int = 0
     window: RetryWindow | None = None
     releases: tuple[ReleaseInfo, ...] = ()
+    proposals: tuple[RoundKey, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -221,12 +224,28 @@ class ClearOutbox:
     """Forget outbox entry and assignment, and note the rest, unsynced: a repeated report is harmless.
 
     ``receipt`` is None when the call was refused for good. The last round is what the next check-in asks the fate of.
+    ``proposal``: the entry's control variate is to be kept under it until that is known; None where there is none.
     """
 
     receipt: Receipt | None
     last_task: str
     last_round: int
     retry: RetryWindow | None
+    proposal: RoundKey | None = None
+
+
+@dataclass(frozen=True)
+class AdoptVariate:
+    """The round counted this device: from now on the variate that it proposed is its own."""
+
+    proposal: RoundKey
+
+
+@dataclass(frozen=True)
+class DropVariate:
+    """The round did not count this device: the variate that it proposed never was."""
+
+    proposal: RoundKey
 
 
 @dataclass(frozen=True)
@@ -262,6 +281,8 @@ SessionEffect = (
     | SaveUpdate
     | SendReport
     | ClearOutbox
+    | AdoptVariate
+    | DropVariate
     | FetchRelease
     | StartTimer
     | StopTimer

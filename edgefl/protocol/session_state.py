@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from edgefl.errors import ConfigError
-from edgefl.protocol.messages import KINDS, Assignment, Fate, Receipt, ReleaseInfo, Report, RetryWindow
+from edgefl.protocol.messages import KINDS, Assignment, Fate, Receipt, ReleaseInfo, Report, RetryWindow, RoundKey
 from edgefl.protocol.session_events import SessionEffect, StartTimer
 
 Uniform = Callable[[float, float], float]
@@ -61,6 +61,7 @@ class SessionState:
 
     ``failures`` counts transient failures in a row; ``last_error`` and ``last_receipt`` are for people.
     ``releases`` holds the highest version seen of each name, ``fetching`` the releases on their way.
+    ``proposals``: rounds that accepted an update with a control variate, until their fate is known.
     """
 
     phase: SessionPhase = SessionPhase.NEW
@@ -77,6 +78,12 @@ class SessionState:
     last_error: str = ""
     releases: tuple[ReleaseInfo, ...] = ()
     fetching: tuple[ReleaseInfo, ...] = ()
+    proposals: tuple[RoundKey, ...] = ()
+
+    @property
+    def asked(self) -> RoundKey:
+        """The round whose fate a check-in asks for; of task '' for none."""
+        return self.proposals[0] if self.proposals else RoundKey(self.last_task, self.last_round)
 
     def unseen(self, releases: tuple[ReleaseInfo, ...]) -> tuple[ReleaseInfo, ...]:
         """Those of ``releases`` that are above every version seen or on its way (I7)."""

@@ -51,7 +51,9 @@ USUAL_PROCESS = {
 class RoundSpec:
     """How a round is made. ``over_selection`` 1.3 assigns 30 % more devices than the goal.
 
-    ``selection_s``: how long a round waits for a full cohort before it goes on with what meets the minimum.
+    ``candidates``: how many devices must wait before the cohort is drawn from them; fewer than a cohort (0) mean the
+    cohort: whoever comes first is then in it. The more, the less the draw depends on who comes back early.
+    ``selection_s``: how long a round waits for them before it goes on with what meets the minimum.
     ``deadline_s``: how long after the assignments reports are taken.
     """
 
@@ -60,15 +62,23 @@ class RoundSpec:
     over_selection: float = 1.0
     selection_s: float = 10.0
     deadline_s: float = 120.0
+    candidates: int = 0
 
     def __post_init__(self) -> None:
         if not 1 <= self.minimum <= self.goal <= 1_000_000:
             raise ConfigError(f"minimum {self.minimum} and goal {self.goal}; expected 1 <= minimum <= goal <= 1000000")
         if not 1.0 <= self.over_selection <= 10.0:
             raise ConfigError(f"over_selection is {self.over_selection}; expected 1 to 10")
+        if not 0 <= self.candidates <= 1_000_000:
+            raise ConfigError(f"candidates is {self.candidates}; expected 0 to 1000000")
         for name in ("selection_s", "deadline_s"):
             if not 0.1 <= getattr(self, name) <= 7 * 86400:
                 raise ConfigError(f"{name} is {getattr(self, name)}; expected 0.1 to {7 * 86400} seconds")
+
+    @property
+    def pool_size(self) -> int:
+        """How many waiting devices let a round draw its cohort at once."""
+        return max(self.cohort_size, self.candidates)
 
     @property
     def cohort_size(self) -> int:

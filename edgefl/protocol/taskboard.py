@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from edgefl.errors import ConfigError, ConflictError, NotFoundError
 from edgefl.models.softmax import SoftmaxModel
-from edgefl.protocol.events import FINAL, TaskRecord, TaskStatus
+from edgefl.protocol.events import FINAL, DeviceRecord, TaskRecord, TaskStatus
 from edgefl.protocol.messages import KINDS, MAX_COUNTS_BYTES, CheckIn, Plan
 from edgefl.protocol.process import Accumulator, Process, ProcessFactory, ProcessState
 from edgefl.protocol.round import BaseModel, RoundState
@@ -274,8 +274,13 @@ def unfit(run: TaskRun, check_in: CheckIn) -> str:
         return f"task {spec.name!r} is of kind {kind!r}, which this agent does not know; update it"
     if run.plan is not None and run.plan.encoding not in check_in.encodings:
         return f"task {spec.name!r} uses encoding {run.plan.encoding!r}, which this agent does not know; update it"
-    if spec.evaluates and check_in.num_held_out == 0:
+    return lacks_examples(spec, check_in)
+
+
+def lacks_examples(spec: TaskSpec, device: CheckIn | DeviceRecord) -> str:
+    """Which examples ``device`` would need for a task and does not have; '' when it has them. For people."""
+    if spec.evaluates and device.num_held_out == 0:
         return f"task {spec.name!r} needs held-out examples, and there are none"
-    if spec.kind is not TaskKind.EVALUATION and check_in.num_train == 0:
+    if spec.kind is not TaskKind.EVALUATION and device.num_train == 0:
         return f"task {spec.name!r} needs training examples, and there are none"
     return ""

@@ -7,10 +7,23 @@ from typing import Protocol
 
 from edgefl import codecs
 from edgefl._version import __version__
-from edgefl.protocol.messages import Assignment, CheckIn, CheckInAnswer, Receipt, Report, RetryWindow, WorkFailure
+from edgefl.protocol.messages import (
+    Assignment,
+    CheckIn,
+    CheckInAnswer,
+    ClientUpdate,
+    Receipt,
+    Report,
+    RetryWindow,
+    RoundKey,
+    WorkFailure,
+)
 from edgefl.protocol.session import SessionMachine
 from edgefl.protocol.session_events import (
+    AdoptVariate,
     CheckInAnswered,
+    ClearOutbox,
+    DropVariate,
     FetchModel,
     FetchRelease,
     ModelReady,
@@ -51,8 +64,8 @@ class World(Protocol):
 
     def model(self, digest: str) -> bytes | None: ...
 
-    def work(self, device: SimulatedDevice, assignment: Assignment, model: bytes) -> Report:
-        """What the device reports when it has done the work."""
+    def work(self, device: SimulatedDevice, assignment: Assignment, model: bytes, variate: bytes) -> None:
+        """Have the work done; ``device.worked`` is called with what came of it, at the same virtual time."""
         ...
 
 
@@ -68,12 +81,18 @@ class SimulatedDevice:
         self._session = SessionMachine(config, lambda low, high: (low + high) / 2)
         self._timer = 0
         self._model = b""
+        self._update: ClientUpdate | None = None
+        self._proposed: dict[RoundKey, bytes] = {}
+        self._variates: dict[str, bytes] = {}
 
     def start(self) -> None:
         self._handle(Started())
 
     def answered(self, answer: CheckInAnswer) -> None:
         self._handle(CheckInAnswered(answer))
+
+    def worked(self, report: Report) -> None:
+        self._handle(WorkFailed(report) if isinstance(report, WorkFailure) else WorkDone(report))
 
     def receipt(self, receipt: Receipt, retry: RetryWindow) -> None:
         self._handle(ReceiptReceived(receipt, retry))
@@ -100,9 +119,19 @@ class SimulatedDevice:
             case FetchModel(digest):
                 return self._fetch(digest)
             case StartWork(assignment):
-                return self._work(assignment)
-            case SaveUpdate():
+                model = self._model if assignment.model_digest else b""
+                self._world.work(self, assignment, model, self._variates.get(assignment.task, b""))
+            case SaveUpdate(update):
+                self._update = update
                 return UpdateSaved()
+            case ClearOutbox():
+                if effect.proposal is not None and self._update is not None:
+                    self._proposed[effect.proposal] = self._update.variate
+                self._update = None
+            case AdoptVariate(proposal):
+                self._variates[proposal.task] = self._proposed.pop(proposal)
+            case DropVariate(proposal):
+                del self._proposed[proposal]
             case SendReport(report):
                 self._world.send_report(self, report)
             case FetchRelease(info):
@@ -134,8 +163,3 @@ class SimulatedDevice:
             return ModelUnavailable(f"no model {digest}")
         self._model = model
         return ModelReady()
-
-    def _work(self, assignment: Assignment) -> SessionEvent:
-        model = self._model if assignment.model_digest else b""
-        report = self._world.work(self, assignment, model)
-        return WorkFailed(report) if isinstance(report, WorkFailure) else WorkDone(report)

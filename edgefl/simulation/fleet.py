@@ -38,13 +38,13 @@ from edgefl.protocol.events import (
     TaskStatus,
     Ticked,
 )
-from edgefl.protocol.messages import Assignment, CheckIn, Report
+from edgefl.protocol.messages import Assignment, CheckIn, Report, RoundKey
 from edgefl.protocol.pace import CoordinatorConfig
 from edgefl.protocol.task import TaskKind, TaskSpec
 from edgefl.simulation.device import SimulatedDevice
-from edgefl.simulation.holdings import Holdings, deal
+from edgefl.simulation.holdings import Holdings, deal, num_able
 from edgefl.simulation.processes import ProcessWorkers
-from edgefl.simulation.record import Key, MemoryRecord
+from edgefl.simulation.record import MemoryRecord
 from edgefl.simulation.result import SimulationResult, TaskResult
 from edgefl.simulation.workers import OwnWorkers, Workers
 from edgefl.types import ClientDataset
@@ -72,6 +72,9 @@ def simulate(
 ) -> SimulationResult:
     """Run ``tasks`` (each a definition and its text) to their end on a fleet with these examples.
 
+    A cohort is drawn from all devices that have the examples, unless a definition sets ``candidates``: so it does not
+    matter who of them comes back first.
+
     ``clients`` hold what devices train on, ``held_out`` what they evaluate on; a device is an id in either.
     ``on_round`` is called with every round that was committed or abandoned. All models of all versions are kept.
     ``processes``: the devices' work is done in this many processes of its own, which changes no bit; None does it here,
@@ -88,9 +91,14 @@ def simulate(
             workers = stack.enter_context(ProcessWorkers(holdings, processes))
         fleet = _Fleet(holdings, workers, on_round)
         for spec, text in in_order(tasks):
-            fleet.create(spec, text)
+            fleet.create(of_whole_fleet(spec, num_able(spec.kind, holdings)), text)
         fleet.run()
     return fleet.result([spec.name for spec, _ in tasks])
+
+
+def of_whole_fleet(spec: TaskSpec, able: int) -> TaskSpec:
+    """``spec`` whose cohorts are drawn from all ``able`` devices, unless it says from how many."""
+    return spec if spec.round.candidates else replace(spec, round=replace(spec.round, candidates=able))
 
 
 def in_order(tasks: Sequence[tuple[TaskSpec, str]]) -> list[tuple[TaskSpec, str]]:
@@ -112,8 +120,7 @@ class _Fleet:
     def __init__(self, holdings: Sequence[Holdings], workers: Workers, on_round: OnRound | None) -> None:
         self.now = 0.0
         self._workers = workers
-        self._assigned: dict[tuple[str, int], list[str]] = {}
-        self._worked: dict[Key, Report] = {}
+        self._starting: dict[RoundKey, list[tuple[SimulatedDevice, bytes]]] = {}
         self._on_round = on_round
         self._record = MemoryRecord()
         # A waiting check-in costs nothing here: no device is ever sent away for want of a place.
@@ -144,15 +151,23 @@ class _Fleet:
         self.later(LINK_S, lambda: self._serve(event))
 
     def model(self, digest: str) -> bytes | None:
-        return self._record.content(digest)
+        kept = self._record.content(digest)
+        return self._coordinator.content(digest) if kept is None else kept
 
-    def work(self, device: SimulatedDevice, assignment: Assignment, model: bytes) -> Report:
-        """The first member of a cohort that starts has the work of all done at once: their assignments are one."""
-        task, round_num = assignment.task, assignment.round_num
-        members = self._assigned.pop((task, round_num), [])
-        for member, report in zip(members, self._workers.work(assignment, model, members), strict=True):
-            self._worked[(task, round_num, member)] = report
-        return self._worked.pop((task, round_num, device.holdings.device))
+    def work(self, device: SimulatedDevice, assignment: Assignment, model: bytes, variate: bytes) -> None:
+        """The work of all that start now is done at once, after the last of them: their assignments are one."""
+        key = RoundKey(assignment.task, assignment.round_num)
+        if key not in self._starting:
+            self._starting[key] = []
+            self.later(0.0, lambda: self._do_work(assignment, model, self._starting.pop(key)))
+        self._starting[key].append((device, variate))
+
+    def _do_work(self, assignment: Assignment, model: bytes, starting: Sequence[tuple[SimulatedDevice, bytes]]) -> None:
+        variates = {device.holdings.device: variate for device, variate in starting if variate}
+        members = [device.holdings.device for device, _ in starting]
+        reports = self._workers.work(assignment, model, members, variates)
+        for (device, _), report in zip(starting, reports, strict=True):
+            device.worked(report)
 
     # ------------------------------------------------------------------------------------------ the run
 
@@ -225,9 +240,6 @@ class _Fleet:
         assert call.check_in is not None
         fate = self._record.fate(call.check_in.last_task, call.check_in.last_round, effect.device)
         answer = replace(effect.answer, last_fate=fate)
-        if isinstance(answer.outcome, Assignment):
-            where = (answer.outcome.task, answer.outcome.round_num)
-            self._assigned.setdefault(where, []).append(effect.device)
         self.later(LINK_S, lambda: call.device.answered(answer))
 
     def _publish(self, summary: RoundSummary) -> None:

@@ -16,7 +16,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing import Pipe
 from typing import Any
 
@@ -59,13 +59,16 @@ class ProcessWorkers:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def work(self, assignment: Assignment, model: bytes, devices: Sequence[str]) -> list[Report]:
+    def work(
+        self, assignment: Assignment, model: bytes, devices: Sequence[str], variates: Mapping[str, bytes]
+    ) -> list[Report]:
         """As ``Workers`` says. Every worker gets its part before the first report is awaited."""
         parts: dict[int, list[str]] = {}
         for device in devices:
             parts.setdefault(self._home[device], []).append(device)
         for index, part in parts.items():
-            self._workers[index].send(Assigned(assignment, model, tuple(part)))
+            theirs = {device: variates[device] for device in part if device in variates}
+            self._workers[index].send(Assigned(assignment, model, tuple(part), theirs))
         found: dict[str, Report] = {}
         for index, part in parts.items():
             found.update(zip(part, self._workers[index].receive(), strict=True))

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 
@@ -26,6 +27,7 @@ class Assigned:
     assignment: Assignment
     model: bytes = field(repr=False)
     devices: tuple[str, ...]
+    variates: Mapping[str, bytes] = field(repr=False)
 
 
 def serve(connection: Connection) -> None:
@@ -37,7 +39,7 @@ def serve(connection: Connection) -> None:
     workers = OwnWorkers(shard, threads)
     while True:
         asked: Assigned = connection.recv()
-        connection.send(workers.work(asked.assignment, asked.model, asked.devices))
+        connection.send(workers.work(asked.assignment, asked.model, asked.devices, asked.variates))
 
 
 if __name__ == "__main__":

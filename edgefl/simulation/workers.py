@@ -6,7 +6,7 @@ assignment, model and the device's examples, so it does not matter who makes it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from edgefl.learning.client import run_cohort
@@ -21,8 +21,13 @@ CLIENTS_AT_ONCE = 256
 class Workers(Protocol):
     """Does the work of many devices."""
 
-    def work(self, assignment: Assignment, model: bytes, devices: Sequence[str]) -> list[Report]:
-        """What each of ``devices`` reports, in their order. Each holds examples here."""
+    def work(
+        self, assignment: Assignment, model: bytes, devices: Sequence[str], variates: Mapping[str, bytes]
+    ) -> list[Report]:
+        """What each of ``devices`` reports, in their order. Each holds examples here.
+
+        ``variates``: the control variates of those that have one.
+        """
         ...
 
 
@@ -34,10 +39,12 @@ class OwnWorkers:
         self._held_out = {one.device: ClientDataset(one.device, one.held_out) for one in holdings}
         self._threads = threads
 
-    def work(self, assignment: Assignment, model: bytes, devices: Sequence[str]) -> list[Report]:
+    def work(
+        self, assignment: Assignment, model: bytes, devices: Sequence[str], variates: Mapping[str, bytes]
+    ) -> list[Report]:
         reports: list[Report] = []
         for first in range(0, len(devices), CLIENTS_AT_ONCE):
             part = devices[first : first + CLIENTS_AT_ONCE]
             train, held_out = [self._train[name] for name in part], [self._held_out[name] for name in part]
-            reports += run_cohort(assignment, model, train, held_out, threads=self._threads)
+            reports += run_cohort(assignment, model, train, held_out, variates, threads=self._threads)
         return reports

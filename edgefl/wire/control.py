@@ -5,7 +5,7 @@ from __future__ import annotations
 from edgefl.errors import RemoteProtocolError, UpdateRefusal
 from edgefl.proto.v1 import control_pb2
 from edgefl.protocol.events import DeviceRecord, Phase, ReleaseRecord, RoundSummary, TaskRecord, TaskStatus
-from edgefl.protocol.process import Gains, RoundMetrics
+from edgefl.protocol.process import Gains, RoundConditions, RoundMetrics
 from edgefl.wire.fleet import release_info_to_proto
 
 _STATUS = {
@@ -57,6 +57,8 @@ def round_to_proto(summary: RoundSummary) -> control_pb2.Round:
         version=summary.version,
         reason=summary.reason,
         latency_shares=summary.latency_shares,
+        population=summary.conditions.population,
+        learning_rate=summary.conditions.learning_rate,
     )
     if summary.metrics is not None:
         counts = {**vars(summary.metrics)}
@@ -95,6 +97,7 @@ def round_from_proto(message: control_pb2.Round) -> RoundSummary:
         metrics=metrics,
         reason=message.reason,
         latency_shares=tuple(message.latency_shares),
+        conditions=RoundConditions(message.population, message.learning_rate),
     )
 
 

@@ -55,6 +55,8 @@ def plan_to_proto(plan: m.Plan) -> plan_pb2.Plan:
         message.evaluation.max_weight = work.max_weight
     elif isinstance(work, m.PersonalizationWork):
         message.personalization.training.CopyFrom(plan_pb2.TrainingWork(**vars(work.training)))
+    elif isinstance(work, m.ScaffoldWork):
+        message.scaffold.training.CopyFrom(plan_pb2.TrainingWork(**vars(work.training)))
     elif isinstance(work, m.LocalWork):
         raise ConfigError(f"{type(work).__name__} is work for processes in one Python process; it cannot be sent")
     else:
@@ -74,6 +76,8 @@ def plan_from_proto(message: plan_pb2.Plan) -> m.Plan:
         work = m.EvaluationWork(message.evaluation.max_weight)
     elif work_kind == "personalization":
         work = m.PersonalizationWork(_training_from_proto(message.personalization.training))
+    elif work_kind == "scaffold":
+        work = m.ScaffoldWork(_training_from_proto(message.scaffold.training))
     else:
         work = _statistics_from_proto(message.statistics, model.num_features)
     if not 1 <= work.max_weight <= m.MAX_WEIGHT:

@@ -8,7 +8,7 @@ from typing import Any
 
 import grpc
 
-from edgefl.errors import BusyError, InvalidUpdateError, RemoteProtocolError
+from edgefl.errors import BusyError, InvalidUpdateError, NotFoundError, RemoteProtocolError
 from edgefl.proto.v1 import fleet_pb2, fleet_pb2_grpc
 from edgefl.protocol.messages import ClientUpdate, Receipt, Refused, RetryWindow
 from edgefl.wire import (
@@ -42,15 +42,19 @@ class ContentCache:
 
     def get(self, sha256: str) -> bytes:
         """Raises ``NotFoundError``."""
-        data = self._kept.pop(sha256, None)
+        data = self._kept.get(sha256)
         if data is None:
             data = self._store.content(sha256)
-            self._size += len(data)
+        self.put(sha256, data)
+        return data
+
+    def put(self, sha256: str, data: bytes) -> None:
+        """Keep ``data``, and drop what was asked for longest ago."""
+        self._size += len(data) - len(self._kept.pop(sha256, b""))
         self._kept[sha256] = data
         while self._size > MAX_CACHED_BYTES and len(self._kept) > 1:  # a large one is shared too, else all copy it
             _, dropped = self._kept.popitem(last=False)
             self._size -= len(dropped)
-        return data
 
 
 class FleetService(fleet_pb2_grpc.FleetServicer):
@@ -121,6 +125,17 @@ class FleetService(fleet_pb2_grpc.FleetServicer):
     async def QueryUpload(self, request: fleet_pb2.QueryUploadRequest, context: Any) -> fleet_pb2.QueryUploadResponse:  # noqa: ARG002
         return fleet_pb2.QueryUploadResponse(have_bytes=self._uploads.have(caller().name, query_from_proto(request)))
 
+    async def _download(self, sha256: str) -> bytes:
+        """A model or a release of the store; or what a round that goes on now adds to its model for its devices."""
+        try:
+            return self._content.get(sha256)
+        except NotFoundError:
+            made = await self._engine.ask(lambda coordinator: coordinator.content(sha256))
+            if made is None:
+                raise
+            self._content.put(sha256, made)
+            return made
+
     async def Download(
         self,
         request: fleet_pb2.DownloadRequest,
@@ -128,7 +143,7 @@ class FleetService(fleet_pb2_grpc.FleetServicer):
     ) -> AsyncIterator[fleet_pb2.DownloadResponse]:
         if len(request.sha256) != 32:
             raise RemoteProtocolError(f"a digest of {len(request.sha256)} bytes; expected the 32 of a SHA-256")
-        data = self._content.get(request.sha256.hex())
+        data = await self._download(request.sha256.hex())
         if request.offset > len(data):
             raise RemoteProtocolError(f"offset {request.offset} of {len(data)} bytes; begin again at 0")
         for start in range(request.offset, len(data), DOWNLOAD_CHUNK_BYTES):

@@ -16,7 +16,7 @@ from edgefl.errors import NotFoundError, StorageError
 from edgefl.learning.registry import LearningProcess, build_process
 from edgefl.models.softmax import SoftmaxModel
 from edgefl.protocol.messages import ClientUpdate
-from edgefl.protocol.process import ProcessState, RoundMetrics
+from edgefl.protocol.process import ProcessState, RoundConditions, RoundMetrics
 from edgefl.protocol.task import TaskSpec, parse_task
 from edgefl.types import Standardization
 from edgefl_server.metrics_text import write_metrics
@@ -87,19 +87,20 @@ class Recomputer:
         """``version`` from the state ``before`` it and the recorded reports of its round. Raises as ``version``."""
         process = self.process(task)
         row = self._db.execute(
-            "SELECT round, sha256, extra, kept, metrics FROM states JOIN rounds USING (task, round)"
+            "SELECT round, sha256, extra, kept, metrics, population, learning_rate"
+            " FROM states JOIN rounds USING (task, round)"
             " WHERE task = ? AND states.version = ?",
             (task, version),
         ).fetchone()
         if row is None:
             raise NotFoundError(f"task {task!r} has no committed version {version}; list its models to see which exist")
-        round_num, digest, extra, kept, metrics = row
+        round_num, digest, extra, kept, metrics, *conditions = row
         accumulator = process.new_accumulator()
         for update in self._counted(task, round_num):
             decoded = process.decode(update)
             process.check(update, decoded)
             process.fold(accumulator, update, decoded)
-        state, computed = process.finalize(before, accumulator)
+        state, computed = process.finalize(before, accumulator, RoundConditions(*conditions))
         return Recomputed(round_num, state, computed, digest, extra if kept else None, metrics)
 
     def latest(self, task: str) -> int:

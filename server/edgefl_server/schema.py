@@ -120,10 +120,17 @@ _VERSION_2 = (
     "CREATE INDEX kept_models ON states (sha256) WHERE kept",
 )
 
+_VERSION_3 = (
+    # What a round's model may depend on beside its reports (edgefl.protocol.process.RoundConditions); 0 in rounds that
+    # were selected before there was any.
+    "ALTER TABLE rounds ADD COLUMN population INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE rounds ADD COLUMN learning_rate REAL NOT NULL DEFAULT 0",
+)
+
 RELEASE_FLOOR_SINCE = 2
 """The version since which table ``server`` has its floors."""
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_VERSION_1, _VERSION_2)
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_VERSION_1, _VERSION_2, _VERSION_3)
 """The steps in order."""
 
 TABLES = (

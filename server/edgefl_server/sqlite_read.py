@@ -21,7 +21,7 @@ from edgefl.protocol.events import (
     TaskStatus,
 )
 from edgefl.protocol.messages import ClientUpdate, ReleaseInfo
-from edgefl.protocol.process import ProcessState
+from edgefl.protocol.process import ProcessState, RoundConditions
 from edgefl.protocol.task import parse_task
 from edgefl_server.metrics_text import read_metrics
 from edgefl_server.sqlite_file import storage_errors
@@ -53,7 +53,7 @@ def read_snapshot(db: sqlite3.Connection, source: str) -> Snapshot:
 
 def summary_of(row: tuple[Any, ...]) -> RoundSummary:
     """A row of the query in ``SqliteStore.ended_rounds``."""
-    task, round_num, phase, goal, cohort, accepted, failed, version, metrics, reason, shares = row
+    task, round_num, phase, goal, cohort, accepted, failed, version, metrics, reason, shares, *conditions = row
     return RoundSummary(
         task,
         round_num,
@@ -66,6 +66,7 @@ def summary_of(row: tuple[Any, ...]) -> RoundSummary:
         None if metrics is None else read_metrics(metrics),
         reason,
         tuple(json.loads(shares)),
+        RoundConditions(*conditions),
     )
 
 
@@ -136,9 +137,10 @@ class AcceptedReports(Sequence[tuple[int, str, ClientUpdate]]):
 
 def _rounds(db: sqlite3.Connection, source: str) -> Iterator[RoundRecord]:
     rows = db.execute(
-        "SELECT task, round, candidates, cohort, base_version, remaining_s FROM rounds WHERE phase = 'collecting'"
+        "SELECT task, round, candidates, cohort, base_version, remaining_s, population, learning_rate"
+        " FROM rounds WHERE phase = 'collecting'"
     ).fetchall()
-    for task, round_num, candidates, cohort, base_version, remaining_s in rows:
+    for task, round_num, candidates, cohort, base_version, remaining_s, *conditions in rows:
         failed = db.execute("SELECT device FROM failures WHERE task = ? AND round = ?", (task, round_num))
         yield RoundRecord(
             task=task,
@@ -149,6 +151,7 @@ def _rounds(db: sqlite3.Connection, source: str) -> Iterator[RoundRecord]:
             remaining_s=remaining_s,
             accepted=AcceptedReports(db, source, task, round_num),
             failed=tuple(device for (device,) in failed),
+            conditions=RoundConditions(*conditions),
         )
 
 

@@ -161,7 +161,7 @@ class SqliteStore:
     def ended_rounds(self, task: str, from_round: int, limit: int) -> tuple[RoundSummary, ...]:
         rows = self._query(
             "SELECT rounds.task, round, phase, goal, cohort_size, accepted, failed, rounds.version, metrics, reason,"
-            " latency_shares"
+            " latency_shares, population, learning_rate"
             " FROM rounds JOIN tasks ON tasks.name = rounds.task"
             " WHERE rounds.task = ? AND round >= ? AND phase IN ('committed', 'abandoned') ORDER BY round LIMIT ?",
             (task, from_round, limit),

@@ -83,8 +83,8 @@ class Writer:
     def _selection(self, effect: SaveSelection) -> None:
         chosen = effect.round
         self._run(
-            "INSERT INTO rounds (task, round, phase, base_version, remaining_s, cohort_size, cohort, candidates)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO rounds (task, round, phase, base_version, remaining_s, cohort_size, cohort, candidates,"
+            " population, learning_rate) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 chosen.task,
                 chosen.round_num,
@@ -94,6 +94,8 @@ class Writer:
                 len(chosen.cohort),
                 json.dumps(chosen.cohort),
                 json.dumps(chosen.candidates),
+                chosen.conditions.population,
+                chosen.conditions.learning_rate,
             ),
         )
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from edgefl.models.softmax import SoftmaxModel
 from edgefl.protocol.messages import Accepted, AlreadyAccepted, ClientUpdate, Late, Receipt
-from edgefl.protocol.process import Process, ProcessFactory, ProcessState
+from edgefl.protocol.process import Process, ProcessFactory, ProcessState, RoundConditions
 from edgefl.protocol.task import TaskSpec, parse_task
 from edgefl.types import Standardization
 
@@ -197,12 +197,14 @@ class Checks:
             return  # the same bytes gave the same bytes before
         process = found.process(name)
         sums = process.new_accumulator()
+        state = ProcessState(version - 1, before.model, before.extra)
+        content = process.content(state)
         for row in counted:
             update = ClientUpdate(name, row[1], row[4], row[5], payloads[row[:3]], row[6], row[7], row[8], row[9])
             process.fold(sums, update, process.decode(update))
-            same = row[4] == before.digest or not before.model
+            same = not content or row[4] == hashlib.sha256(content).hexdigest()
             require(same, f"I3: {where}: {row[2]} trained another model")
-        state, _ = process.finalize(ProcessState(version - 1, before.model, before.extra), sums)
+        state, _ = process.finalize(state, sums, found.conditions(name, version))
         equal = (state.model, state.model_digest) == (after.model, after.digest)
         require(equal, f"I3: {where}: the model is another one")
         require(after.extra is None or state.extra == after.extra, f"I3: {where}: the state is another one")
@@ -224,6 +226,12 @@ class _Tasks:
             rows = self.db.execute(_STATES, (name,)).fetchall()
             self._states[name] = {row[0]: _State(row[1], bytes(row[2]), row[3], row[4]) for row in rows}
         return self._states[name]
+
+    def conditions(self, name: str, version: int) -> RoundConditions:
+        row = self.db.execute(
+            "SELECT population, learning_rate FROM rounds WHERE task = ? AND version = ?", (name, version)
+        ).fetchone()
+        return RoundConditions(*row)
 
     def process(self, name: str) -> Process:
         if name not in self._processes:

@@ -115,7 +115,8 @@ class SimDevice:
         if outbox is None and notes.task and notes.starts >= MAX_STARTS:
             outbox = WorkFailure(notes.task, notes.round_num, "CrashLoop", "ended again and again in this work")
         installed = tuple(release.info for release in self._releases.installed())
-        return on.Started(outbox, notes.last_task, notes.last_round, notes.window, installed)
+        proposals = state.variates.proposals()
+        return on.Started(outbox, notes.last_task, notes.last_round, notes.window, installed, proposals)
 
     def _run_releases(self) -> None:
         """I7: what this device runs never falls. It asks for each release as an application does that runs it."""
@@ -185,6 +186,10 @@ class SimDevice:
                 world.later(0.02, lambda: self._guard(lambda: self._save(life, update)))
             case on.ClearOutbox():
                 self._clear_outbox(state, effect)
+            case on.AdoptVariate(proposal):
+                self._keep_variate(lambda: state.variates.adopt(proposal.task))
+            case on.DropVariate(proposal):
+                self._keep_variate(lambda: state.variates.drop(proposal.task))
             case on.SaveAssignment(assignment, retry):
                 notes = state.notes
                 same = (notes.task, notes.round_num) == (assignment.task, assignment.round_num)
@@ -219,7 +224,9 @@ class SimDevice:
 
     def _work(self, assignment: Assignment) -> on.WorkDone | on.WorkFailed:
         model = self._model if assignment.model_digest else b""
-        report = self._world.fleet.work(assignment, model, self.name, self.copy)
+        assert self._state is not None
+        variate = self._state.variates.load(assignment.task)
+        report = self._world.fleet.work(assignment, model, self.name, self.copy, variate)
         if isinstance(report, WorkFailure):
             return on.WorkFailed(report)
         self._world.promises.computed(self.name, report)
@@ -246,7 +253,13 @@ class SimDevice:
         last = {"last_task": effect.last_task, "last_round": effect.last_round}
         self._note(task="", round_num=0, starts=0, **last, **_window(effect.retry))
         try:
-            state.clear_outbox()
+            state.clear_outbox(effect.proposal)
+        except StorageError as error:
+            self._world.say(self.who, str(error))
+
+    def _keep_variate(self, step: Callable[[], None]) -> None:
+        try:
+            step()
         except StorageError as error:
             self._world.say(self.who, str(error))
 

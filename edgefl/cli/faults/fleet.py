@@ -53,8 +53,13 @@ class Fleet(Protocol):
         """See ``edgefl.protocol.process.ProcessFactory``."""
         ...
 
-    def work(self, assignment: Assignment, model: bytes, device: str, copy: int) -> ClientUpdate | WorkFailure:
-        """What ``copy`` of ``device`` computes, at every try the same. 1 is the copy of a cloned card."""
+    def work(
+        self, assignment: Assignment, model: bytes, device: str, copy: int, variate: bytes
+    ) -> ClientUpdate | WorkFailure:
+        """What ``copy`` of ``device`` computes, at every try the same. 1 is the copy of a cloned card.
+
+        ``variate``: the control variate that the device keeps for the task; b"" while it has none.
+        """
         ...
 
 
@@ -99,10 +104,12 @@ class TaskFleet:
     def process(self, spec: TaskSpec, found: Standardization | None, model: SoftmaxModel | None) -> Process:
         return build_process(spec, found, model)
 
-    def work(self, assignment: Assignment, model: bytes, device: str, copy: int) -> ClientUpdate | WorkFailure:
+    def work(
+        self, assignment: Assignment, model: bytes, device: str, copy: int, variate: bytes
+    ) -> ClientUpdate | WorkFailure:
         own = self._holdings[device]
         train = own.train if copy == 0 else _without_last(own.train)
-        report = run_plan(assignment, model, train, own.held_out, device)
+        report = run_plan(assignment, model, train, own.held_out, device, variate=variate)
         assert report is not None  # only a stop flag makes it so
         return report
 

@@ -150,7 +150,7 @@ class Link:
                 answer("cut off")
                 return
             try:
-                raw = self._chance.choice(self._world.servers).store.content(sha256)
+                raw = self._chance.choice(self._world.servers).content(sha256)
             except EdgeFLError as error:
                 answer(str(error))
                 return

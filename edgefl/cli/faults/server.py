@@ -121,6 +121,11 @@ class SimServer:
         except NotFoundError:
             return None
 
+    def content(self, sha256: str) -> bytes:
+        """What ``Download`` gives. Raises ``NotFoundError``."""
+        made = self.coordinator.content(sha256)
+        return self.store.content(sha256) if made is None else made
+
     def put(self, token: int, event: Event, content: tuple[bytes, ...] = ()) -> None:
         if isinstance(event, ReportReceived) and isinstance(event.report, ClientUpdate):
             self._reports[token] = (event.device, event.report)

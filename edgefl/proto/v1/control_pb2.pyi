@@ -222,6 +222,8 @@ class Round(google.protobuf.message.Message):
     METRICS_FIELD_NUMBER: builtins.int
     REASON_FIELD_NUMBER: builtins.int
     LATENCY_SHARES_FIELD_NUMBER: builtins.int
+    POPULATION_FIELD_NUMBER: builtins.int
+    LEARNING_RATE_FIELD_NUMBER: builtins.int
     task: builtins.str
     round: builtins.int
     phase: global___RoundPhase.ValueType
@@ -233,6 +235,10 @@ class Round(google.protobuf.message.Message):
     """The model version that this round made. Absent unless committed."""
     reason: builtins.str
     """Why it was abandoned. Absent otherwise."""
+    population: builtins.int
+    """Known devices of the population with the examples that the task reads, when the cohort was drawn. Absent before."""
+    learning_rate: builtins.float
+    """Of the clients in this round. Absent before the cohort was drawn, and for work that trains nothing."""
     @property
     def metrics(self) -> global___Metrics:
         """Absent unless committed."""
@@ -257,9 +263,11 @@ class Round(google.protobuf.message.Message):
         metrics: global___Metrics | None = ...,
         reason: builtins.str = ...,
         latency_shares: collections.abc.Iterable[builtins.float] | None = ...,
+        population: builtins.int = ...,
+        learning_rate: builtins.float = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["metrics", b"metrics"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["accepted", b"accepted", "cohort", b"cohort", "failed", b"failed", "goal", b"goal", "latency_shares", b"latency_shares", "metrics", b"metrics", "phase", b"phase", "reason", b"reason", "round", b"round", "task", b"task", "version", b"version"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["accepted", b"accepted", "cohort", b"cohort", "failed", b"failed", "goal", b"goal", "latency_shares", b"latency_shares", "learning_rate", b"learning_rate", "metrics", b"metrics", "phase", b"phase", "population", b"population", "reason", b"reason", "round", b"round", "task", b"task", "version", b"version"]) -> None: ...
 
 global___Round = Round
 

@@ -217,6 +217,29 @@ class PersonalizationWork(google.protobuf.message.Message):
 global___PersonalizationWork = PersonalizationWork
 
 @typing.final
+class ScaffoldWork(google.protobuf.message.Message):
+    """SCAFFOLD: local SGD whose every gradient is corrected by the server's control variate less the device's own. The
+    content that the assignment names is the model and, after it, the server's variate: as many float32 again.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TRAINING_FIELD_NUMBER: builtins.int
+    @property
+    def training(self) -> global___TrainingWork:
+        """momentum, proximal and clip_norm are 0"""
+
+    def __init__(
+        self,
+        *,
+        training: global___TrainingWork | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["training", b"training"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["training", b"training"]) -> None: ...
+
+global___ScaffoldWork = ScaffoldWork
+
+@typing.final
 class Plan(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -225,6 +248,7 @@ class Plan(google.protobuf.message.Message):
     EVALUATION_FIELD_NUMBER: builtins.int
     STATISTICS_FIELD_NUMBER: builtins.int
     PERSONALIZATION_FIELD_NUMBER: builtins.int
+    SCAFFOLD_FIELD_NUMBER: builtins.int
     ENCODING_FIELD_NUMBER: builtins.int
     encoding: builtins.str
     """The registered name of the update's encoding ("float32")."""
@@ -238,6 +262,8 @@ class Plan(google.protobuf.message.Message):
     def statistics(self) -> global___StatisticsWork: ...
     @property
     def personalization(self) -> global___PersonalizationWork: ...
+    @property
+    def scaffold(self) -> global___ScaffoldWork: ...
     def __init__(
         self,
         *,
@@ -246,13 +272,14 @@ class Plan(google.protobuf.message.Message):
         evaluation: global___EvaluationWork | None = ...,
         statistics: global___StatisticsWork | None = ...,
         personalization: global___PersonalizationWork | None = ...,
+        scaffold: global___ScaffoldWork | None = ...,
         encoding: builtins.str = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["evaluation", b"evaluation", "model", b"model", "personalization", b"personalization", "softmax", b"softmax", "statistics", b"statistics", "training", b"training", "work", b"work"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["encoding", b"encoding", "evaluation", b"evaluation", "model", b"model", "personalization", b"personalization", "softmax", b"softmax", "statistics", b"statistics", "training", b"training", "work", b"work"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["evaluation", b"evaluation", "model", b"model", "personalization", b"personalization", "scaffold", b"scaffold", "softmax", b"softmax", "statistics", b"statistics", "training", b"training", "work", b"work"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["encoding", b"encoding", "evaluation", b"evaluation", "model", b"model", "personalization", b"personalization", "scaffold", b"scaffold", "softmax", b"softmax", "statistics", b"statistics", "training", b"training", "work", b"work"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["model", b"model"]) -> typing.Literal["softmax"] | None: ...
     @typing.overload
-    def WhichOneof(self, oneof_group: typing.Literal["work", b"work"]) -> typing.Literal["training", "evaluation", "statistics", "personalization"] | None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["work", b"work"]) -> typing.Literal["training", "evaluation", "statistics", "personalization", "scaffold"] | None: ...
 
 global___Plan = Plan

@@ -1,0 +1,62 @@
+"""A device's control variates in its session: proposed with an update, adopted only if its round counted it.
+
+    accepted, not yet known ──> proposal ──counted──> adopted
+                                    └──not counted──> dropped
+
+Several tasks may have a proposal at once, one each. A check-in asks for one of them; while that is open, the next asks
+for another. A device does not work on a task again before it knows what became of its proposal there: it would correct
+its gradients by a variate that the server does not count on.
+
+Source: Karimireddy et al., "SCAFFOLD", 2020; design §5 (what a device learns at its next check-in).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from edgefl.protocol.messages import Assignment, ClientUpdate, Fate, Report, RoundKey, ScaffoldWork
+from edgefl.protocol.session_events import AdoptVariate, DropVariate, SessionEffect
+from edgefl.protocol.session_state import SessionState
+
+
+def propose(state: SessionState, report: Report) -> tuple[SessionState, RoundKey | None]:
+    """``report`` was accepted: the proposal that it makes, if it has a variate."""
+    if not isinstance(report, ClientUpdate) or not report.variate:
+        return state, None
+    proposal = RoundKey(report.task, report.round_num)
+    others = tuple(one for one in state.proposals if one.task != report.task)
+    return replace(state, proposals=(*others, proposal)), proposal
+
+
+def settle(state: SessionState, fate: Fate) -> tuple[SessionState, tuple[SessionEffect, ...]]:
+    """A check-in that asked for ``state.asked`` was answered ``fate``."""
+    asked = state.asked
+    effects: tuple[SessionEffect, ...] = ()
+    if asked in state.proposals:
+        others = tuple(one for one in state.proposals if one != asked)
+        if fate is Fate.OPEN:
+            others = (*others, asked)
+        else:
+            effects = (AdoptVariate(asked) if fate is Fate.COUNTED else DropVariate(asked),)
+        state = replace(state, proposals=others)
+    if asked.task and fate is not Fate.OPEN and asked == RoundKey(state.last_task, state.last_round):
+        state = replace(state, last_task="", last_round=0, last_fate=fate)
+    return state, effects
+
+
+def begin(
+    state: SessionState, assignment: Assignment, asked: RoundKey
+) -> tuple[SessionState, tuple[SessionEffect, ...], str]:
+    """``assignment`` came with the answer to a check-in that asked for ``asked``. The last is why not to begin, or ''.
+
+    An earlier round of its task is over. If its fate is open all the same, the server has forgotten that round.
+    """
+    if not isinstance(assignment.plan.work, ScaffoldWork):
+        return state, (), ""
+    for proposal in state.proposals:
+        if proposal.task == assignment.task and proposal.round_num < assignment.round_num:
+            if proposal != asked:
+                return state, (), f"what became of round {proposal.round_num} is not known yet"
+            others = tuple(one for one in state.proposals if one != proposal)
+            return replace(state, proposals=others), (DropVariate(proposal),), ""
+    return state, (), ""

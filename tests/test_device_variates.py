@@ -1,0 +1,276 @@
+"""Control variates on a device: what the session decides, what the folder keeps over crashes, and a real agent."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import struct
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from device_fleet import ScriptedFleet
+from test_device_agent import DIGEST, MODEL, NOW, answers, assignment, fill, run_device, stored, write_config
+from test_device_state import UPDATE, Died, MortalOps, closed, reopen
+from test_session import CONFIG, JOB, WINDOW, answer, upper
+from test_session import UPDATE as REPORT
+
+from edgefl.errors import StorageError
+from edgefl.learning.client import run_plan
+from edgefl.protocol.messages import (
+    Accepted,
+    AlreadyAccepted,
+    CheckInAnswer,
+    ClientUpdate,
+    Fate,
+    Late,
+    Rejection,
+    RoundKey,
+    ScaffoldWork,
+    TrainingWork,
+)
+from edgefl.protocol.session import SessionMachine
+from edgefl.protocol.session_events import (
+    AdoptVariate,
+    CheckInAnswered,
+    ClearOutbox,
+    DropVariate,
+    ModelReady,
+    ReceiptReceived,
+    SaveAssignment,
+    SendCheckIn,
+    SendReport,
+    SessionEffect,
+    Started,
+    TimerFired,
+    UpdateSaved,
+    WorkDone,
+)
+from edgefl.types import Examples
+from edgefl_device.state import StateDir, pack_outbox, unpack_outbox
+
+KEY = RoundKey("train", 3)
+OTHER = RoundKey("other", 8)
+PROPOSING = replace(REPORT, variate=b"\0\0\x80\x3f" * 3)
+assert isinstance(JOB.plan.work, TrainingWork)
+SCAFFOLD = replace(JOB, round_num=4, plan=replace(JOB.plan, work=ScaffoldWork(JOB.plan.work)))
+
+
+# ------------------------------------------------------------------------------------------------ the session
+
+
+def proposed(*proposals: RoundKey) -> SessionMachine:
+    """A session that has checked in with these proposals."""
+    made = SessionMachine(CONFIG, upper)
+    made.handle(Started(proposals=proposals), 0.0)
+    made.handle(TimerFired(), 0.0)
+    return made
+
+
+def told(made: SessionMachine, fate: Fate, outcome: object = None) -> tuple[SessionEffect, ...]:
+    outcome = Rejection("nothing") if outcome is None else outcome
+    return made.handle(CheckInAnswered(CheckInAnswer(outcome, WINDOW, last_fate=fate)), 1.0)  # type: ignore[arg-type]
+
+
+def test_an_accepted_update_proposes_its_variate_and_a_counted_one_is_adopted() -> None:
+    made = SessionMachine(CONFIG, upper)
+    job = replace(SCAFFOLD, round_num=3)
+    for event in (Started(), TimerFired(), answer(job), ModelReady(), WorkDone(PROPOSING), UpdateSaved()):
+        effects = made.handle(event, 1.0)
+    assert effects[-1] == SendReport(PROPOSING, CONFIG.report_timeout_s)
+    effects = made.handle(ReceiptReceived(Accepted(5), WINDOW), 2.0)
+    assert effects[0] == ClearOutbox(Accepted(5), "train", 3, WINDOW, KEY)
+    assert made.handle(TimerFired(), 3.0) == (SendCheckIn("train", 3, CONFIG.check_in_timeout_s),)
+    assert told(made, Fate.COUNTED)[0] == AdoptVariate(KEY)
+    assert made.state.proposals == ()
+    assert (made.state.last_task, made.state.last_fate) == ("", Fate.COUNTED)
+
+
+@pytest.mark.parametrize("receipt", [Late(), None])
+def test_what_was_not_accepted_proposes_nothing(receipt: Late | None) -> None:
+    made = SessionMachine(CONFIG, upper)
+    made.handle(Started(outbox=PROPOSING), 0.0)
+    if receipt is not None:
+        assert made.handle(ReceiptReceived(receipt, WINDOW), 1.0)[0] == ClearOutbox(receipt, "", 0, WINDOW)
+        assert made.state.proposals == ()
+
+
+def test_an_update_found_after_a_crash_proposes_its_variate_too() -> None:
+    made = SessionMachine(CONFIG, upper)
+    made.handle(Started(outbox=PROPOSING), 0.0)
+    receipt = AlreadyAccepted(5)
+    assert made.handle(ReceiptReceived(receipt, WINDOW), 1.0)[0] == ClearOutbox(receipt, "train", 3, WINDOW, KEY)
+
+
+def test_a_round_that_did_not_count_the_device_drops_the_proposal() -> None:
+    made = proposed(KEY)
+    assert told(made, Fate.NOT_COUNTED)[0] == DropVariate(KEY)
+    assert made.state.proposals == ()
+
+
+def test_open_proposals_are_asked_for_in_turn() -> None:
+    made = proposed(KEY, OTHER)
+    asked = []
+    for fate in (Fate.OPEN, Fate.OPEN, Fate.COUNTED, Fate.OPEN):
+        told(made, fate)
+        (effect,) = made.handle(TimerFired(), 2.0)
+        assert isinstance(effect, SendCheckIn)
+        asked.append(effect.last_task)
+    assert asked == ["other", "train", "other", "other"]
+
+
+def test_the_fate_comes_before_the_work_that_needs_it() -> None:
+    made = proposed(KEY)
+    effects = told(made, Fate.COUNTED, SCAFFOLD)
+    assert effects[0] == AdoptVariate(KEY)
+    assert isinstance(effects[1], SaveAssignment)
+
+
+def test_no_work_on_a_task_whose_proposal_was_not_asked_for() -> None:
+    made = proposed(OTHER, KEY)
+    (effect,) = told(made, Fate.OPEN, SCAFFOLD)
+    assert isinstance(effect, SendReport)
+    assert "what became of round 3 is not known yet" in str(effect.report)
+    assert made.state.proposals == (KEY, OTHER)
+
+
+def test_a_round_that_the_server_has_forgotten_is_dropped_when_a_later_one_begins() -> None:
+    made = proposed(KEY)
+    effects = told(made, Fate.OPEN, SCAFFOLD)
+    assert effects[0] == DropVariate(KEY)
+    assert isinstance(effects[1], SaveAssignment)
+    assert made.state.proposals == ()
+
+
+def test_other_work_does_not_wait_for_a_proposal() -> None:
+    made = proposed(KEY)
+    effects = told(made, Fate.OPEN, replace(JOB, round_num=4))
+    assert isinstance(effects[0], SaveAssignment)
+    assert made.state.proposals == (KEY,)
+
+
+# ------------------------------------------------------------------------------------------------ the folder
+
+WITH_VARIATE = replace(UPDATE, variate=struct.pack("<3f", 1.5, -2.0, 0.25))
+SHOULDER = RoundKey("shoulder", 3)
+
+
+def test_a_variate_is_in_the_outbox_and_then_proposed_and_then_the_devices_own(tmp_path: Path) -> None:
+    state = reopen(tmp_path)
+    assert state.variates.load("shoulder") == b""
+    state.save_update(WITH_VARIATE)
+    assert closed(state).variates.proposals() == ()
+    state = reopen(tmp_path)
+    assert state.found_outbox == WITH_VARIATE
+    state.clear_outbox(SHOULDER)
+    assert closed(state).variates.load("shoulder") == b""
+    state = reopen(tmp_path)
+    assert (state.found_outbox, state.variates.proposals()) == (None, (SHOULDER,))
+    state.variates.adopt("shoulder")
+    assert closed(state).variates.proposals() == ()
+    assert closed(reopen(tmp_path)).variates.load("shoulder") == WITH_VARIATE.variate
+
+
+def test_a_dropped_proposal_leaves_the_devices_own(tmp_path: Path) -> None:
+    state = reopen(tmp_path)
+    state.save_update(WITH_VARIATE)
+    state.clear_outbox(SHOULDER)
+    state.variates.adopt("shoulder")
+    state.save_update(replace(WITH_VARIATE, round_num=4, variate=bytes(12)))
+    state.clear_outbox(RoundKey("shoulder", 4))
+    state.variates.drop("shoulder")
+    assert closed(state).variates.proposals() == ()
+    assert state.variates.load("shoulder") == WITH_VARIATE.variate
+
+
+@pytest.mark.parametrize("cut", [False, True])
+@pytest.mark.parametrize("lives", range(8))
+def test_no_crash_loses_a_variate_or_adopts_one_twice(tmp_path: Path, lives: int, cut: bool) -> None:
+    """Whatever step the device dies at, asking again leads to the variate of the round that counted."""
+    closed(reopen(tmp_path))
+    ops = MortalOps()
+    state = StateDir.open(tmp_path, "pi-01", ops)
+    ops.lives = len(ops.steps) + lives
+    with contextlib.suppress(Died):
+        state.save_update(WITH_VARIATE)
+        state.clear_outbox(SHOULDER)
+        state.variates.adopt("shoulder")
+    closed(state)
+    if cut:
+        ops.power_cut()
+    state = reopen(tmp_path)
+    if state.found_outbox is not None:  # reported again, and ALREADY_ACCEPTED
+        assert state.found_outbox == WITH_VARIATE
+        state.clear_outbox(SHOULDER)
+    if state.variates.proposals():
+        state.variates.adopt("shoulder")
+    durable = lives >= 4  # write, sync, rename, sync of the folder
+    assert state.variates.load("shoulder") in ((WITH_VARIATE.variate,) if durable else (WITH_VARIATE.variate, b""))
+    closed(state)
+
+
+def test_a_file_that_cannot_be_used_is_put_aside(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = tmp_path / "variates"
+    folder.mkdir()
+    (folder / "shoulder.adopted").write_bytes(pack_outbox(WITH_VARIATE, 1)[:-1] + b"x")
+    (folder / "shoulder.proposed").write_bytes(b"")
+    state = closed(reopen(tmp_path))
+    assert state.variates.load("shoulder") == b""
+    assert state.variates.proposals() == ()
+    assert sorted(file.name for file in folder.iterdir()) == ["shoulder.adopted.corrupt", "shoulder.proposed.corrupt"]
+    assert caplog.text.count("the task begins at zero") == 2
+
+
+def test_an_outbox_of_the_version_before_is_read(tmp_path: Path) -> None:
+    """It has no variate; one of a version to come is refused."""
+    raw = pack_outbox(UPDATE, 7)
+    old = raw[:4] + b"\1" + raw[5 : -32 - 4]
+    old += hashlib.sha256(old).digest()
+    assert unpack_outbox(old) == (UPDATE, 7)
+    for index in range(0, len(raw), 7):
+        with pytest.raises(StorageError):
+            unpack_outbox(raw[:index] + bytes([raw[index] ^ 0x40]) + raw[index + 1 :])
+    newer = raw[:4] + b"\3" + raw[5:]
+    with pytest.raises(StorageError, match="version 3; expected"):
+        unpack_outbox(newer)
+    (tmp_path / "outbox").write_bytes(old)
+    assert closed(reopen(tmp_path)).found_outbox == UPDATE
+
+
+# ------------------------------------------------------------------------------------------------ a real agent
+
+
+@pytest.fixture
+def fleet() -> Iterator[ScriptedFleet]:
+    server = ScriptedFleet()
+    yield server
+    server.stop()
+
+
+def test_an_agent_corrects_by_the_variate_that_counted(tmp_path: Path, fleet: ScriptedFleet) -> None:
+    """Two rounds by real gRPC and a restart between: the second starts from what the first left on the card."""
+    config = write_config(tmp_path, fleet.address)
+    fill(config)
+    plain = assignment(MODEL, DIGEST, epochs=3)
+    assert isinstance(plain.plan.work, TrainingWork)
+    content = MODEL + struct.pack("<f", 0.01) * (len(MODEL) // 4)
+    digest = hashlib.sha256(content).hexdigest()
+    fleet.content[bytes.fromhex(digest)] = content
+    plan = replace(plain.plan, work=ScaffoldWork(plain.plan.work))
+    first = replace(plain, plan=plan, model_digest=digest, model_size_bytes=len(content))
+    second = replace(first, round_num=2)
+    answers(fleet, CheckInAnswer(first, NOW), CheckInAnswer(second, NOW, last_fate=Fate.COUNTED))
+    none = Examples(4, b"", b"")
+    for _ in range(2):
+        assert run_device("run", "--config", str(config), "--once") == 0
+    one = run_plan(first, content, stored(config), none, "pi-01")
+    assert isinstance(one, ClientUpdate)
+    two = run_plan(second, content, stored(config), none, "pi-01", variate=one.variate)
+    assert isinstance(two, ClientUpdate)
+    assert fleet.reports == [replace(one, variate=b""), replace(two, variate=b"")]
+    without = run_plan(second, content, stored(config), none, "pi-01")
+    assert isinstance(without, ClientUpdate)
+    assert without.payload != two.payload
+    assert (fleet.check_ins[1].last_task, fleet.check_ins[1].last_round) == ("shoulder", 1)
+    assert "scaffold" in fleet.check_ins[0].kinds

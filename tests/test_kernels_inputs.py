@@ -98,12 +98,13 @@ def test_a_correction_of_another_shape_is_refused(num_classes: int, num_features
 
 
 def test_a_correction_below_the_limit_counts_as_zero() -> None:
-    """A rate of 2**20 would make 2**-51 a weight of 2**-31."""
+    """It is so before it meets the gradient, here 2**-50: their sum would be kept."""
     below = float(np.nextafter(np.float32(2.0**-50), np.float32(0)))
     x, y = data([[0, 0, 0]], [0])
-    correction = layer([[below, -below, 2.0**-50]], [1e-40])
-    got, _ = kernels.train_softmax(Weights.zeros(1, 3), x, y, TrainConfig(2.0**20), correction=correction)
-    assert got == layer([[0, 0, -(2.0**-30)]], [0])
+    start, correction = layer([[2.0**-20] * 3], [0]), layer([[below, -below, 2.0**-50]], [1e-40])
+    got, _ = kernels.train_softmax(start, x, y, TrainConfig(2.0**20, l2=2.0**-30), correction=correction)
+    once, twice = 2.0**-20 - 2.0**-30, 2.0**-20 - 2.0**-29
+    assert got == layer([[once, once, twice]], [0])
 
 
 @pytest.mark.parametrize("num_epochs", [0, 1])

@@ -142,22 +142,24 @@ static void options_are_checked(void) {
 
 /* With rate 0.5 and x = 2 as in one_step, g = (-1, 1 | -1/2, 1/2); clipping and momentum see the corrected gradient. */
 static void a_correction_is_added_to_the_gradient(void) {
-    const float x = 2.0f;
+    float x = 2.0f;
     const int32_t label = 0;
     const edgefl_features features = {.data = &x, .num_rows = 1, .num_features = 1};
-    float kernel[] = {3.0f, 0x1.fffffep-51f}, bias[] = {-0x1p-149f, -0.25f};
+    float kernel[] = {3.0f, -0.0f}, bias[] = {-0x1p-149f, -0.25f};
     const edgefl_model correction = {2, kernel, bias};
     edgefl_train_options options = plain(0.5f, 32);
     options.correction = &correction;
     struct run run = train2(&features, &label, NULL, &options, NULL);
     CHECK(run.status == EDGEFL_OK && run.kernel[0] == -1.0f && run.kernel[1] == -0.5f);
     CHECK(run.bias[0] == 0.25f && run.bias[1] == -0.125f);
-    /* Without an example's pull the correction alone moves the weights: below 2^-50 by nothing. */
-    const float none = 0.0f;
+    /* Below 2^-50 it is nothing, also beside a gradient that is not: 1/2 * 2^-21 * 2^-28 is 2^-50. */
+    const float little = 0x1p-21f, none = 0.0f;
+    x = 0x1p-28f;
+    kernel[1] = 0x1.fffffep-51f;
     options.learning_rate = 0x1p20f;
-    run = train2(&features, &label, &none, &options, NULL);
-    CHECK(run.kernel[0] == -0x1.8p21f && same(run.kernel[1], 0.0f) && same(run.bias[0], 0.0f));
-    /* (3, 0 | 0, -4) has norm 5. */
+    run = train2(&features, &label, &little, &options, NULL);
+    CHECK(run.kernel[0] == -0x1.8p21f && run.kernel[1] == -0x1p-30f);
+    /* Without an example's pull the correction alone moves the weights. (3, 0 | 0, -4) has norm 5. */
     options.learning_rate = 1.0f;
     bias[1] = -4.0f;
     options.clip_norm = 2.5f;

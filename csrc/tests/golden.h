@@ -18,6 +18,7 @@ enum how {
     STANDARDIZED = 1u << 6,
     STOPPED = 1u << 7, /* the stop flag is set before the start: nothing is learned, all is counted */
     SHORT_SCRATCH = 1u << 8,
+    CORRECTED = 1u << 9,
 };
 
 struct shape {
@@ -37,6 +38,9 @@ struct inputs {
     float *bias;
     float *mean;
     float *inverse_spread;
+    float *kernel_correction;
+    float *bias_correction;
+    edgefl_model correction; /* of these two; with CORRECTED the options point to it */
     edgefl_features features;
     edgefl_train_options options;
 };

@@ -70,6 +70,10 @@ void golden_draw(struct inputs *inputs, const struct shape *shape, uint32_t seed
     inputs->bias = draw_floats(seed, 2, c, EDGEFL_STORED_MIN_MAGNITUDE);
     inputs->mean = draw_floats(seed, 3, f, EDGEFL_MIN_MAGNITUDE);
     inputs->inverse_spread = draw_floats(seed, 4, f, EDGEFL_MIN_MAGNITUDE);
+    inputs->kernel_correction = draw_floats(seed, 6, c * f, EDGEFL_STORED_MIN_MAGNITUDE);
+    inputs->bias_correction = draw_floats(seed, 7, c, EDGEFL_STORED_MIN_MAGNITUDE);
+    inputs->correction = (edgefl_model){c, inputs->kernel_correction, inputs->bias_correction};
+    inputs->options.correction = shape->how & CORRECTED ? &inputs->correction : NULL;
     inputs->labels = golden_take(n, sizeof *inputs->labels);
     inputs->example_weights = golden_take(n, sizeof *inputs->example_weights);
     const uint32_t *words = draw_words(seed, 5, n);
@@ -166,6 +170,19 @@ static void flushed_gradients(struct inputs *in) {
     }
 }
 
+/* Beside gradients of the same magnitude: what is read as +0, and what is kept. The rate would make stored weights of
+ * either. */
+static void smallest_corrections(struct inputs *in) {
+    fill(in->kernel, num_weights(in), 0x1p-20f);
+    fill(in->example_weights, in->shape.num_rows, 0.0f);
+    for (size_t j = 0; j < num_weights(in); j++) {
+        const float edges[] = {0x1.fffffep-51f, -0x1.fffffep-51f, 0x1p-50f, -0x1p-149f, -0.0f};
+        in->kernel_correction[j] = edges[j % 5];
+    }
+    in->options.l2 = EDGEFL_MIN_MAGNITUDE;
+    in->options.learning_rate = 0x1p20f;
+}
+
 /* Only the first batch has a gradient, just above 2^-50, and the velocity decays past it. The rate would make stored
  * weights of what must be +0. */
 static void flushed_velocities(struct inputs *in) {
@@ -209,6 +226,9 @@ static void weight_below_zero(struct inputs *in) { in->example_weights[4] = -1.0
 static void weight_below_limit(struct inputs *in) { in->example_weights[6] = 0x1p-31f; }
 static void nan_start(struct inputs *in) { in->kernel[3 * 13 + 5] = NAN; }
 static void infinite_bias(struct inputs *in) { in->bias[2] = INFINITY; }
+static void nan_correction(struct inputs *in) { in->kernel_correction[4 * 13 + 11] = NAN; }
+static void infinite_bias_correction(struct inputs *in) { in->bias_correction[5] = -INFINITY; }
+static void correction_of_fewer_classes(struct inputs *in) { in->correction.num_classes = 6; }
 static void bad_momentum(struct inputs *in) { in->options.momentum = 1.5f; }
 static void rate_below(struct inputs *in) { in->options.learning_rate = 0x1p-31f; }
 static void no_batch(struct inputs *in) { in->options.batch_size = 0; }
@@ -277,6 +297,10 @@ const struct edge golden_edges[] = {
     {"error/rate_below", SMALL(EDGEFL_FLOAT32, 0), rate_below},
     {"error/no_batch", SMALL(EDGEFL_FLOAT32, 0), no_batch},
     {"error/short_scratch", SMALL(EDGEFL_FLOAT32, SHORT_SCRATCH), keep},
+    {"edge/smallest_corrections", SMALL(EDGEFL_FLOAT32, CORRECTED | WEIGHTED), smallest_corrections},
+    {"error/nan_correction", SMALL(EDGEFL_FLOAT32, CORRECTED), nan_correction},
+    {"error/infinite_bias_correction", SMALL(EDGEFL_UINT8, CORRECTED), infinite_bias_correction},
+    {"error/correction_of_fewer_classes", SMALL(EDGEFL_FLOAT32, CORRECTED), correction_of_fewer_classes},
 };
 
 const size_t golden_num_edges = sizeof golden_edges / sizeof golden_edges[0];

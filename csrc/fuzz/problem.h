@@ -44,11 +44,18 @@ static inline void take_data(struct input *in, struct problem *problem) {
     features->zero_point = (int32_t)take_below(in, 384) - 128;
 }
 
+/* Of this many classes; in a block, since the options point to it. */
+static inline edgefl_model *correction_room(struct input *in, size_t num_classes) {
+    edgefl_model *correction = block(in, sizeof *correction, 0);
+    *correction = (edgefl_model){.num_classes = num_classes};
+    return correction;
+}
+
 /* One field that is outside its range; nothing behind a pointer may be read then. */
 static inline void spoil(struct input *in, struct problem *problem) {
     edgefl_features *features = &problem->features;
-    const size_t which = take_below(in, 12);
-    problem->bad_options = which >= 8 && which <= 10;
+    const size_t which = take_below(in, 13);
+    problem->bad_options = which >= 8 && which <= 11;
     problem->bad_shape = which <= 7; /* a zero point is looked at last, after the values of the model and the labels */
     switch (which) {
         case 0:
@@ -83,6 +90,9 @@ static inline void spoil(struct input *in, struct problem *problem) {
             break;
         case 10:
             problem->options.learning_rate = take_rarely(in, 2) ? -0.5f : __builtin_nanf("");
+            break;
+        case 11:
+            problem->options.correction = correction_room(in, problem->num_classes + 1 - 2 * take_below(in, 2));
             break;
         default:
             features->dtype = EDGEFL_INT8;
@@ -121,6 +131,15 @@ static inline void take_options(struct input *in, struct problem *problem) {
     }
 }
 
+static inline void take_correction(struct input *in, struct problem *problem) {
+    if (take_rarely(in, 3)) {
+        edgefl_model *correction = correction_room(in, problem->num_classes);
+        correction->kernel = take_floats(in, problem->num_classes * problem->num_features, 0x1p-50f);
+        correction->bias = take_floats(in, problem->num_classes, 0x1p-51f);
+        problem->options.correction = correction;
+    }
+}
+
 static inline void take_labels(struct input *in, struct problem *problem) {
     problem->labels = room(in, problem->num_rows, sizeof(int32_t));
     uint64_t state = take_word(in);
@@ -154,6 +173,7 @@ static inline struct problem take_problem(struct input *in) {
                                    .bias = take_floats(in, problem.num_classes, 0x1p-51f)};
     take_labels(in, &problem);
     take_options(in, &problem);
+    take_correction(in, &problem);
     if (spoilt) {
         spoil(in, &problem);
     }

@@ -68,6 +68,47 @@ def test_it_is_algorithm_2_of_the_paper(name: str) -> None:
     assert np.abs(model).max() > RATE
 
 
+# --- Equal bits ------------------------------------------------------------------------------------------------------
+
+
+def oracle(name: str, first: list[float], second: list[float], delta: list[float]) -> tuple[list[float], list[float]]:
+    """New moments by the paper, one Python operation a rounding; without first moments the delta is the direction."""
+    squares = [d * d for d in delta]
+    m, v = delta, [old + s for old, s in zip(second, squares, strict=True)]
+    if name != "adagrad":
+        moved = [BETA_1 * old + (1.0 - BETA_1) * d for old, d in zip(first, delta, strict=True)]
+        m = [value if abs(value) >= 2.0**-50 else 0.0 for value in moved]
+        v = [BETA_2 * old + (1.0 - BETA_2) * s for old, s in zip(second, squares, strict=True)]
+    if name == "yogi":
+        move = [(1.0 - BETA_2) * s for s in squares]
+        signs = [(old > s) - (old < s) for old, s in zip(second, squares, strict=True)]
+        v = [old - by * sign if sign else old for old, by, sign in zip(second, move, signs, strict=True)]
+    return m, [value if value >= 2.0**-100 else 0.0 for value in v]
+
+
+EDGES = [0.0, -0.0, 2.0**-50, -(2.0**-50), 2.0**-51, 5e-324, -1e-300, 1e-170, 1e200, -1e200, TAU, -TAU, 1.0]
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_the_bits_are_those_of_the_same_operations_in_python(name: str) -> None:
+    optimizer = ALL[name][0]
+    rng = np.random.default_rng(9)
+    size = 13 * len(EDGES)
+    state, model = optimizer.init(size), array("f", rng.normal(size=size))
+    for _ in range(6):
+        drawn = rng.normal(size=size - 4 * len(EDGES)) * 10.0 ** rng.uniform(-18, 2)
+        delta = [*rng.permutation(EDGES * 4).tolist(), *drawn.tolist()]
+        parts = array("d", state)
+        m, v = oracle(name, list(parts[:size]), list(parts[-size:]), delta)
+        scaled = [direction / (math.sqrt(square) + TAU) for direction, square in zip(m, v, strict=True)]
+        sums = array("f", [w + RATE * step for w, step in zip(model, scaled, strict=True)])
+        model_bytes = array("f", [w if abs(w) >= 2.0**-50 else 0.0 for w in sums]).tobytes()
+        state, raw = optimizer.apply(state, model.tobytes(), array("d", delta).tobytes())
+        assert raw == model_bytes
+        assert state == array("d", v if name == "adagrad" else [*m, *v]).tobytes()
+        model = array("f", raw)
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_the_same_bits_twice_and_after_a_state_is_stored(name: str) -> None:
     optimizer = ALL[name][0]

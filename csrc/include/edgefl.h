@@ -284,6 +284,33 @@ void edgefl_subtract(const float *a, const float *b, size_t n, float *out);
 edgefl_status edgefl_apply_update(const float *model, const double *update, size_t n, double rate, float *out,
                                   edgefl_place *place);
 
+/* ---- server optimizers: Reddi et al., "Adaptive Federated Optimization", ICLR 2021, algorithm 2 --------------------
+ */
+
+/* How a second moment v moves, with s = delta * delta. */
+typedef enum edgefl_adaptive_rule {
+    EDGEFL_ADAM = 0,   /* v = beta_2 * v + (1 - beta_2) * s */
+    EDGEFL_YOGI = 1,   /* v = v - (1 - beta_2) * s * sign(v - s), where sign(0) = 0 */
+    EDGEFL_ADAGRAD = 2 /* v = v + s */
+} edgefl_adaptive_rule;
+
+typedef struct edgefl_adaptive_options {
+    edgefl_adaptive_rule rule;
+    double learning_rate; /* finite */
+    double beta_1;        /* [0, 1) */
+    double beta_2;        /* [0, 1); not read by EDGEFL_ADAGRAD */
+    double epsilon;       /* finite, above 0 */
+} edgefl_adaptive_options;
+
+/* In binary64, each operation rounded:
+ *   m = beta_1 * m + (1 - beta_1) * delta, below 2^-50 in magnitude +0; without first moments m = delta
+ *   v as the rule says, below 2^-100 +0
+ *   model = (float)(model + learning_rate * (m / (sqrt(v) + epsilon))), below 2^-50 in magnitude +0
+ * delta: in, (n,); first: in and out, (n,), or NULL; second: in and out, (n,), at least 0; model: in and out, (n,).
+ * EDGEFL_NON_FINITE_RESULT names the index. */
+edgefl_status edgefl_adaptive_step(const edgefl_adaptive_options *options, const double *delta, size_t n, double *first,
+                                   double *second, float *model, edgefl_place *place);
+
 /* ---- statistics ---------------------------------------------------------------------------------------------------
  */
 

@@ -7,6 +7,7 @@ an unknown or unsupported name is a ``ConfigError`` then. All variants give the 
 from __future__ import annotations
 
 from edgefl.kernels._kernels import StopFlag, active_variant, available_variants, select_variant
+from edgefl.kernels.adaptive import adaptive_step
 from edgefl.kernels.cohort import CohortClient, CohortResult, train_cohort
 from edgefl.kernels.randomness import permutation, random_words
 from edgefl.kernels.softmax import evaluate_softmax, feature_sums, predict_softmax, train_softmax
@@ -26,6 +27,7 @@ __all__ = [
     "StopFlag",
     "accumulate",
     "active_variant",
+    "adaptive_step",
     "add_sums",
     "apply_update",
     "available_variants",

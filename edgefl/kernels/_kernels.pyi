@@ -6,6 +6,7 @@ from edgefl.types import Quantization, Standardization, TrainConfig
 
 NUM_STATUSES: int
 VARIABLE: str
+ADAPTIVE_RULES: dict[str, int]
 
 class StopFlag:
     """Asks a training to stop between two batches; may be set from any thread while the training runs."""
@@ -88,4 +89,14 @@ def squared_norm(values: Buffer) -> float: ...
 def first_non_finite(values: Buffer) -> int: ...
 def subtract(a: Buffer, b: Buffer) -> bytes: ...
 def apply_update(model: Buffer, update: Buffer, rate: float) -> bytes: ...
+def adaptive_step(
+    rule: int,
+    state: bytes,
+    model: Buffer,
+    delta: Buffer,
+    learning_rate: float,
+    beta_1: float,
+    beta_2: float,
+    epsilon: float,
+) -> tuple[bytes, bytes]: ...
 def feature_sums(features: Features, center: Buffer | None, bound: float, grid_shift: int) -> bytes: ...

@@ -7,6 +7,7 @@ allocates scratch and outputs, calls C without the GIL, and raises ``StatusError
 
 from libc.stddef cimport size_t
 from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t, uintptr_t
+from libc.string cimport memcpy
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from edgefl.kernels.libedgefl cimport *
@@ -94,6 +95,13 @@ cdef const float *float_pointer(const float[::1] values) except? NULL:
     if values is None or values.shape[0] == 0:
         return NULL
     check_aligned(&values[0], sizeof(float))
+    return &values[0]
+
+
+cdef const double *double_pointer(const double[::1] values) except? NULL:
+    if values.shape[0] == 0:
+        return NULL
+    check_aligned(&values[0], sizeof(double))
     return &values[0]
 
 
@@ -294,90 +302,7 @@ def permutation(bytes key not None, uint32_t epoch, size_t n):
     return out
 
 
-# ---- aggregation and vectors -----------------------------------------------------------------------------------------
-# Equal lengths are checked by the caller.
-
-def accumulate(int64_t[::1] sums, const float[::1] delta, uint64_t weight, int grid_shift, double factor):
-    cdef const edgefl_variant *used = variant()
-    cdef edgefl_place place = edgefl_place(0, 0)
-    cdef edgefl_status status
-    cdef size_t n = <size_t>delta.shape[0]
-    cdef const float *delta_data = float_pointer(delta)
-    cdef int64_t *sums_data = <int64_t *>int64_pointer(sums)
-    with nogil:
-        status = edgefl_accumulate(used, sums_data, delta_data, n, weight, grid_shift, factor, &place)
-    check(status, &place)
-
-
-def add_sums(int64_t[::1] sums, const int64_t[::1] other):
-    cdef edgefl_place place = edgefl_place(0, 0)
-    cdef edgefl_status status
-    cdef size_t n = <size_t>other.shape[0]
-    cdef int64_t *sums_data = <int64_t *>int64_pointer(sums)
-    cdef const int64_t *other_data = int64_pointer(other)
-    with nogil:
-        status = edgefl_add_sums(sums_data, other_data, n, &place)
-    check(status, &place)
-
-
-def finalize_mean(const int64_t[::1] sums, uint64_t total_weight, int grid_shift):
-    cdef edgefl_place place = edgefl_place(0, 0)
-    cdef edgefl_status status
-    cdef size_t n = <size_t>sums.shape[0]
-    cdef const int64_t *sums_data = int64_pointer(sums)
-    cdef bytes out = new_bytes(n, sizeof(double))
-    cdef double *data = <double *>PyBytes_AS_STRING(out)
-    with nogil:
-        status = edgefl_finalize_mean(sums_data, n, total_weight, grid_shift, data)
-    check(status, &place)
-    return out
-
-
-def squared_norm(const float[::1] values):
-    cdef const float *data = float_pointer(values)
-    cdef size_t n = <size_t>values.shape[0]
-    cdef double result
-    with nogil:
-        result = edgefl_squared_norm(data, n)
-    return result
-
-
-def first_non_finite(const float[::1] values):
-    cdef const float *data = float_pointer(values)
-    cdef size_t n = <size_t>values.shape[0]
-    cdef size_t index
-    with nogil:
-        index = edgefl_first_non_finite(data, n)
-    return index if index < n else -1
-
-
-def subtract(const float[::1] a, const float[::1] b):
-    cdef size_t n = <size_t>a.shape[0]
-    cdef const float *a_data = float_pointer(a)
-    cdef const float *b_data = float_pointer(b)
-    cdef bytes out = new_bytes(n, sizeof(float))
-    cdef float *data = <float *>PyBytes_AS_STRING(out)
-    with nogil:
-        edgefl_subtract(a_data, b_data, n, data)
-    return out
-
-
-def apply_update(const float[::1] model, const double[::1] update, double rate):
-    cdef edgefl_place place = edgefl_place(0, 0)
-    cdef edgefl_status status
-    cdef size_t n = <size_t>model.shape[0]
-    cdef const float *model_data = float_pointer(model)
-    cdef const double *update_data = NULL
-    if n > 0:
-        update_data = &update[0]
-        check_aligned(update_data, sizeof(double))
-    cdef bytes out = new_bytes(n, sizeof(float))
-    cdef float *data = <float *>PyBytes_AS_STRING(out)
-    with nogil:
-        status = edgefl_apply_update(model_data, update_data, n, rate, data, &place)
-    check(status, &place)
-    return out
-
+# ---- statistics ------------------------------------------------------------------------------------------------------
 
 def feature_sums(Features features not None, center, double bound, int grid_shift):
     """Returns (F,) int64 as bytes."""
@@ -400,3 +325,4 @@ def feature_sums(Features features not None, center, double bound, int grid_shif
 
 
 include "_cohort.pxi"
+include "_vectors.pxi"

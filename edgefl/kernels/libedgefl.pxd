@@ -117,6 +117,21 @@ cdef extern from "edgefl.h" nogil:
     void edgefl_subtract(const float *a, const float *b, size_t n, float *out)
     edgefl_status edgefl_apply_update(const float *model, const double *update, size_t n, double rate, float *out,
                                       edgefl_place *place)
+    ctypedef enum edgefl_adaptive_rule:
+        EDGEFL_ADAM
+        EDGEFL_YOGI
+        EDGEFL_ADAGRAD
+
+    ctypedef struct edgefl_adaptive_options:
+        edgefl_adaptive_rule rule
+        double learning_rate
+        double beta_1
+        double beta_2
+        double epsilon
+
+    edgefl_status edgefl_adaptive_step(
+        const edgefl_adaptive_options *options, const double *delta, size_t n, double *first, double *second,
+        float *model, edgefl_place *place)
     size_t edgefl_feature_sums_scratch_bytes(const edgefl_features *features)
     edgefl_status edgefl_feature_sums(
         const edgefl_variant *variant, const edgefl_features *features, const float *center, double bound,

@@ -11,16 +11,17 @@ Source: Reddi et al., "Adaptive Federated Optimization", 2021, algorithm 2 (FedA
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
-from edgefl.optimizers._adaptive import check_options, initial_second, parts_of, second_moments, step
+from edgefl import kernels
+from edgefl.optimizers._adaptive import check_options, initial_second
 
 
 @dataclass(frozen=True)
 class Adagrad:
     """See ``edgefl.optimizers.adagrad``."""
 
-    name: ClassVar[str] = "adagrad"
+    name: ClassVar[Literal["adagrad"]] = "adagrad"
 
     learning_rate: float
     epsilon: float = 1e-3
@@ -33,10 +34,9 @@ class Adagrad:
 
     def apply(self, state: bytes, model: bytes, mean_delta: bytes) -> tuple[bytes, bytes]:
         """Raises ``KernelError`` when the new model would not be finite, ``LocalProtocolError`` for a foreign state."""
-        (second,) = parts_of(state, mean_delta, 1)
-        delta = memoryview(mean_delta).cast("d")
-        v = second_moments(old + d * d for old, d in zip(second, delta, strict=True))
-        return v.tobytes(), step(model, delta, v, self.learning_rate, self.epsilon)
+        return kernels.adaptive_step(
+            self.name, state, model, mean_delta, learning_rate=self.learning_rate, epsilon=self.epsilon
+        )
 
 
 OPTIMIZER = Adagrad

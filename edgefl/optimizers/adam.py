@@ -9,9 +9,8 @@ Source: Reddi et al., "Adaptive Federated Optimization", 2021, algorithm 2 (FedA
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from edgefl.optimizers._adaptive import TwoMoments
 
@@ -20,11 +19,7 @@ from edgefl.optimizers._adaptive import TwoMoments
 class Adam(TwoMoments):
     """See ``edgefl.optimizers.adam``."""
 
-    name: ClassVar[str] = "adam"
-
-    def moved(self, second: Iterable[float], delta: Iterable[float]) -> Iterator[float]:
-        keep, fresh = self.beta_2, 1.0 - self.beta_2
-        return (keep * old + fresh * (d * d) for old, d in zip(second, delta, strict=True))
+    name: ClassVar[Literal["adam"]] = "adam"
 
 
 OPTIMIZER = Adam

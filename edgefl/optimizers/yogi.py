@@ -9,9 +9,8 @@ Source: Reddi et al., "Adaptive Federated Optimization", 2021, algorithm 2 (FedY
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from edgefl.optimizers._adaptive import TwoMoments
 
@@ -20,18 +19,7 @@ from edgefl.optimizers._adaptive import TwoMoments
 class Yogi(TwoMoments):
     """See ``edgefl.optimizers.yogi``."""
 
-    name: ClassVar[str] = "yogi"
-
-    def moved(self, second: Iterable[float], delta: Iterable[float]) -> Iterator[float]:
-        fresh = 1.0 - self.beta_2
-        for old, d in zip(second, delta, strict=True):
-            square = d * d
-            if old > square:
-                yield old - fresh * square
-            elif old < square:
-                yield old + fresh * square
-            else:
-                yield old
+    name: ClassVar[Literal["yogi"]] = "yogi"
 
 
 OPTIMIZER = Yogi

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from process_kit import processes_naming
 
 from edgefl.datasets import load
 from edgefl.models.tflite_writer import write_tflite
@@ -43,20 +44,6 @@ def simulated_sha256(out: Path) -> str:
     people = load("watch")
     result = simulate(tasks, people.clients, people.held_out)
     return hashlib.sha256(write_tflite(*release_inputs(result, "shoulder"))).hexdigest()
-
-
-def processes_naming(folder: Path) -> list[str]:
-    """Command lines of running processes that name ``folder``."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and int(entry.name) != os.getpid():
-            try:
-                line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            except OSError:
-                continue
-            if str(folder) in line:
-                found.append(line)
-    return found
 
 
 @pytest.fixture(scope="module")

@@ -188,7 +188,7 @@ def test_the_command_prints_the_same(tmp_path: Path, capsys: pytest.CaptureFixtu
     [
         (("--processes", "6"), 78, "6 processes for 5 devices"),
         (("--processes", "0"), 64, "'0' is no count"),
-        (("--processes", "2", "--faults", "faults.toml"), 78, "--processes is for a run without --faults"),
+        (("--processes", "2", "--faults", "faults.toml"), 78, "--processes and --grpc are for a run without --faults"),
     ],
 )
 def test_wrong_options_are_one_line(

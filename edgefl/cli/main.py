@@ -20,7 +20,9 @@ examples:
   edgefl simulate task.toml --dataset fashion_mnist --partition dirichlet:0.3 --clients 100
                                               on clients made of a data set that has none
   edgefl simulate task.toml --dataset watch --processes 8
-                                              with the devices' work on eight processes
+                                              with the devices' work in eight processes
+  edgefl simulate task.toml --dataset watch --grpc
+                                              on a real server and real agents, on this machine
   edgefl demo                                 a server, ten devices, real data, one released model
 
 The server and the operator's name can also come from EDGEFL_SERVER and EDGEFL_OPERATOR.
@@ -159,7 +161,9 @@ _SIMULATE = """\
 Run task definitions over a data set. The result is, bit for bit, what the same
 devices and the server make of the same definitions, however it is run:
   in this process     a training on every core, all other work on one;
-  --processes N       the devices' work in N processes, for large fleets.
+  --processes N       the devices' work in N processes, for large fleets;
+  --grpc              edgefl-server and an edgefl-device for each client, as
+                      processes that speak gRPC on loopback.
 
 With --faults the fleet breaks, run after run: messages get lost, processes are
 killed, machines lose power. The result is what was lost of the updates that were
@@ -207,6 +211,12 @@ def _add_simulate(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     _json(simulate)
     simulate.add_argument(
         "--processes", type=_count, metavar="N", help="do the devices' work in N processes, at most one a client"
+    )
+    simulate.add_argument(
+        "--grpc",
+        action="store_true",
+        help="start edgefl-server and an edgefl-device for each client (64 at most, 48 MB each); with --out their "
+        "folders are kept there, with a failure in the temporary folder that it names",
     )
     faults = simulate.add_argument_group("a fleet that breaks")
     faults.add_argument(

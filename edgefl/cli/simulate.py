@@ -1,13 +1,16 @@
 """``edgefl simulate``: run task definitions over a data set on this machine, without a fleet.
 
-The same machines, the same client work and the same arithmetic as the daemons: the digests printed here are the ones
-that a fleet with the same examples makes.
+Three ways: in this process; with the devices' work in many (``--processes``); on a real server and real agents
+(``--grpc``). The same machines, the same client work and the same arithmetic as the daemons: the digests printed here
+are the same in each, and those that a fleet with the same examples makes.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from edgefl.cli.clients import load_clients
@@ -15,12 +18,27 @@ from edgefl.cli.installed import need_packages
 from edgefl.cli.output import print_json, print_table, write_file
 from edgefl.cli.rounds import as_dict, print_line
 from edgefl.cli.runlog import open_run_log
+from edgefl.datasets import FederatedDataset
 from edgefl.errors import ConfigError
 from edgefl.models.tflite_writer import write_tflite
 from edgefl.protocol.events import RoundSummary
-from edgefl.protocol.task import TaskKind, parse_task
+from edgefl.protocol.task import TaskKind, TaskSpec, parse_task
 from edgefl.settings import read_toml
-from edgefl.simulation import SimulationResult, TaskResult, release_inputs, simulate
+from edgefl.simulation import release_inputs, simulate
+
+Tasks = Sequence[tuple[TaskSpec, str]]
+OnRound = Callable[[RoundSummary], None]
+
+
+@dataclass(frozen=True)
+class _Ended:
+    """A finished task, however it was run. ``tflite``: a training's last model as a file; else empty."""
+
+    spec: TaskSpec
+    version: int
+    rounds: Sequence[RoundSummary]
+    model_sha256: str
+    tflite: bytes
 
 
 def simulate_tasks(args: argparse.Namespace) -> None:
@@ -30,6 +48,8 @@ def simulate_tasks(args: argparse.Namespace) -> None:
         return
     if any(option is not None for option in (args.seeds, args.seed, args.only, args.until)):
         raise ConfigError("--seeds, --seed, --only and --until belong to --faults; add it, or leave them out")
+    if args.grpc and args.processes is not None:
+        raise ConfigError("--grpc has a process a client, --processes none of gRPC; leave one of the two out")
     tasks = []
     for name in args.files:
         text = read_toml(Path(name))
@@ -46,9 +66,9 @@ def simulate_tasks(args: argparse.Namespace) -> None:
             else:
                 print_line(summary, f"{summary.task:<20} ")
 
-        result = simulate(tasks, data.clients, data.held_out, on_round=show, processes=args.processes)
-    files = _write_models(result, Path(args.out)) if args.out else {}
-    rows = [_row(task, files) for task in result.tasks]
+        ended = _over_grpc(args, tasks, data, show) if args.grpc else _here(args, tasks, data, show)
+    files = _write_models(ended, Path(args.out)) if args.out else {}
+    rows = [_row(task, files) for task in ended]
     if args.json:
         for row in rows:
             print_json(row)
@@ -58,12 +78,31 @@ def simulate_tasks(args: argparse.Namespace) -> None:
     print_table([c.upper() for c in columns], [[row[c] for c in columns] for row in rows], "no tasks")
 
 
+def _here(args: argparse.Namespace, tasks: Tasks, data: FederatedDataset, show: OnRound) -> list[_Ended]:
+    result = simulate(tasks, data.clients, data.held_out, on_round=show, processes=args.processes)
+    ended = []
+    for task in result.tasks:
+        tflite = b""
+        if args.out and task.spec.kind is TaskKind.TRAINING:
+            tflite = write_tflite(*release_inputs(result, task.spec.name))
+        ended.append(_Ended(task.spec, task.state.version, task.rounds, task.state.model_digest, tflite))
+    return ended
+
+
+def _over_grpc(args: argparse.Namespace, tasks: Tasks, data: FederatedDataset, show: OnRound) -> list[_Ended]:
+    """gRPC is loaded here, and nowhere else in this command."""
+    from edgefl.cli.simulate_grpc import simulate_grpc
+
+    finished = simulate_grpc(tasks, data, Path(args.out) if args.out else None, show)
+    return [_Ended(one.spec, one.version, one.rounds, one.model_sha256, one.tflite) for one in finished]
+
+
 def _simulate_faults(args: argparse.Namespace) -> None:
     """Both shells and a file layer for SQLite are loaded here, and nowhere else in this command."""
     if args.out is not None:
         raise ConfigError("--out writes the models of a run without --faults; leave one of the two out")
-    if args.processes is not None:
-        raise ConfigError("--processes is for a run without --faults; leave one of the two out")
+    if args.processes is not None or args.grpc:
+        raise ConfigError("--processes and --grpc are for a run without --faults; leave one of the two out")
     if args.log is not None:
         raise ConfigError("--log writes the rounds of a run without --faults; leave one of the two out")
     need_packages("--faults", "apsw")
@@ -72,25 +111,24 @@ def _simulate_faults(args: argparse.Namespace) -> None:
     simulate_faults(args)
 
 
-def _row(task: TaskResult, files: dict[str, str]) -> dict[str, object]:
+def _row(task: _Ended, files: dict[str, str]) -> dict[str, object]:
     accuracy = ""
     if task.spec.kind is not TaskKind.STATISTICS:
         accuracy = next((f"{r.metrics.accuracy:.4f}" for r in reversed(task.rounds) if r.metrics is not None), "")
     return {
         "task": task.spec.name,
-        "version": task.state.version,
+        "version": task.version,
         "accuracy": accuracy,
-        "model_sha256": task.state.model_digest,
+        "model_sha256": task.model_sha256,
         "tflite_sha256": files.get(task.spec.name, ""),
     }
 
 
-def _write_models(result: SimulationResult, out: Path) -> dict[str, str]:
+def _write_models(ended: Sequence[_Ended], out: Path) -> dict[str, str]:
     """Write OUT/TASK.tflite for every training task; returns the SHA-256 of each file by task."""
     digests = {}
-    for task in result.tasks:
-        if task.spec.kind is TaskKind.TRAINING:
-            data = write_tflite(*release_inputs(result, task.spec.name))
-            write_file(out / f"{task.spec.name}.tflite", data)
-            digests[task.spec.name] = hashlib.sha256(data).hexdigest()
+    for task in ended:
+        if task.tflite:
+            write_file(out / f"{task.spec.name}.tflite", task.tflite)
+            digests[task.spec.name] = hashlib.sha256(task.tflite).hexdigest()
     return digests

@@ -101,6 +101,16 @@ def of_whole_fleet(spec: TaskSpec, able: int) -> TaskSpec:
     return spec if spec.round.candidates else replace(spec, round=replace(spec.round, candidates=able))
 
 
+def hopeless(rounds: Sequence[RoundSummary], status: TaskStatus) -> bool:
+    """Whether a task with these ended rounds will never be finished: it is paused, or the last rounds were for nothing.
+
+    The coordinator pauses a task whose aggregate cannot be applied.
+    """
+    last = rounds[-MAX_ABANDONED:]
+    barren = len(last) == MAX_ABANDONED and all(summary.phase is Phase.ABANDONED for summary in last)
+    return barren or status is TaskStatus.PAUSED
+
+
 def in_order(tasks: Sequence[tuple[TaskSpec, str]]) -> list[tuple[TaskSpec, str]]:
     """The order in which they can be created."""
     return sorted(tasks, key=lambda task: _KIND_ORDER.index(task[0].kind))
@@ -249,9 +259,7 @@ class _Fleet:
         rounds.append(summary)
         if self._on_round is not None:
             self._on_round(summary)
-        paused = self._record.tasks[summary.task].status is TaskStatus.PAUSED
-        last = rounds[-MAX_ABANDONED:]
-        if paused or (len(last) == MAX_ABANDONED and all(r.phase is Phase.ABANDONED for r in last)):
+        if hopeless(rounds, self._record.tasks[summary.task].status):
             raise ConflictError(f"task {summary.task!r} cannot be finished: {summary.reason}{self._last_failure()}")
 
     def _last_failure(self) -> str:

@@ -9,11 +9,9 @@ federated accuracies come from federated evaluation on the agents.
 from __future__ import annotations
 
 import argparse
-import signal
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
 
 from rich.console import Console
 
@@ -25,7 +23,7 @@ from edgefl.cli.demo.display import Display, Row, plot_accuracy, print_accuracie
 from edgefl.cli.demo.report import Report
 from edgefl.cli.fleet import folders
 from edgefl.cli.fleet.following import Follower
-from edgefl.cli.fleet.processes import Fleet
+from edgefl.cli.fleet.processes import Fleet, interrupt_when_terminated
 from edgefl.cli.models import FORMATS, download_model
 from edgefl.cli.output import write_file
 from edgefl.datasets import FederatedDataset, load, pool
@@ -76,7 +74,7 @@ def run_demo(args: argparse.Namespace) -> int:
     if not 1 <= args.rounds <= ROUND_LIMIT:
         raise ConfigError(f"--rounds {args.rounds}; expected 1 to {ROUND_LIMIT}")
     started = time.monotonic()
-    signal.signal(signal.SIGTERM, _interrupt)
+    interrupt_when_terminated()
     out = Path(args.out)
     display = Display()
     prepare.fresh_folder(out)
@@ -92,10 +90,6 @@ def run_demo(args: argparse.Namespace) -> int:
         f"wrote report.json, accuracy.svg, summary.svg and {RELEASE}.tflite in {out}; took {report.seconds:.0f} s"
     )
     return 0
-
-
-def _interrupt(_signum: int, _frame: object) -> NoReturn:
-    raise KeyboardInterrupt
 
 
 def _start(

@@ -6,17 +6,17 @@ OUT/devices/NAME/       configuration, example store and state of one agent
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import subprocess
-from collections.abc import Sequence
 from pathlib import Path
 
 from edgefl.cli.installed import installed
 from edgefl.cli.output import write_file
 from edgefl.datasets import FederatedDataset
 from edgefl.errors import DataError
-from edgefl.types import ClientDataset, Examples
+from edgefl.types import ClientDataset
 
 MIN_QUOTA_BYTES = 64 << 20
 """An agent's default."""
@@ -82,40 +82,31 @@ def fill_stores(configs: dict[str, Path], data: FederatedDataset) -> None:
     Raises ``DataError`` with what the first command that failed said.
     """
     held_out = {client.client_id: client for client in data.held_out}
-    waiting = list(data.clients)
     at_once = len(os.sched_getaffinity(0)) + 1
-    while waiting:
-        some, waiting = waiting[:at_once], waiting[at_once:]
-        adding = [_start_adding(configs[one.client_id], one, held_out.get(one.client_id)) for one in some]
-        failures = [text for file, process in adding if (text := _finish_adding(file, process))]
-        if failures:
-            raise DataError(f"edgefl-device add failed: {failures[0]}")
+    for first in range(0, len(data.clients), at_once):
+        with contextlib.ExitStack() as stack:  # waits for every command that was started
+            adding = []
+            for client in data.clients[first : first + at_once]:
+                config = configs[client.client_id]
+                file = config.parent / "examples.npz"
+                write_file(file, _npz(client, held_out.get(client.client_id)))
+                stack.callback(file.unlink)
+                command = [installed("edgefl-device"), "add", "--config", str(config), str(file)]
+                process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+                adding.append(stack.enter_context(process))
+            for process in adding:
+                _, error = process.communicate()
+                if process.returncode:
+                    text = error.decode(errors="replace").strip() or f"exit status {process.returncode}"
+                    raise DataError(f"edgefl-device add failed: {text}")
 
 
-def _start_adding(
-    config: Path, train: ClientDataset, held_out: ClientDataset | None
-) -> tuple[Path, subprocess.Popen[bytes]]:
-    file = config.parent / "examples.npz"
-    parts = [train.examples] if held_out is None else [train.examples, held_out.examples]
-    write_file(file, _npz(parts))
-    command = [installed("edgefl-device"), "add", "--config", str(config), str(file)]
-    return file, subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-
-
-def _finish_adding(file: Path, process: subprocess.Popen[bytes]) -> str:
-    """What was wrong; '' when nothing was."""
-    _, error = process.communicate()
-    file.unlink()
-    if not process.returncode:
-        return ""
-    return error.decode(errors="replace").strip() or f"exit status {process.returncode}"
-
-
-def _npz(parts: Sequence[Examples]) -> bytes:
+def _npz(train: ClientDataset, held_out: ClientDataset | None) -> bytes:
     """The training part, then the held-out one, in the bytes that they have."""
     import numpy as np
 
-    first = parts[0]
+    parts = [train.examples] if held_out is None else [train.examples, held_out.examples]
+    first = train.examples
     features = np.frombuffer(b"".join(part.features for part in parts), first.dtype.value)
     file = io.BytesIO()
     np.savez(

@@ -10,7 +10,7 @@ import time
 
 from edgefl.cli.connection import Connection, Target
 from edgefl.cli.rounds import summaries
-from edgefl.errors import EdgeFLError, UnavailableError
+from edgefl.errors import BusyError, EdgeFLError, UnavailableError
 from edgefl.protocol.events import Phase, RoundSummary
 
 PATIENCE_S = 60.0
@@ -21,8 +21,9 @@ PAUSE_S = 0.1
 
 
 class Follower:
-    """The committed rounds of one task, in order. ``error`` is set when the stream could not be had again.
+    """The rounds of one task. ``error`` is set when the stream could not be had again.
 
+    ``ended`` has the committed and the abandoned ones by number, in order; ``committed`` the former by model version.
     ``shows`` says whose accuracy the rounds tell ("training", "held-out"); '' for a task that has none.
     """
 
@@ -30,6 +31,7 @@ class Follower:
         self.task = task
         self.wanted = wanted
         self.shows = shows
+        self.ended: dict[int, RoundSummary] = {}
         self.committed: dict[int, RoundSummary] = {}
         self.error: EdgeFLError | None = None
         self._target = target
@@ -55,11 +57,13 @@ class Follower:
                 with Connection(self._target) as server:
                     for summary in summaries(server, self.task, follow=True):
                         last_word = time.monotonic()
+                        if summary.phase in (Phase.COMMITTED, Phase.ABANDONED):
+                            self.ended[summary.round_num] = summary
                         if summary.phase is Phase.COMMITTED:
                             self.committed[summary.version] = summary
                         if self._stop.is_set():
                             return
-            except UnavailableError as error:
+            except (UnavailableError, BusyError) as error:  # busy: this thread read too slowly
                 if time.monotonic() - last_word > PATIENCE_S:
                     self.error = error
                     return

@@ -6,9 +6,11 @@ that dies by itself is noticed by ``check``; only processes started here are eve
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import time
 from pathlib import Path
+from typing import NoReturn
 
 from edgefl.cli.installed import installed
 from edgefl.errors import UnavailableError
@@ -21,6 +23,16 @@ START_TIMEOUT_S = 30.0
 """How long the server may take to say that it listens; a second is normal."""
 
 READY = "listening on "
+
+
+def interrupt_when_terminated() -> None:
+    """From now on SIGTERM and SIGHUP are as Ctrl-C: they would else end this process alone, and leave the others."""
+
+    def interrupt(_signum: int, _frame: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, interrupt)
 
 
 class Child:
@@ -127,11 +139,15 @@ class Fleet:
 
     def close(self) -> None:
         children = self._all()
-        for child in children:
-            child.terminate()
-        deadline = time.monotonic() + STOP_TIMEOUT_S
-        for child in children:
-            child.wait_stopped(deadline)
+        try:
+            for child in children:
+                child.terminate()
+            deadline = time.monotonic() + STOP_TIMEOUT_S
+            for child in children:
+                child.wait_stopped(deadline)
+        finally:  # a second Ctrl-C does not wait
+            for child in children:
+                child.kill()
 
     def _all(self) -> list[Child]:
         return self.devices + ([self.server] if self.server else [])

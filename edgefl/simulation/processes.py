@@ -3,6 +3,8 @@
     ProcessWorkers --Holdings (once), Assigned--> worker_process   (a socket pair and an exec each, never a fork)
           ^-----------------reports-------------------'
 
+The reports of one cohort are held at once, here as in a simulation in one process; nothing else grows.
+
 Invariants: a device's examples are in one worker for good, and are sent to it once. A worker that dies ends the
 simulation with one error that names it: a silent second try would hide that memory ran out. ``close`` leaves no
 process; a worker ends by itself when this process is gone.
@@ -26,7 +28,7 @@ from edgefl.simulation.holdings import Holdings
 from edgefl.simulation.worker_process import Assigned
 
 MAX_PROCESSES = 256
-"""Each takes 25 MB beside its examples; more than this many cores no machine of ours has."""
+"""Each takes 28 MB beside its examples; more than this many cores no machine of ours has."""
 
 DEATH_TIMEOUT_S = 5.0
 """A worker whose socket is closed is ending; its status is known within milliseconds."""

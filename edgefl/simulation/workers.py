@@ -10,12 +10,10 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from edgefl.learning.client import run_cohort
+from edgefl.learning.in_process import CLIENTS_AT_ONCE
 from edgefl.protocol.messages import Assignment, Report
 from edgefl.simulation.holdings import Holdings
 from edgefl.types import ClientDataset
-
-CLIENTS_AT_ONCE = 256
-"""Devices whose deltas are held beside their reports: enough to keep every core busy, as in ``learning.in_process``."""
 
 
 class Workers(Protocol):

@@ -42,6 +42,17 @@ model = {{ num_features = 3, num_classes = 3, standardize_by = "spreads" }}
 client = {{ learning_rate = 0.2, batch_size = 4 }}
 server_optimizer = {{ learning_rate = 1.0, momentum = 0.5 }}
 """,
+    "drift": """
+name = "drift"
+kind = "training"
+process = "scaffold"
+population = "watches"
+seed = 12
+rounds = 4
+round = { goal = 3, minimum = 2 }
+model = { num_features = 3, num_classes = 3, standardize_by = "spreads" }
+client = { learning_rate = 0.2, batch_size = 4, local_epochs = 2 }
+""",
     "accuracy": f"""
 name = "accuracy"
 kind = "evaluation"
@@ -99,15 +110,19 @@ def test_one_process_many_processes_and_grpc_give_the_same_bits(files: Path) -> 
     """Every round of every kind of task, its loss and its gains among them, and the released file."""
     modes = {"one": (), "many": ("--processes", "2"), "grpc": ("--grpc",)}
     found = {mode: run(*argv(files, "--out", str(files / mode), *options)) for mode, options in modes.items()}
-    assert [line["task"] for line in found["one"][-4:]] == list(TASKS)
-    assert found["grpc"][-4:] == found["one"][-4:]
+    results = {mode: lines[-len(TASKS) :] for mode, lines in found.items()}
+    assert [line["task"] for line in results["one"]] == list(TASKS)
+    assert results["grpc"] == results["one"]
     assert by_task(found["grpc"]) == by_task(found["one"])
     assert found["many"] == found["one"]
     gains = by_task(found["grpc"])["gains"]
     assert [line["round"] for line in gains[:-1]] == [1, 2, 3]
     assert all(line["num_gained"] + line["num_lost"] > 0 for line in gains[:-1])
-    models = [(files / mode / "gestures.tflite").read_bytes() for mode in modes]
-    assert models[0] == models[1] == models[2]
+    for task in ("gestures", "drift"):
+        models = [(files / mode / f"{task}.tflite").read_bytes() for mode in modes]
+        assert models[0] == models[1] == models[2]
+    drift = by_task(found["grpc"])["drift"]
+    assert [(line["cohort"], line["population"]) for line in drift[:-1]] == [(3, 5)] * 4
     (folder,) = (path for path in (files / "grpc").iterdir() if path.is_dir())
     assert sorted(path.name for path in (folder / "logs").iterdir()) == [
         *(f"person-{number}.log" for number in range(5)),
@@ -204,6 +219,8 @@ def test_what_could_not_give_the_same_bits_is_refused(files: Path, capsys: pytes
     assert "over_selection is 1.3, so the fastest devices" in refused(capsys, *command)
     task.write_text(plain.replace("goal = 5", "goal = 6"))
     assert "goal is 6, and 5 devices can take part" in refused(capsys, *command)
+    task.write_text(plain.replace("goal = 5", "candidates = 4, goal = 3"))
+    assert "candidates is 4, and 5 devices can take part" in refused(capsys, *command)
 
 
 def test_other_runs_that_make_no_sense_are_refused(files: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -27,7 +27,7 @@ from edgefl.proto.v1 import control_pb2
 from edgefl.protocol.events import Phase, RoundSummary, TaskStatus
 from edgefl.protocol.task import TaskKind, TaskSpec, check_name
 from edgefl.settings import to_toml
-from edgefl.simulation.fleet import hopeless, in_order
+from edgefl.simulation.fleet import hopeless, in_order, of_whole_fleet
 from edgefl.simulation.holdings import deal, num_able
 from edgefl.wire.control import task_status
 
@@ -104,13 +104,15 @@ def _live(spec: TaskSpec, able: int) -> TaskSpec:
             f"{where}: over_selection is {made.over_selection}, so the fastest devices would be counted, and the bits "
             "would depend on this machine; leave it out"
         )
-    if made.goal != able:
+    if made.goal > able:
+        raise ConfigError(f"{where}: goal is {made.goal}, and {able} devices can take part; lower it")
+    if 0 < made.candidates != able:
         raise ConfigError(
-            f"{where}: goal is {made.goal}, and {able} devices can take part; expected the same: which of them wait "
-            "when a round begins would depend on this machine"
+            f"{where}: candidates is {made.candidates}, and {able} devices can take part; leave it out: which of them "
+            "wait when a round begins would depend on this machine"
         )
     made = replace(made, over_selection=1.0, selection_s=PATIENCE_S, deadline_s=PATIENCE_S)
-    return replace(spec, round=made)
+    return of_whole_fleet(replace(spec, round=made), able)
 
 
 def _new_folder(out: Path | None) -> Path:

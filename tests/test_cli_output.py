@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from edgefl.cli.output import print_json, print_table, write_file
+from edgefl.cli.output import print_json, print_table
 from edgefl.errors import StorageError
+from edgefl.files import write_file
 
 
 def test_a_table_is_whole_where_no_terminal_is(capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,8 +6,9 @@ import argparse
 from pathlib import Path
 
 from edgefl.cli.connection import RELEASE_TIMEOUT_S, Connection
-from edgefl.cli.output import print_json, print_table, write_file
+from edgefl.cli.output import print_json, print_table
 from edgefl.cli.target import target
+from edgefl.files import write_file
 from edgefl.proto.v1 import control_pb2
 
 FORMATS = {

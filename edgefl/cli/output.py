@@ -1,18 +1,14 @@
-"""What the commands print: tables for people, JSON lines for programs, files written whole or not at all."""
+"""What the commands print: tables for people, JSON lines for programs."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import os
 import sys
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from edgefl.command import one_line
-from edgefl.errors import StorageError
 
 MAX_TABLE_WIDTH = 10_000
 """Far above every row of ours; bounds what a text from the other side makes of a table."""
@@ -57,23 +53,3 @@ def progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
 
 def print_json(value: dict[str, Any]) -> None:
     print(json.dumps(value, sort_keys=True), flush=True)
-
-
-def write_file(path: Path, data: bytes) -> None:
-    """Replace ``path`` by ``data`` in one step: a reader sees the old file or the new one. Raises ``StorageError``."""
-    temporary: str | None = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            temporary = file.name
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-        temporary = None
-    except OSError as error:
-        raise StorageError(f"{path}: cannot be written: {error.strerror}") from None
-    finally:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)

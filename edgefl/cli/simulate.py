@@ -15,11 +15,12 @@ from pathlib import Path
 
 from edgefl.cli.clients import load_clients
 from edgefl.cli.installed import need_packages
-from edgefl.cli.output import print_json, print_table, write_file
+from edgefl.cli.output import print_json, print_table
 from edgefl.cli.rounds import as_dict, print_line
 from edgefl.cli.runlog import open_run_log
 from edgefl.datasets import FederatedDataset
 from edgefl.errors import ConfigError
+from edgefl.files import write_file
 from edgefl.models.tflite_writer import write_tflite
 from edgefl.protocol.events import RoundSummary
 from edgefl.protocol.task import TaskKind, TaskSpec, parse_task

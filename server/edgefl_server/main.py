@@ -105,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _replay(arguments: argparse.Namespace) -> int:
-    from edgefl.cli.output import write_file
+    from edgefl.files import write_file
     from edgefl_server.check import stopped
     from edgefl_server.recompute import Recomputer
 

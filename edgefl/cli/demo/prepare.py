@@ -10,8 +10,8 @@ import shutil
 from importlib.resources import files
 from pathlib import Path
 
-from edgefl.cli.output import write_file
 from edgefl.errors import StorageError
+from edgefl.files import write_file
 from edgefl.protocol.task import TaskSpec, parse_task
 
 TASKS = ("statistics", "training", "evaluation")

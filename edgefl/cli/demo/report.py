@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from edgefl.cli.output import write_file
+from edgefl.files import write_file
 
 
 @dataclass(frozen=True)

@@ -25,9 +25,9 @@ from edgefl.cli.fleet import folders
 from edgefl.cli.fleet.following import Follower
 from edgefl.cli.fleet.processes import Fleet, interrupt_when_terminated
 from edgefl.cli.models import FORMATS, download_model
-from edgefl.cli.output import write_file
 from edgefl.datasets import FederatedDataset, load, pool
 from edgefl.errors import ConfigError, VerificationError
+from edgefl.files import write_file
 from edgefl.learning import StatisticsProcess, build_process
 from edgefl.proto.v1 import control_pb2
 from edgefl.protocol.task import TaskSpec

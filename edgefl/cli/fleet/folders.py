@@ -13,9 +13,9 @@ import subprocess
 from pathlib import Path
 
 from edgefl.cli.installed import installed
-from edgefl.cli.output import write_file
 from edgefl.datasets import FederatedDataset
 from edgefl.errors import DataError
+from edgefl.files import write_file
 from edgefl.types import ClientDataset
 
 MIN_QUOTA_BYTES = 64 << 20

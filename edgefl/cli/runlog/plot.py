@@ -6,8 +6,8 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from edgefl.cli.output import write_file
 from edgefl.cli.rounds import learned
+from edgefl.files import write_file
 from edgefl.protocol.events import RoundSummary
 from edgefl.protocol.task import TaskSpec
 

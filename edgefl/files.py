@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import tempfile
 from pathlib import Path
@@ -31,6 +32,12 @@ def write_file(path: Path, data: bytes) -> None:
     finally:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove what a process that was killed in ``write_file(path)`` left; for the only writer of ``path``."""
+    for temporary in path.parent.glob(f".{glob.escape(path.name)}.????????"):
+        temporary.unlink(missing_ok=True)
 
 
 def _sync_folder(path: Path) -> None:

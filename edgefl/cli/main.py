@@ -208,6 +208,17 @@ def _add_simulate(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     simulate.add_argument("--partition-seed", type=int, metavar="N", help="another seed deals otherwise (default: 0)")
     simulate.add_argument("--out", metavar="DIR", help="also write each trained model as DIR/TASK.tflite")
     simulate.add_argument("--log", metavar="DIR", help=_LOG)
+    simulate.add_argument(
+        "--checkpoint", metavar="FILE", help="keep what is done in FILE, so that a run that was killed can go on"
+    )
+    simulate.add_argument(
+        "--checkpoint-every", type=_rounds, metavar="N", help="write FILE after so many rounds (default: 10)"
+    )
+    simulate.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on from FILE, where it is there, to the same bits as a run that was never broken",
+    )
     _json(simulate)
     simulate.add_argument(
         "--processes", type=_count, metavar="N", help="do the devices' work in N processes, at most one a client"
@@ -264,6 +275,12 @@ def _version(value: str) -> int:
 def _count(value: str) -> int:
     if not (value.isascii() and value.isdecimal() and len(value) <= 9 and int(value) >= 1):
         raise argparse.ArgumentTypeError(f"{value!r} is no count; expected 1 to 999999999")
+    return int(value)
+
+
+def _rounds(value: str) -> int:
+    if not (value.isascii() and value.isdecimal() and len(value) <= 9 and int(value) >= 1):
+        raise argparse.ArgumentTypeError(f"{value!r} is no number of rounds; expected 1 to 999999999")
     return int(value)
 
 

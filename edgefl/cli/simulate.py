@@ -25,7 +25,7 @@ from edgefl.models.tflite_writer import write_tflite
 from edgefl.protocol.events import RoundSummary
 from edgefl.protocol.task import TaskKind, TaskSpec, parse_task
 from edgefl.settings import read_toml
-from edgefl.simulation import release_inputs, simulate
+from edgefl.simulation import Checkpoint, release_inputs, simulate
 
 Tasks = Sequence[tuple[TaskSpec, str]]
 OnRound = Callable[[RoundSummary], None]
@@ -55,10 +55,11 @@ def simulate_tasks(args: argparse.Namespace) -> None:
     for name in args.files:
         text = read_toml(Path(name))
         tasks.append((parse_task(text, name), text))
+    checkpoint = _checkpoint(args)
     data = load_clients(args)
 
     folder = None if args.log is None else Path(args.log)
-    with open_run_log([spec for spec, _ in tasks], folder, live=not args.json) as log:
+    with open_run_log([spec for spec, _ in tasks], folder, live=not args.json, resumed=args.resume) as log:
 
         def show(summary: RoundSummary) -> None:
             log.note(summary)
@@ -67,7 +68,7 @@ def simulate_tasks(args: argparse.Namespace) -> None:
             else:
                 print_line(summary, f"{summary.task:<20} ")
 
-        ended = _over_grpc(args, tasks, data, show) if args.grpc else _here(args, tasks, data, show)
+        ended = _over_grpc(args, tasks, data, show) if args.grpc else _here(args, tasks, data, show, checkpoint)
     files = _write_models(ended, Path(args.out)) if args.out else {}
     rows = [_row(task, files) for task in ended]
     if args.json:
@@ -79,8 +80,12 @@ def simulate_tasks(args: argparse.Namespace) -> None:
     print_table([c.upper() for c in columns], [[row[c] for c in columns] for row in rows], "no tasks")
 
 
-def _here(args: argparse.Namespace, tasks: Tasks, data: FederatedDataset, show: OnRound) -> list[_Ended]:
-    result = simulate(tasks, data.clients, data.held_out, on_round=show, processes=args.processes)
+def _here(
+    args: argparse.Namespace, tasks: Tasks, data: FederatedDataset, show: OnRound, checkpoint: Checkpoint | None
+) -> list[_Ended]:
+    result = simulate(
+        tasks, data.clients, data.held_out, on_round=show, processes=args.processes, checkpoint=checkpoint
+    )
     ended = []
     for task in result.tasks:
         tflite = b""
@@ -98,14 +103,24 @@ def _over_grpc(args: argparse.Namespace, tasks: Tasks, data: FederatedDataset, s
     return [_Ended(one.spec, one.version, one.rounds, one.model_sha256, one.tflite) for one in finished]
 
 
+def _checkpoint(args: argparse.Namespace) -> Checkpoint | None:
+    if args.grpc and args.checkpoint is not None:
+        raise ConfigError("--checkpoint is of a simulation here; a server keeps its own state: leave --grpc out")
+    if args.checkpoint is not None:
+        return Checkpoint(Path(args.checkpoint), args.checkpoint_every or Checkpoint.every, resume=args.resume)
+    if args.resume or args.checkpoint_every is not None:
+        raise ConfigError("--resume and --checkpoint-every belong to --checkpoint; add it, or leave them out")
+    return None
+
+
 def _simulate_faults(args: argparse.Namespace) -> None:
     """Both shells and a file layer for SQLite are loaded here, and nowhere else in this command."""
     if args.out is not None:
         raise ConfigError("--out writes the models of a run without --faults; leave one of the two out")
     if args.processes is not None or args.grpc:
         raise ConfigError("--processes and --grpc are for a run without --faults; leave one of the two out")
-    if args.log is not None:
-        raise ConfigError("--log writes the rounds of a run without --faults; leave one of the two out")
+    if args.log is not None or args.checkpoint is not None:
+        raise ConfigError("--log and --checkpoint are of a run without --faults; leave them or --faults out")
     need_packages("--faults", "apsw")
     from edgefl.cli.faults.command import simulate_faults
 

@@ -12,12 +12,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from edgefl.simulation.checkpoint import Checkpoint
     from edgefl.simulation.fleet import simulate
     from edgefl.simulation.result import DeviceFailure, SimulationResult, TaskResult, release_inputs
 
-__all__ = ["DeviceFailure", "SimulationResult", "TaskResult", "release_inputs", "simulate"]
+__all__ = ["Checkpoint", "DeviceFailure", "SimulationResult", "TaskResult", "release_inputs", "simulate"]
 
 _MODULES = {
+    "Checkpoint": "checkpoint",
     "DeviceFailure": "result",
     "SimulationResult": "result",
     "TaskResult": "result",

@@ -41,6 +41,7 @@ from edgefl.protocol.events import (
 from edgefl.protocol.messages import Assignment, CheckIn, Report, RoundKey
 from edgefl.protocol.pace import CoordinatorConfig
 from edgefl.protocol.task import TaskKind, TaskSpec
+from edgefl.simulation.checkpoint import Checkpoint, Keeper
 from edgefl.simulation.device import SimulatedDevice
 from edgefl.simulation.holdings import Holdings, deal, num_able
 from edgefl.simulation.processes import ProcessWorkers
@@ -69,6 +70,7 @@ def simulate(
     *,
     on_round: OnRound | None = None,
     processes: int | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> SimulationResult:
     """Run ``tasks`` (each a definition and its text) to their end on a fleet with these examples.
 
@@ -79,18 +81,22 @@ def simulate(
     ``on_round`` is called with every round that was committed or abandoned. All models of all versions are kept.
     ``processes``: the devices' work is done in this many processes of its own, which changes no bit; None does it here,
     where a training runs on every core and all other work on one.
+    ``checkpoint``: where the run is kept, and whether it goes on from there. The result of a run that goes on is that
+    of an unbroken one, and ``on_round`` is called with all its rounds, also those that were there.
 
     Raises ``ConfigError`` for tasks that do not fit each other or the fleet, ``ConflictError`` when a task cannot be
     finished: its rounds are abandoned again and again, or its aggregate cannot be applied; ``UnavailableError`` when
-    one of the processes dies.
+    one of the processes dies. With ``checkpoint`` also what ``edgefl.simulation.checkpoint.Keeper`` raises.
     """
     holdings = deal(tasks, clients, held_out)
+    ordered = in_order(tasks)
+    keeper = Keeper(checkpoint, [spec for spec, _ in ordered], holdings)
     with contextlib.ExitStack() as stack:
         workers: Workers = OwnWorkers(holdings)
         if processes is not None:
             workers = stack.enter_context(ProcessWorkers(holdings, processes))
-        fleet = _Fleet(holdings, workers, on_round)
-        for spec, text in in_order(tasks):
+        fleet = _Fleet(holdings, keeper.workers(workers), on_round, keeper)
+        for spec, text in ordered:
             fleet.create(of_whole_fleet(spec, num_able(spec.kind, holdings)), text)
         fleet.run()
     return fleet.result([spec.name for spec, _ in tasks])
@@ -121,22 +127,25 @@ class _Call:
     """A call that waits for its answer."""
 
     device: SimulatedDevice
-    check_in: CheckIn | None
+    message: CheckIn | Report
 
 
 class _Fleet:
     """The world of the simulated devices: clock, link and server."""
 
-    def __init__(self, holdings: Sequence[Holdings], workers: Workers, on_round: OnRound | None) -> None:
+    def __init__(
+        self, holdings: Sequence[Holdings], workers: Workers, on_round: OnRound | None, keeper: Keeper
+    ) -> None:
         self.now = 0.0
         self._workers = workers
         self._starting: dict[RoundKey, list[tuple[SimulatedDevice, bytes]]] = {}
         self._on_round = on_round
+        self._keeper = keeper
         self._record = MemoryRecord()
         # A waiting check-in costs nothing here: no device is ever sent away for want of a place.
         config = CoordinatorConfig(max_waiting=max(CoordinatorConfig.max_waiting, 2 * len(holdings) + 1))
         self._coordinator = Coordinator(
-            build_process, config, find_accepted=self._record.sequence, load_model=self._record.version
+            keeper.factory(build_process), config, find_accepted=self._record.sequence, load_model=self._record.version
         )
         self._agenda: list[tuple[float, int, Callable[[], None]]] = []
         self._scheduled = 0
@@ -157,7 +166,7 @@ class _Fleet:
         self.later(LINK_S, lambda: self._serve(event))
 
     def send_report(self, device: SimulatedDevice, report: Report) -> None:
-        event = ReportReceived(self._call(device, None), device.holdings.device, report)
+        event = ReportReceived(self._call(device, report), device.holdings.device, report)
         self.later(LINK_S, lambda: self._serve(event))
 
     def model(self, digest: str) -> bytes | None:
@@ -198,6 +207,7 @@ class _Fleet:
                 self._serve(Ticked())
             else:
                 raise LocalProtocolError(f"nothing will happen after {self.now} s, and tasks are not finished")
+        self._keeper.save()
 
     def result(self, names: Sequence[str]) -> SimulationResult:
         tasks = tuple(self._task_result(name) for name in names)
@@ -226,9 +236,9 @@ class _Fleet:
 
     # ------------------------------------------------------------------------------------------ the server
 
-    def _call(self, device: SimulatedDevice, check_in: CheckIn | None) -> int:
+    def _call(self, device: SimulatedDevice, message: CheckIn | Report) -> int:
         self._token += 1
-        self._calls[self._token] = _Call(device, check_in)
+        self._calls[self._token] = _Call(device, message)
         return self._token
 
     def _serve(self, event: Event) -> None:
@@ -236,7 +246,10 @@ class _Fleet:
         for effect in self._coordinator.handle(event, self.now):
             match effect:
                 case SendReceipt(token, receipt, retry):
-                    device = self._calls.pop(token).device
+                    call = self._calls.pop(token)
+                    device = call.device
+                    assert not isinstance(call.message, CheckIn)
+                    self._keeper.note_receipt(device.holdings.device, call.message, receipt)
                     self.later(LINK_S, lambda d=device, r=receipt, w=retry: d.receipt(r, w))  # type: ignore[misc]
                 case AnswerCheckIn():
                     self._answer(effect)
@@ -244,23 +257,26 @@ class _Fleet:
                     self._publish(summary)
                 case _ if isinstance(effect, Persist):
                     self._record.apply(effect)
+        self._keeper.save_if_due()
 
     def _answer(self, effect: AnswerCheckIn) -> None:
         call = self._calls.pop(effect.token)
-        assert call.check_in is not None
-        fate = self._record.fate(call.check_in.last_task, call.check_in.last_round, effect.device)
+        assert isinstance(call.message, CheckIn)
+        fate = self._record.fate(call.message.last_task, call.message.last_round, effect.device)
         answer = replace(effect.answer, last_fate=fate)
+        if isinstance(answer.outcome, Assignment):
+            self._keeper.note_assignment(effect.device, answer.outcome)
         self.later(LINK_S, lambda: call.device.answered(answer))
 
     def _publish(self, summary: RoundSummary) -> None:
         if summary.phase not in (Phase.COMMITTED, Phase.ABANDONED):
             return
-        rounds = self._rounds[summary.task]
-        rounds.append(summary)
+        self._rounds[summary.task].append(summary)
         if self._on_round is not None:
             self._on_round(summary)
-        if hopeless(rounds, self._record.tasks[summary.task].status):
+        if hopeless(self._rounds[summary.task], self._record.tasks[summary.task].status):
             raise ConflictError(f"task {summary.task!r} cannot be finished: {summary.reason}{self._last_failure()}")
+        self._keeper.note_round(summary, self._record)
 
     def _last_failure(self) -> str:
         if not self._record.failures:

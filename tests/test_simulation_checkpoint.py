@@ -163,6 +163,14 @@ def test_work_that_a_checkpoint_holds_is_not_done_again(tmp_path: Path, monkeypa
     assert set(worked) == {(one.task, one.round_num) for one in seen} - ended
 
 
+def test_it_does_not_matter_who_works_before_and_after(tmp_path: Path) -> None:
+    run, path = whole_world(), tmp_path / "checkpoint"
+    with pytest.raises(Broken):
+        run.go(Checkpoint(path, every=1), 7)
+    checkpoint = Checkpoint(path, resume=True)
+    assert simulation.simulate(run.tasks, run.clients, run.kept, processes=2, checkpoint=checkpoint) == run.go()[0]
+
+
 def test_no_checkpoint_while_a_device_is_on_its_way_to_work_for_a_round_that_has_ended(tmp_path: Path) -> None:
     """Its answer is not known yet, so a resumed run could not repeat it."""
     spec, text = plain_training(2)

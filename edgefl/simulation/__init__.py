@@ -3,6 +3,8 @@
     result = simulation.simulate([(spec, text)], people.clients, people.held_out)
     weights, standardization = simulation.release_inputs(result, spec.name)
 
+With ``checkpoint=Checkpoint(path, resume=True)`` a run that was killed goes on, to the bits of an unbroken one.
+
 Each name is imported when it is first asked for.
 """
 

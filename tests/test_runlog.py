@@ -221,7 +221,7 @@ def test_event_files_of_a_resumed_run_forget_the_earlier_ones(tmp_path: Path) ->
     from edgefl.cli.runlog.tensorboard import EventFiles
 
     for resumed in (False, True):
-        sink = EventFiles(tmp_path, SPECS, resumed=resumed)
+        sink = EventFiles(tmp_path, resumed=resumed)
         sink.note(ended(1), 1.0)
         sink.close()
         starts = [e for e in events(tmp_path / "gestures") if e.HasField("session_log")]

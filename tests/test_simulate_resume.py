@@ -59,9 +59,10 @@ def test_a_run_killed_anywhere_and_resumed_leaves_what_an_unbroken_run_leaves(
 def test_a_checkpoint_is_gone_on_from_only_when_that_is_asked(
     files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = tmp_path / "run"
+    path, log = tmp_path / "run", tmp_path / "log"
     command = argv(files, "--checkpoint", str(path))
-    assert main(command) == 0
+    assert main([*command, "--log", str(log)]) == 0
+    kept = {one: one.read_bytes() for one in log.rglob("*") if one.is_file()}
     first = capsys.readouterr().out
     assert main(command) == ConflictError.exit_code
     assert capsys.readouterr().err.startswith(f"edgefl: error: checkpoint {path} exists; go on from it (resume), or ")
@@ -69,7 +70,8 @@ def test_a_checkpoint_is_gone_on_from_only_when_that_is_asked(
     assert capsys.readouterr().out == first
     task = files / "gestures.toml"
     task.write_text(TASKS["gestures"].replace("seed = 11", "seed = 12"))
-    assert main([*command, "--resume"]) == ConflictError.exit_code
+    assert main([*command, "--resume", "--log", str(log)]) == ConflictError.exit_code
+    assert {one: one.read_bytes() for one in log.rglob("*") if one.is_file()} == kept
     assert "task 'gestures' had seed = 11, and has seed = 12" in capsys.readouterr().err
     task.write_text(TASKS["gestures"])
     path.write_bytes(path.read_bytes()[:1000])

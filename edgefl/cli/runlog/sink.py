@@ -65,7 +65,7 @@ def open_run_log(
             from edgefl.cli.runlog.tensorboard import EventFiles
 
             add(RoundsCsv(folder / "rounds.csv", specs, resumed=resumed))
-            add(EventFiles(folder / "tensorboard", specs, resumed=resumed))
+            add(EventFiles(folder / "tensorboard", resumed=resumed))
             add(Plot(folder / "rounds.png", specs))
         if live and sys.stderr.isatty():
             from edgefl.cli.runlog.bars import Bars

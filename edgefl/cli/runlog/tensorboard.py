@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 from tensorboardX import SummaryWriter
@@ -11,7 +10,6 @@ from tensorboardX import SummaryWriter
 from edgefl.cli.rounds import learned
 from edgefl.errors import StorageError
 from edgefl.protocol.events import Phase, RoundSummary
-from edgefl.protocol.task import TaskSpec
 
 FLUSH_S = 1
 """A killed run loses at most the scalars of so many seconds."""
@@ -23,21 +21,10 @@ class EventFiles:
     ``resumed``: all rounds come again, and TensorBoard is told to forget those of the earlier files.
     """
 
-    def __init__(self, folder: Path, specs: Sequence[TaskSpec], *, resumed: bool) -> None:
+    def __init__(self, folder: Path, *, resumed: bool) -> None:
+        self._folder = folder
+        self._resumed = resumed
         self._writers: dict[str, SummaryWriter] = {}
-        for spec in specs:
-            path = folder / spec.name
-            try:
-                self._writers[spec.name] = SummaryWriter(
-                    str(path),
-                    purge_step=0 if resumed else None,
-                    flush_secs=FLUSH_S,
-                    # The library names files by the second: a run and the one that resumes it must not share one.
-                    filename_suffix=f".{os.getpid()}",
-                )
-            except OSError as error:
-                self.close()
-                raise StorageError(f"{path}: cannot be written: {error.strerror}; choose another folder") from None
 
     def note(self, summary: RoundSummary, seconds: float) -> None:
         scalars: dict[str, float] = {
@@ -52,8 +39,24 @@ class EventFiles:
             if metrics.gains is not None:
                 scalars |= {"accuracy_before": metrics.accuracy_before, "mean_gain": metrics.mean_gain}
         for name, value in scalars.items():
-            self._writers[summary.task].add_scalar(name, float(value), summary.round_num)
+            self._writer(summary.task).add_scalar(name, float(value), summary.round_num)
 
     def close(self) -> None:
         for writer in self._writers.values():
             writer.close()
+
+    def _writer(self, task: str) -> SummaryWriter:
+        """Opened by the task's first round: a run that is refused before it hides nothing of another."""
+        if task not in self._writers:
+            path = self._folder / task
+            try:
+                self._writers[task] = SummaryWriter(
+                    str(path),
+                    purge_step=0 if self._resumed else None,
+                    flush_secs=FLUSH_S,
+                    # The library names files by the second: a run and the one that resumes it must not share one.
+                    filename_suffix=f".{os.getpid()}",
+                )
+            except OSError as error:
+                raise StorageError(f"{path}: cannot be written: {error.strerror}; choose another folder") from None
+        return self._writers[task]

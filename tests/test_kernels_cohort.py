@@ -15,7 +15,7 @@ from kernel_cases import DTYPES, KEY, make_case, make_correction
 
 from edgefl import kernels
 from edgefl.errors import ConfigError, DataError, KernelError
-from edgefl.kernels import CohortClient, CohortResult, train_cohort, train_softmax
+from edgefl.kernels import CohortClient, CohortResult, fold_cohort, train_cohort, train_softmax
 from edgefl.types import Quantization, Standardization, TrainConfig, Weights
 
 CONFIG = TrainConfig(0.25, batch_size=8, num_epochs=2)
@@ -259,3 +259,41 @@ def test_threads_below_one_are_refused(threads: int) -> None:
 def test_a_key_of_another_length_is_refused() -> None:
     with pytest.raises(ConfigError, match="15 bytes"):
         replace(clients(1)[0], shuffle_key=bytes(15))
+
+
+def fold_one_by_one(cohort: list[CohortClient]) -> tuple[bytes, int, int, tuple[float, ...]]:
+    """Sums, examples, right answers and losses by the calls for one client."""
+    sums = array("q", bytes(8 * 4 * 20))
+    stats = []
+    for client, result in zip(cohort, train_cohort(START, cohort, deltas=True), strict=True):
+        delta, counted = result.get()
+        kernels.accumulate(sums, delta.to_bytes(), memoryview(client.labels).shape[0], 24)
+        stats.append(counted)
+    seen, correct = sum(one.examples_seen for one in stats), sum(one.num_correct for one in stats)
+    return sums.tobytes(), seen, correct, tuple(one.loss_sum for one in stats)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_folding_where_deltas_arise_gives_the_same_sums(dtype: str, threads: int) -> None:
+    cohort = clients(9, dtype, PATHS[1])
+    found = fold_cohort(START, cohort, grid_shift=24, norm_bound=64.0, threads=threads)
+    assert found is not None
+    counted = (found.sums.tobytes(), found.examples_seen, found.num_correct, found.loss_sums)
+    assert counted == fold_one_by_one(cohort)
+    assert any(found.sums)
+
+
+def test_nothing_is_folded_when_any_client_is_out_of_order() -> None:
+    cohort = clients(4)
+    bad_label = replace(cohort[1], labels=array("i", [4] * 8))
+    too_long = replace(cohort[1], labels=array("i", [0]))
+    diverging = replace(cohort[1], config=TrainConfig(1e30, batch_size=1, num_epochs=5))
+    for spoiled in (bad_label, too_long, diverging):
+        assert fold_cohort(START, [cohort[0], spoiled, *cohort[2:]], grid_shift=24, norm_bound=64.0) is None
+    norms = [kernels.squared_norm(r.get()[0].to_bytes()) ** 0.5 for r in train_cohort(START, cohort, deltas=True)]
+    assert fold_cohort(START, cohort, grid_shift=24, norm_bound=max(norms) * 1.001) is not None
+    assert fold_cohort(START, cohort, grid_shift=24, norm_bound=max(norms) * 0.999) is None
+    assert fold_cohort(START, cohort, grid_shift=60, norm_bound=64.0) is None  # off the grid
+    with pytest.raises(ConfigError, match="threads is 0"):
+        fold_cohort(START, cohort, grid_shift=24, norm_bound=64.0, threads=0)

@@ -11,8 +11,8 @@ from small_fleet import client, features_of, fleet, labels_of
 
 import edgefl
 from edgefl import learning, optimizers
-from edgefl.errors import DataError
-from edgefl.learning import in_process
+from edgefl.errors import DataError, EdgeFLError
+from edgefl.learning import TrainingProcess, in_process
 from edgefl.learning.client import run_cohort, run_plan
 from edgefl.protocol.messages import (
     Assignment,
@@ -32,6 +32,7 @@ PROCESS = learning.build_weighted_fed_avg(
 PLAN = PROCESS.plan(PROCESS.initialize())
 TRAINING = PLAN.work
 TASK = Assignment("gestures", 7, 42, PLAN, START.digest, 72, 60.0)
+ADAM = optimizers.adam(0.01)
 RANDOM = np.random.default_rng(5)
 
 
@@ -108,11 +109,55 @@ def test_a_model_that_cannot_be_used_is_each_clients_failure(model: bytes) -> No
     assert all(isinstance(report, WorkFailure) for report in reports)
 
 
+class Ordinary(TrainingProcess):
+    """Takes no short cut: a process of a user's own may have changed what is folded."""
+
+
+ORDINARY = Ordinary(**vars(PROCESS))
+
+
 def test_a_round_in_parts_is_the_round(monkeypatch: pytest.MonkeyPatch) -> None:
     clients = fleet(7)
-    whole = PROCESS.next(PROCESS.initialize(), clients)
+    whole = ORDINARY.next(ORDINARY.initialize(), clients)
     monkeypatch.setattr(in_process, "CLIENTS_AT_ONCE", 3)
-    assert PROCESS.next(PROCESS.initialize(), clients) == whole
+    assert ORDINARY.next(ORDINARY.initialize(), clients) == whole
+
+
+@pytest.mark.parametrize("change", [{}, {"shuffle": False}, {"update_clip_norm": 0.01}, {"server_optimizer": ADAM}])
+def test_a_round_that_folds_at_once_is_the_round(change: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    process = learning.build_weighted_fed_avg(MODEL, optimizers.sgd(0.1), batch_size=4, **change)
+    unweighted = learning.build_unweighted_fed_avg(MODEL, optimizers.sgd(0.1), batch_size=4, **change)
+    ways: list[str] = []
+
+    def watched(*arguments: Any) -> Any:
+        ways.append("ordinary")
+        return run_cohort(*arguments)
+
+    monkeypatch.setattr(in_process, "run_cohort", watched)
+    for one in (process, unweighted):
+        ordinary = Ordinary(**vars(one))
+        first, _ = ordinary.next(ordinary.initialize(), fleet(5))
+        ways.clear()
+        assert one.next(first, fleet(5)) == ordinary.next(first, fleet(5))
+        at_once = one is process and "update_clip_norm" not in change
+        assert ways == ["ordinary"] * (1 if at_once else 2)
+
+
+def test_what_cannot_be_folded_at_once_is_refused_in_the_ordinary_words() -> None:
+    clients = fleet(3)
+    for process in (
+        learning.build_weighted_fed_avg(MODEL, optimizers.sgd(0.1), norm_bound=2.0**-10),
+        learning.build_weighted_fed_avg(MODEL, optimizers.sgd(0.1), max_weight=1),
+        learning.build_weighted_fed_avg(MODEL, optimizers.sgd(1e30), batch_size=1, local_epochs=5),
+        replace(PROCESS, aggregator=replace(PROCESS.aggregator, max_weight=1)),
+    ):
+        ordinary = Ordinary(**vars(process))
+        said = []
+        for one in (process, ordinary):
+            with pytest.raises(EdgeFLError) as caught:
+                one.next(one.initialize(), clients)
+            said.append((type(caught.value), str(caught.value)))
+        assert said[0] == said[1]
 
 
 def test_a_round_raises_the_first_failure_in_order() -> None:

@@ -218,6 +218,22 @@ size_t edgefl_cohort_scratch_bytes(const edgefl_cohort_job *jobs, size_t num_job
 void edgefl_cohort_run(const edgefl_variant *variant, edgefl_cohort_job *jobs, size_t num_jobs,
                        edgefl_cohort_cursor *cursor, const edgefl_stop_flag *stop, void *scratch, size_t scratch_bytes);
 
+/* Where one thread folds the deltas of the jobs that it takes; n is C * F + C of the jobs' one start. */
+typedef struct edgefl_cohort_fold {
+    int64_t *sums;           /* in and out, (n,): the kernel's, then the bias's */
+    float *delta;            /* scratch, (n,) */
+    double max_squared_norm; /* finite: what edgefl_squared_norm of a delta may be */
+    int grid_shift;          /* [MIN_GRID_SHIFT, MAX_GRID_SHIFT] */
+} edgefl_cohort_fold;
+
+/* As edgefl_cohort_run, but each delta is folded while it is in the caches, as edgefl_accumulate does with the job's
+ * number of rows as its weight and no clipping, and is kept nowhere; kernel, bias and as_delta of a job are not read.
+ * All jobs have start's shape. EDGEFL_OUT_OF_RANGE, without a place, also for a delta of a larger norm or with a
+ * value that is not finite. sums lack the jobs whose status is not EDGEFL_OK. */
+void edgefl_cohort_run_and_fold(const edgefl_variant *variant, edgefl_cohort_job *jobs, size_t num_jobs,
+                                edgefl_cohort_cursor *cursor, const edgefl_stop_flag *stop, void *scratch,
+                                size_t scratch_bytes, const edgefl_cohort_fold *fold);
+
 /* ---- inference ----------------------------------------------------------------------------------------------------
  */
 

@@ -30,15 +30,48 @@ static void run_job(const edgefl_variant *variant, edgefl_cohort_job *job, const
     }
 }
 
+static void fold_job(const edgefl_variant *variant, edgefl_cohort_job *job, const edgefl_stop_flag *stop, void *scratch,
+                     size_t scratch_bytes, const edgefl_cohort_fold *fold) {
+    const size_t num_classes = job->start->num_classes;
+    const size_t num_weights = num_classes * job->features.num_features;
+    const size_t n = num_weights + num_classes;
+    job->kernel = fold->delta;
+    job->bias = fold->delta + num_weights;
+    job->as_delta = true;
+    run_job(variant, job, stop, scratch, scratch_bytes);
+    job->kernel = NULL;
+    job->bias = NULL;
+    if (job->status != EDGEFL_OK) {
+        return;
+    }
+    /* A value that is not finite makes a norm that no bound reaches: the squares of all others fit binary64. */
+    if (!(edgefl_squared_norm(fold->delta, n) <= fold->max_squared_norm)) {
+        job->place = (edgefl_place){0, 0};
+        job->status = EDGEFL_OUT_OF_RANGE;
+        return;
+    }
+    job->status = edgefl_accumulate(variant, fold->sums, fold->delta, n, job->features.num_rows, fold->grid_shift, 1.0,
+                                    &job->place);
+}
+
+/* The next job, or NULL. The cursor passes num_jobs by at most one for each thread. */
+static edgefl_cohort_job *take(edgefl_cohort_job *jobs, size_t num_jobs, edgefl_cohort_cursor *cursor) {
+    const size_t taken = atomic_fetch_add_explicit(&cursor->next, 1, memory_order_relaxed);
+    return taken < num_jobs ? &jobs[taken] : NULL;
+}
+
 void edgefl_cohort_run(const edgefl_variant *variant, edgefl_cohort_job *jobs, size_t num_jobs,
                        edgefl_cohort_cursor *cursor, const edgefl_stop_flag *stop, void *scratch,
                        size_t scratch_bytes) {
-    /* The cursor passes num_jobs by at most one for each thread. */
-    for (;;) {
-        const size_t taken = atomic_fetch_add_explicit(&cursor->next, 1, memory_order_relaxed);
-        if (taken >= num_jobs) {
-            return;
-        }
-        run_job(variant, &jobs[taken], stop, scratch, scratch_bytes);
+    for (edgefl_cohort_job *job; (job = take(jobs, num_jobs, cursor)) != NULL;) {
+        run_job(variant, job, stop, scratch, scratch_bytes);
+    }
+}
+
+void edgefl_cohort_run_and_fold(const edgefl_variant *variant, edgefl_cohort_job *jobs, size_t num_jobs,
+                                edgefl_cohort_cursor *cursor, const edgefl_stop_flag *stop, void *scratch,
+                                size_t scratch_bytes, const edgefl_cohort_fold *fold) {
+    for (edgefl_cohort_job *job; (job = take(jobs, num_jobs, cursor)) != NULL;) {
+        fold_job(variant, job, stop, scratch, scratch_bytes, fold);
     }
 }

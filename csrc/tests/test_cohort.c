@@ -115,6 +115,52 @@ static void scratch_is_the_largest(void) {
     CHECK(edgefl_cohort_scratch_bytes(together.jobs, 0) == 0);
 }
 
+#define NUM_VALUES (NUM_CLASSES * NUM_FEATURES + NUM_CLASSES)
+#define GRID_SHIFT 27
+
+static edgefl_status fold_all(int64_t *sums, double max_squared_norm) {
+    static float delta[NUM_VALUES];
+    const edgefl_cohort_fold fold = {sums, delta, max_squared_norm, GRID_SHIFT};
+    const size_t size = edgefl_cohort_scratch_bytes(together.jobs, NUM_JOBS);
+    fill(&together);
+    edgefl_cohort_run_and_fold(edgefl_variant_find(NULL), together.jobs, NUM_JOBS, &together.cursor, NULL,
+                               guarded(size), size, &fold);
+    return together.jobs[0].status;
+}
+
+/* Each delta, weighted by its client's rows; a client that fails, or whose delta is too long, is not in the sums. */
+static void deltas_are_folded_where_they_arise(void) {
+    static int64_t expected[NUM_VALUES], sums[NUM_VALUES];
+    double largest = 0.0;
+    fill(&alone);
+    for (size_t j = 0; j < NUM_JOBS; j++) {
+        alone.jobs[j].as_delta = true;
+    }
+    const size_t size = edgefl_cohort_scratch_bytes(alone.jobs, NUM_JOBS);
+    edgefl_cohort_run(edgefl_variant_find(NULL), alone.jobs, NUM_JOBS, &alone.cursor, NULL, guarded(size), size);
+    for (size_t j = 0; j < NUM_JOBS; j++) {
+        const float *delta = alone.outputs[j].kernel;
+        edgefl_place place;
+        if (alone.jobs[j].status == EDGEFL_OK) {
+            const double norm = edgefl_squared_norm(delta, NUM_VALUES);
+            largest = norm > largest ? norm : largest;
+            CHECK(edgefl_accumulate(edgefl_variant_find(NULL), expected, delta, NUM_VALUES,
+                                    alone.jobs[j].features.num_rows, GRID_SHIFT, 1.0, &place) == EDGEFL_OK);
+        }
+    }
+    CHECK(fold_all(sums, largest) == EDGEFL_OK);
+    CHECK(memcmp(expected, sums, sizeof sums) == 0 && sums[0] != 0);
+    for (size_t j = 0; j < NUM_JOBS; j++) {
+        CHECK(together.jobs[j].status == alone.jobs[j].status);
+        CHECK(together.jobs[j].kernel == NULL);
+    }
+    memset(sums, 0, sizeof sums);
+    CHECK(fold_all(sums, 0.0) == EDGEFL_OUT_OF_RANGE);
+    for (size_t i = 0; i < NUM_VALUES; i++) {
+        CHECK(sums[i] == 0);
+    }
+}
+
 int main(void) {
     uint64_t state = 3;
     for (size_t j = 0; j < MAX_ROWS * NUM_FEATURES; j++) {
@@ -134,5 +180,6 @@ int main(void) {
     threads_share_the_work();
     a_closed_cursor_gives_no_job();
     scratch_is_the_largest();
+    deltas_are_folded_where_they_arise();
     return failures != 0;
 }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from edgefl.kernels._kernels import StopFlag, active_variant, available_variants, select_variant
 from edgefl.kernels.adaptive import adaptive_step
-from edgefl.kernels.cohort import CohortClient, CohortResult, train_cohort
+from edgefl.kernels.cohort import CohortClient, CohortResult, FoldedCohort, fold_cohort, train_cohort
 from edgefl.kernels.randomness import permutation, random_words
 from edgefl.kernels.softmax import evaluate_softmax, feature_sums, predict_softmax, train_softmax
 from edgefl.kernels.vectors import (
@@ -24,6 +24,7 @@ from edgefl.kernels.vectors import (
 __all__ = [
     "CohortClient",
     "CohortResult",
+    "FoldedCohort",
     "StopFlag",
     "accumulate",
     "active_variant",
@@ -35,6 +36,7 @@ __all__ = [
     "feature_sums",
     "finalize_mean",
     "first_non_finite",
+    "fold_cohort",
     "permutation",
     "predict_softmax",
     "random_words",

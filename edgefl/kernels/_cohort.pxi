@@ -29,6 +29,7 @@ cdef class Cohort:
     cdef Model start
     cdef size_t num_features
     cdef bint as_delta
+    cdef bint folds  # deltas go into sums, and jobs have no outputs
     cdef StopFlag stop
     cdef list outputs  # for each job (kernel, bias), which C writes
     cdef list kept  # whatever else the jobs point into
@@ -37,7 +38,8 @@ cdef class Cohort:
     cdef Features standardized  # the meaning of `standardization`, likewise
     cdef object standardization
 
-    def __cinit__(self, Model start not None, size_t num_features, size_t capacity, bint as_delta, StopFlag stop):
+    def __cinit__(self, Model start not None, size_t num_features, size_t capacity, bint as_delta, StopFlag stop,
+                  bint folds=False):
         self.jobs = <edgefl_cohort_job *>PyMem_RawMalloc((capacity + 1) * sizeof(edgefl_cohort_job))
         if self.jobs == NULL:
             raise MemoryError(f"no memory for {capacity} clients")
@@ -48,6 +50,7 @@ cdef class Cohort:
         self.capacity = capacity
         self.count = 0
         self.as_delta = as_delta
+        self.folds = folds
         self.stop = stop
         self.outputs = []
         self.kept = []
@@ -83,6 +86,13 @@ cdef class Cohort:
         if correction is not None:
             job.options.correction = &correction.c
             self.kept.append(correction)
+        job.start = &self.start.c
+        job.as_delta = self.as_delta
+        job.example_weights = NULL
+        job.kernel = NULL
+        job.bias = NULL
+        if self.folds:
+            return job
         kernel = new_bytes(self.start.c.num_classes * self.num_features, sizeof(float))
         bias = new_bytes(self.start.c.num_classes, sizeof(float))
         # An addition that fails below leaves these two behind, and its job uncounted.
@@ -90,9 +100,6 @@ cdef class Cohort:
         self.outputs.append((kernel, bias))
         job.kernel = <float *>PyBytes_AS_STRING(kernel)
         job.bias = <float *>PyBytes_AS_STRING(bias)
-        job.start = &self.start.c
-        job.as_delta = self.as_delta
-        job.example_weights = NULL
         return job
 
     def add_plain(self, features, labels, example_weights, config, shuffle_key, Model correction, standardization,
@@ -176,10 +183,46 @@ cdef class Cohort:
     def run(self, Scratch scratch not None):
         """Trains until no client is left; called by each thread, with scratch of its own."""
         cdef const edgefl_stop_flag *flag = NULL
+        if self.folds:
+            raise ValueError("this cohort folds: run_and_fold")
         if self.stop is not None:
             flag = &self.stop.flag
         with nogil:
             edgefl_cohort_run(self.used, self.jobs, self.count, &self.cursor, flag, scratch.data, scratch.size)
+
+    def run_and_fold(self, Scratch scratch not None, int64_t[::1] sums, int grid_shift, double max_squared_norm):
+        """As ``run``, adding each delta to ``sums``, which are this thread's own; of a cohort that ``folds``."""
+        cdef edgefl_cohort_fold fold
+        cdef const edgefl_stop_flag *flag = NULL
+        cdef size_t n = self.start.c.num_classes * (self.num_features + 1)
+        cdef bytes delta = new_bytes(n, sizeof(float))
+        if not self.folds or <size_t>sums.shape[0] != n:
+            raise ValueError(f"{sums.shape[0]} sums of a cohort that folds {n if self.folds else 0}")
+        if self.stop is not None:
+            flag = &self.stop.flag
+        fold.sums = <int64_t *>int64_pointer(sums)
+        fold.delta = <float *>PyBytes_AS_STRING(delta)
+        fold.grid_shift = grid_shift
+        fold.max_squared_norm = max_squared_norm
+        with nogil:
+            edgefl_cohort_run_and_fold(self.used, self.jobs, self.count, &self.cursor, flag, scratch.data,
+                                       scratch.size, &fold)
+
+    def totals(self):
+        """What all clients counted: examples, right answers, and a list of their losses. None if one was not folded."""
+        cdef size_t examples = 0
+        cdef size_t correct = 0
+        cdef size_t index
+        cdef edgefl_cohort_job *job
+        losses = []
+        for index in range(self.count):
+            job = &self.jobs[index]
+            if job.status != EDGEFL_OK or job.stats.stopped:
+                return None
+            examples += job.stats.examples_seen
+            correct += job.stats.num_correct
+            losses.append(job.stats.loss_sum)
+        return examples, correct, losses
 
     def close(self):
         """Makes every ``run`` return after the client that it trains now."""

@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
+from array import array
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
-from edgefl.errors import ConfigError, EdgeFLError
+from edgefl.errors import ConfigError, EdgeFLError, KernelError
 from edgefl.kernels import _kernels
+from edgefl.kernels._grid import check_grid_shift
 from edgefl.kernels._kernels import StopFlag
 from edgefl.kernels._status import StatusError
 from edgefl.kernels.softmax import Inputs, correction_model
+from edgefl.kernels.vectors import add_sums
 from edgefl.types import KEY_BYTES, Quantization, Standardization, TrainConfig, TrainStats, Weights
 
 if TYPE_CHECKING:
@@ -62,6 +66,19 @@ class CohortResult:
         return self.weights, self.stats
 
 
+@dataclass(frozen=True)
+class FoldedCohort:
+    """Sums over the deltas of all clients, int64 (kernel, then bias), and what the clients counted together.
+
+    ``loss_sums`` one of each client, in their order.
+    """
+
+    sums: array[int] = field(repr=False)
+    examples_seen: int
+    num_correct: int
+    loss_sums: tuple[float, ...] = field(repr=False)
+
+
 def train_cohort(
     weights: Weights,
     clients: Sequence[CohortClient],
@@ -87,8 +104,45 @@ def train_cohort(
     refused = _add_all(cohort, weights, clients)
     num_jobs = len(clients) - len(refused)
     if num_jobs:
-        _run(cohort, min(_num_cores() if threads is None else threads, num_jobs))
+        _run([partial(cohort.run, cohort.new_scratch()) for _ in range(_num_threads(threads, num_jobs))], cohort.close)
     return _results(cohort, weights, clients, refused)
+
+
+def fold_cohort(
+    weights: Weights,
+    clients: Sequence[CohortClient],
+    *,
+    grid_shift: int,
+    norm_bound: float,
+    threads: int | None = None,
+) -> FoldedCohort | None:
+    """Train every client from ``weights`` and add up the deltas, each weighted by its number of rows, where they arise.
+
+    The sums have the bits of ``accumulate`` over the deltas of ``train_cohort``. None when any client cannot be trained
+    or has a delta that is not finite, of an L2 norm above ``norm_bound``, or off the grid: the calls for one client say
+    which and why. Memory does not grow with the clients. Raises as ``train_cohort``, and ``ConfigError`` for the shift.
+    """
+    if threads is not None and threads < 1:
+        raise ConfigError(f"threads is {threads}; expected 1 or more, or None for one a core")
+    check_grid_shift(grid_shift)
+    model = _kernels.Model(memoryview(weights.kernel).cast("f"), memoryview(weights.bias).cast("f"))
+    cohort = _kernels.Cohort(model, weights.num_features, len(clients), True, None, folds=True)
+    if _add_all(cohort, weights, clients):
+        return None
+    size = 8 * weights.num_classes * (weights.num_features + 1)
+    parts = [array("q", bytes(size)) for _ in range(_num_threads(threads, len(clients)))]
+    limit = norm_bound * norm_bound
+    _run([partial(cohort.run_and_fold, cohort.new_scratch(), sums, grid_shift, limit) for sums in parts], cohort.close)
+    totals = cohort.totals()
+    if totals is None:
+        return None
+    try:
+        for other in parts[1:]:
+            add_sums(parts[0], other)
+    except KernelError:
+        return None
+    examples_seen, num_correct, loss_sums = totals
+    return FoldedCohort(parts[0], examples_seen, num_correct, tuple(loss_sums))
 
 
 def _add_all(cohort: _kernels.Cohort, weights: Weights, clients: Sequence[CohortClient]) -> dict[int, EdgeFLError]:
@@ -125,20 +179,19 @@ def _add_all(cohort: _kernels.Cohort, weights: Weights, clients: Sequence[Cohort
     return refused
 
 
-def _run(cohort: _kernels.Cohort, num_threads: int) -> None:
-    """Runs the jobs on this thread and on as many new ones as that leaves; all have ended when it returns or raises."""
-    scratch = [cohort.new_scratch() for _ in range(num_threads)]
+def _run(calls: Sequence[Callable[[], None]], close: Callable[[], None]) -> None:
+    """Makes the first call on this thread and each other on a new one; all have ended when it returns or raises."""
     started: list[threading.Thread] = []
     try:
-        for number, memory in enumerate(scratch[1:], start=1):
-            helper = threading.Thread(target=cohort.run, args=(memory,), name=f"edgefl-cohort-{number}")
+        for number, call in enumerate(calls[1:], start=1):
+            helper = threading.Thread(target=call, name=f"edgefl-cohort-{number}")
             helper.start()
             started.append(helper)
-        cohort.run(scratch[0])
+        calls[0]()
         for helper in started:
             helper.join()
     except BaseException:  # an interrupt, or no thread to be had: the rest is not worth its time
-        cohort.close()
+        close()
         raise
     finally:
         for helper in started:
@@ -169,5 +222,5 @@ def _inputs(client: CohortClient) -> Inputs:
     return Inputs(client.features, client.labels, client.example_weights, client.quantization, client.standardization)
 
 
-def _num_cores() -> int:
-    return len(os.sched_getaffinity(0))
+def _num_threads(most: int | None, num_jobs: int) -> int:
+    return max(1, min(len(os.sched_getaffinity(0)) if most is None else most, num_jobs))

@@ -96,6 +96,15 @@ cdef extern from "edgefl.h" nogil:
     void edgefl_cohort_run(const edgefl_variant *variant, edgefl_cohort_job *jobs, size_t num_jobs,
                            edgefl_cohort_cursor *cursor, const edgefl_stop_flag *stop, void *scratch,
                            size_t scratch_bytes)
+    ctypedef struct edgefl_cohort_fold:
+        int64_t *sums
+        float *delta
+        double max_squared_norm
+        int grid_shift
+
+    void edgefl_cohort_run_and_fold(const edgefl_variant *variant, edgefl_cohort_job *jobs, size_t num_jobs,
+                                    edgefl_cohort_cursor *cursor, const edgefl_stop_flag *stop, void *scratch,
+                                    size_t scratch_bytes, const edgefl_cohort_fold *fold)
 
     size_t edgefl_softmax_infer_scratch_bytes(const edgefl_features *features, size_t num_classes)
     edgefl_status edgefl_softmax_evaluate(

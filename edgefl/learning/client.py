@@ -160,15 +160,7 @@ def _train_cohort(
         except EdgeFLError as error:
             reports[index] = _failure(assignment, error)
             continue
-        cohort[index] = kernels.CohortClient(
-            examples.features_view,
-            examples.labels_view,
-            config,
-            standardization=model.standardization,
-            quantization=_meaning(examples),
-            shuffle_key=_shuffle_key(assignment, work, client.client_id),
-            correction=correction,
-        )
+        cohort[index] = _cohort_client(assignment, work, config, client, correction)
     trained = kernels.train_cohort(start.weights, tuple(cohort.values()), deltas=True, threads=threads)
     for index, result in zip(cohort, trained, strict=True):
         client = clients[index]
@@ -179,6 +171,45 @@ def _train_cohort(
         except EdgeFLError as error:
             reports[index] = _failure(assignment, error)
     return [reports[index] for index in range(len(clients))]
+
+
+def fold_cohort(
+    assignment: Assignment, model: bytes, clients: Sequence[ClientDataset], *, grid_shift: int, norm_bound: float
+) -> kernels.FoldedCohort | None:
+    """What all updates of ``run_cohort`` add up to, each weighted by its examples, without making them.
+
+    For a training whose deltas travel as they are. None when any client would fail, or its update be refused.
+    """
+    work, wanted = assignment.plan.work, assignment.plan.model
+    if not isinstance(work, TrainingWork) or assignment.plan.encoding != "float32":
+        return None
+    try:
+        start, config = _weights(wanted, model), _config(work, None)
+        for client in clients:
+            _check_examples(wanted, client.examples, "training", work.max_weight)
+    except EdgeFLError:
+        return None
+    cohort = [_cohort_client(assignment, work, config, client) for client in clients]
+    return kernels.fold_cohort(start, cohort, grid_shift=grid_shift, norm_bound=norm_bound)
+
+
+def _cohort_client(
+    assignment: Assignment,
+    work: TrainingWork,
+    config: TrainConfig,
+    client: ClientDataset,
+    correction: Weights | None = None,
+) -> kernels.CohortClient:
+    examples = client.examples
+    return kernels.CohortClient(
+        examples.features_view,
+        examples.labels_view,
+        config,
+        standardization=assignment.plan.model.standardization,
+        quantization=_meaning(examples),
+        shuffle_key=_shuffle_key(assignment, work, client.client_id),
+        correction=correction,
+    )
 
 
 def _failure(assignment: Assignment, error: EdgeFLError) -> WorkFailure:

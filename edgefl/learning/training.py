@@ -13,14 +13,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from edgefl import codecs
-from edgefl.aggregators import TrainingAggregator
-from edgefl.errors import ConfigError, LocalProtocolError
+from edgefl.aggregators import Sums, TrainingAggregator
+from edgefl.aggregators.weighted_mean import WeightedMean
+from edgefl.errors import ConfigError, KernelError, LocalProtocolError
+from edgefl.learning.client import fold_cohort
 from edgefl.learning.counts import as_sums, check_counts, contribution_of, round_metrics
 from edgefl.learning.in_process import run_round
+from edgefl.learning.loss_grid import loss_to_grid
 from edgefl.learning.parts import ClientWork, Closing, Distributor, Finalizer, ModelDistributor
 from edgefl.learning.shapes import model_spec, one_process
 from edgefl.models.softmax import SoftmaxModel
-from edgefl.protocol.messages import ClientUpdate, Plan
+from edgefl.protocol.messages import Assignment, ClientUpdate, Plan
 from edgefl.protocol.process import Accumulator, ProcessState, RoundConditions, RoundMetrics
 from edgefl.protocol.task import TaskKind, TaskSpec
 from edgefl.types import ClientDataset, Standardization, Weights
@@ -98,7 +101,29 @@ class TrainingProcess:
 
         Raises what a client could not do (``DataError``, ``KernelError``), naming the client.
         """
-        return run_round(self, self.spec, state, state, clients, population=self.population)
+        return run_round(
+            self, self.spec, state, state, clients, population=self.population, fold_at_once=self._fold_at_once
+        )
+
+    def _fold_at_once(
+        self, assignment: Assignment, content: bytes, clients: Sequence[ClientDataset], accumulator: Accumulator
+    ) -> bool:
+        """What decode, check and fold do with each client's update, where they have nothing to convert, to scale or to
+        refuse: the delta then goes into the sums while it is in the caches."""
+        mean = self.aggregator
+        if type(self) is not TrainingProcess or type(mean) is not WeightedMean or mean.clip_norm:
+            return False
+        found = fold_cohort(assignment, content, clients, grid_shift=mean.grid_shift, norm_bound=mean.norm_bound)
+        weights = [len(client) for client in clients]
+        if found is None or max(weights) > mean.max_weight:
+            return False
+        try:
+            loss_grid = sum(map(loss_to_grid, found.loss_sums))
+        except KernelError:
+            return False
+        counted = Sums(found.sums, sum(weights), len(clients), found.examples_seen, found.num_correct, loss_grid)
+        mean.merge(as_sums(accumulator), counted)
+        return True
 
     def get_model(self, state: ProcessState) -> Weights:
         """The global model of ``state``."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from edgefl import kernels
+from edgefl import datasets, kernels
 
 BENCH = Path(__file__).parents[1] / "bench"
 
@@ -94,6 +94,49 @@ def test_another_first_round_is_refused(bench: Callable[[str], Any], tmp_path: P
     other_order = simulation.numbers_of(simulation.run_rounds(simulation.build(shuffle=True), fleet, 1))
     with pytest.raises(SystemExit, match=r"the first round is .* off; at most 1e-06 expected"):
         simulation.check_first_round(other_order, fleet)
+
+
+def test_learning_says_what_each_algorithm_and_each_person_reached() -> None:
+    found = run_bench("learning.py", "--quick")
+    assert set(found) == {"examples", "rounds", "people_rounds", "seeds", "target", "algorithms", "watch"}
+    assert {"FedAvg", "FedProx", "FedAdam", "FedYogi"} <= {row["algorithm"] for row in found["algorithms"]}
+    for row in found["algorithms"]:
+        assert set(row) == {"algorithm", "options", "rounds_to_target", "last_accuracies", "last_accuracy"}
+        assert len(row["rounds_to_target"]) == len(row["last_accuracies"]) == len(found["seeds"])
+        assert 0.1 < min(row["last_accuracies"]) <= row["last_accuracy"] <= max(row["last_accuracies"]) < 1
+    figures = {"federated", "alone", "pooled", "before", "personalized"}
+    assert set(found["watch"]) == figures | {"folds"}
+    for fold in found["watch"]["folds"]:
+        assert set(fold) == figures | {"person", "rate"}
+    for name in figures:
+        values = [fold[name] for fold in found["watch"]["folds"]]
+        row = found["watch"][name]
+        assert (row["min"], row["max"]) == (round(min(values), 4), round(max(values), 4))
+        assert row["min"] <= row["mean"] <= row["max"]
+
+
+def test_algorithms_of_a_seed_get_the_same_clients_and_the_same_cohorts(bench: Callable[[str], Any]) -> None:
+    algorithms = bench("algorithms")
+    data = algorithms.first_examples(datasets.load("fashion_mnist"), 1000, 200)
+    first, again, other = (algorithms.federation(data, seed) for seed in (1, 1, 2))
+    assert first == again
+    assert [len(client) for client in first.clients] == [10] * 100
+    drawn = [
+        [client.client_id for client in place.cohort(round_num)] for place in (first, again) for round_num in (1, 2)
+    ]
+    assert drawn[:2] == drawn[2:]
+    assert drawn[0] != drawn[1]
+    assert len(set(drawn[0])) == 10
+    assert [client.client_id for client in other.cohort(1)] != drawn[0]
+    assert len(first.test) == 200
+
+
+def test_the_target_is_reached_by_a_mean_of_ten_rounds(bench: Callable[[str], Any]) -> None:
+    algorithms = bench("algorithms")
+    assert algorithms.rounds_to_target([0.9] * 9) is None
+    assert algorithms.rounds_to_target([0.9] * 10) == 10
+    assert algorithms.rounds_to_target([0.7] * 10 + [0.9] * 10) == 15  # five of each: 0.80
+    assert algorithms.last([0.0] * 5 + [0.5] * 20) == 0.5
 
 
 def test_a_contender_with_other_weights_is_refused(bench: Callable[[str], Any], tmp_path: Path) -> None:

@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgefl.aggregators import MAX_TOTAL_WEIGHT, Contribution, IntegerSum, Sums, WeightedMean, training_aggregator
-from edgefl.aggregators.grid import ceil_log2
+from edgefl.aggregators import MAX_TOTAL_WEIGHT, Contribution, IntegerSum, Sums, training_aggregator
+from edgefl.aggregators.weighted_mean import WeightedMean
 from edgefl.errors import ConfigError, InvalidUpdateError, LocalProtocolError, UpdateRefusal
+from edgefl.sums.grid import ceil_log2
 
 NUM_VALUES = 21  # more than one block of 16 lanes, and a tail
 

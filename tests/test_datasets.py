@@ -40,7 +40,7 @@ def test_importing_and_reading_csv_need_no_numpy(tmp_path: Path) -> None:
 def test_unknown_name_lists_the_known_ones() -> None:
     with pytest.raises(
         ConfigError,
-        match=r"'watsch' is not known; expected one of: watch, fashion_mnist, digits, or .* of images",
+        match=r"'watsch'; expected one of digits, fashion_mnist, watch; did you mean 'watch'\?; or .* of images",
     ):
         datasets.load("watsch")
 

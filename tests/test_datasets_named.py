@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from edgefl import datasets
-from edgefl.datasets import digits, fashion_mnist, fetch
+from edgefl.datasets import fetch
+from edgefl.datasets.named import digits, fashion_mnist
 from edgefl.datasets.pinned import PinnedDeb, PinnedWheel
 from edgefl.errors import DataError, UnavailableError, VerificationError
 from edgefl.types import DType, Examples, Quantization

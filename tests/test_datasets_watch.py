@@ -18,7 +18,8 @@ import pytest
 from numpy.typing import NDArray
 
 from edgefl import datasets
-from edgefl.datasets import fetch, watch
+from edgefl.datasets import fetch
+from edgefl.datasets.named import watch
 from edgefl.errors import ConfigError, StorageError, UnavailableError, VerificationError
 
 

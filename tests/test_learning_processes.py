@@ -11,8 +11,9 @@ from small_fleet import fleet
 from test_learning_training import run
 
 import edgefl
-from edgefl import aggregators, kernels, learning, optimizers
+from edgefl import kernels, learning, optimizers
 from edgefl.aggregators import Contribution, Sums
+from edgefl.aggregators.weighted_mean import WeightedMean
 from edgefl.errors import ConfigError, DataError
 from edgefl.learning import processes
 from edgefl.models.softmax import SoftmaxModel
@@ -113,7 +114,7 @@ def test_a_process_composed_of_the_usual_parts_is_the_usual_process() -> None:
 class Largest:
     """An aggregator of a user's own: the delta of the client with the most examples, by the exact mean's sums."""
 
-    mean: aggregators.WeightedMean
+    mean: WeightedMean
 
     def new(self) -> Sums:
         return self.mean.new()
@@ -137,7 +138,7 @@ class Largest:
 
 def test_an_aggregator_can_be_replaced() -> None:
     usual = learning.build_weighted_fed_avg(MODEL, optimizers.sgd(0.3))
-    assert isinstance(usual.aggregator, aggregators.WeightedMean)
+    assert isinstance(usual.aggregator, WeightedMean)
     mine = replace(usual, aggregator=Largest(usual.aggregator))
     clients = fleet(3)
     largest = max(clients, key=len)

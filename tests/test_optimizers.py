@@ -94,7 +94,7 @@ def test_an_unknown_optimizer_says_what_there_is() -> None:
     assert optimizers.server_optimizer("sgd", {}) == optimizers.sgd(1.0)
 
 
-@pytest.mark.parametrize("name", optimizers.names())
+@pytest.mark.parametrize("name", optimizers.OPTIMIZERS.names())
 def test_a_name_is_that_of_its_file_and_of_its_function(name: str) -> None:
     built = optimizers.server_optimizer(name, {"learning_rate": 0.5})
     assert built.name == name

@@ -2,33 +2,32 @@
 
     contribution -> check -> fold ... fold -> [merge ...] -> finalize
 
-An aggregator is an immutable value; what it has summed stands in the ``Sums`` that the caller holds. Those that a
-task definition may name are registered in ``TRAINING_AGGREGATORS``. Source: design §4.4.
+An aggregator is an immutable value; what it has summed stands in the ``Sums`` that the caller holds. Each that a task
+definition may name is one file of this package that defines ``AGGREGATOR``, a ``TrainingAggregatorType``; the name of
+the file is the name in the definition (``edgefl.registry``). What they add up is ``edgefl.sums``. Source: design §4.4.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, cast
 
-from edgefl.aggregators.grid import MAX_TOTAL_WEIGHT
-from edgefl.aggregators.integer_sum import IntegerSum
-from edgefl.aggregators.sums import Contribution, Sums
-from edgefl.aggregators.unweighted_mean import UnweightedMean
-from edgefl.aggregators.weighted_mean import WeightedMean
-from edgefl.errors import ConfigError
+from edgefl.registry import Registry
+from edgefl.sums.grid import MAX_TOTAL_WEIGHT
+from edgefl.sums.integer_sum import IntegerSum
+from edgefl.sums.running import Contribution, Sums
 
 __all__ = [
+    "AGGREGATORS",
     "MAX_TOTAL_WEIGHT",
-    "TRAINING_AGGREGATORS",
     "Contribution",
     "IntegerSum",
     "Sums",
     "TrainingAggregator",
-    "UnweightedMean",
-    "WeightedMean",
+    "TrainingAggregatorType",
     "training_aggregator",
 ]
+
+AGGREGATORS = Registry("aggregator", __name__, "AGGREGATOR", group=__name__)
 
 
 class TrainingAggregator(Protocol):
@@ -53,17 +52,17 @@ class TrainingAggregator(Protocol):
         ...
 
 
-TRAINING_AGGREGATORS: dict[str, Callable[[int, float, float, int], TrainingAggregator]] = {
-    "unweighted_mean": UnweightedMean,
-    "weighted_mean": WeightedMean,
-}
-"""By name: ``(num_values, norm_bound, clip_norm, max_weight) -> aggregator``."""
+class TrainingAggregatorType(Protocol):
+    """What a file defines as ``AGGREGATOR``: as a rule the class itself, a frozen dataclass with these fields."""
+
+    def __call__(
+        self, *, num_values: int, norm_bound: float, clip_norm: float, max_weight: int
+    ) -> TrainingAggregator: ...
 
 
 def training_aggregator(
     name: str, *, num_values: int, norm_bound: float, clip_norm: float, max_weight: int
 ) -> TrainingAggregator:
     """Build the aggregator that a task definition names. Raises ``ConfigError`` when there is none of that name."""
-    if name not in TRAINING_AGGREGATORS:
-        raise ConfigError(f"aggregator is {name!r}; expected one of {', '.join(sorted(TRAINING_AGGREGATORS))}")
-    return TRAINING_AGGREGATORS[name](num_values, norm_bound, clip_norm, max_weight)
+    kind = cast(TrainingAggregatorType, AGGREGATORS.load(name))
+    return kind(num_values=num_values, norm_bound=norm_bound, clip_norm=clip_norm, max_weight=max_weight)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from edgefl.aggregators.sums import Contribution, Sums
 from edgefl.aggregators.weighted_mean import WeightedMean
+from edgefl.sums.running import Contribution, Sums
 
 
 @dataclass(frozen=True)
@@ -18,3 +18,6 @@ class UnweightedMean(WeightedMean):
 
     def fold(self, sums: Sums, contribution: Contribution) -> None:
         super().fold(sums, replace(contribution, weight=1))
+
+
+AGGREGATOR = UnweightedMean

@@ -14,9 +14,9 @@ import math
 from dataclasses import dataclass
 
 from edgefl import kernels
-from edgefl.aggregators.grid import GRID_BITS, MAX_TOTAL_WEIGHT, ceil_log2
-from edgefl.aggregators.sums import Contribution, Sums, check_total, check_weight
 from edgefl.errors import InvalidUpdateError, LocalProtocolError, UpdateRefusal
+from edgefl.sums.grid import GRID_BITS, MAX_TOTAL_WEIGHT, ceil_log2
+from edgefl.sums.running import Contribution, Sums, check_total, check_weight
 
 
 @dataclass(frozen=True)
@@ -72,3 +72,6 @@ class WeightedMean:
             return 1.0
         norm = math.sqrt(kernels.squared_norm(contribution.values))
         return self.clip_norm / norm if norm > self.clip_norm else 1.0
+
+
+AGGREGATOR = WeightedMean

@@ -1,7 +1,8 @@
 """Encodings of client updates, by registered name. Each is one file of this package that defines ``CODEC``.
 
 A codec turns a vector of numbers into the payload that travels, and back. The name of the file is the name in task
-definitions, plans and updates, so adding a codec takes one file. Invariants:
+definitions, plans and updates, so adding a codec takes one file (``edgefl.registry``). Other packages cannot add one:
+a codec runs on devices too, and an agent announces what every agent of its version has. Invariants:
 
 - ``decode(encode(values), n)`` has the size and the format of ``values``, and ``decode`` raises
   ``InvalidUpdateError`` for whatever else arrives: a payload comes from a device that may be wrong or may lie;
@@ -11,16 +12,17 @@ definitions, plans and updates, so adding a codec takes one file. Invariants:
 from __future__ import annotations
 
 import functools
-import importlib
-import pkgutil
 from typing import TYPE_CHECKING, Literal, Protocol, cast
 
-from edgefl.errors import ConfigError, InvalidUpdateError, UpdateRefusal
+from edgefl.errors import InvalidUpdateError, UpdateRefusal
+from edgefl.registry import Registry
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-__all__ = ["Codec", "codec", "decode", "names"]
+__all__ = ["CODECS", "Codec", "codec", "decode", "names"]
+
+CODECS = Registry("encoding", __name__, "CODEC")
 
 
 class Codec(Protocol):
@@ -41,18 +43,15 @@ class Codec(Protocol):
         ...
 
 
-@functools.cache
 def names() -> tuple[str, ...]:
     """The names of all codecs, sorted: what an agent tells the server that it knows."""
-    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
+    return CODECS.names()
 
 
 @functools.cache
 def codec(name: str) -> Codec:
     """The codec of that name. Raises ``ConfigError`` when there is none."""
-    if name not in names():
-        raise ConfigError(f"encoding is {name!r}; expected one of {', '.join(names())}")
-    return cast(Codec, importlib.import_module(f"{__name__}.{name}").CODEC)
+    return cast(Codec, CODECS.load(name))
 
 
 def decode(name: str, expected: str, payload: bytes, num_values: int) -> bytes:

@@ -7,13 +7,15 @@ of images. Importing this module imports neither NumPy nor a data set: each load
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, overload
+from typing import Literal, cast, overload
 
 from edgefl.datasets.central import CLIENT, CentralDataset, pooled
 from edgefl.datasets.csv_file import from_csv, read_csv
 from edgefl.datasets.federated import FederatedDataset, pool
 from edgefl.datasets.image_folder import from_images
+from edgefl.datasets.named import DATASETS
 from edgefl.datasets.npz_file import from_npz, read_npz
 from edgefl.datasets.own import by_clients
 from edgefl.datasets.parquet_file import from_parquet, read_parquet
@@ -43,7 +45,7 @@ __all__ = [
 
 def names() -> tuple[str, ...]:
     """The data sets that ``load`` knows by name."""
-    return ("watch", "fashion_mnist", "digits")
+    return DATASETS.names()
 
 
 @overload
@@ -68,18 +70,8 @@ def load(name: str, *, client_column: str | None = None) -> FederatedDataset | C
     suffix = path.suffix.lower()
     if client_column is not None and suffix not in (".csv", ".parquet"):
         raise ConfigError(f"data set {name!r} has no column {client_column!r}; expected a .csv or .parquet file")
-    if name == "watch":
-        from edgefl.datasets import watch
-
-        return watch.load()
-    if name == "fashion_mnist":
-        from edgefl.datasets import fashion_mnist
-
-        return fashion_mnist.load()
-    if name == "digits":
-        from edgefl.datasets import digits
-
-        return digits.load()
+    if name in names():  # also where a folder of that name stands
+        return _named(name)
     if suffix == ".csv":
         data = read_csv(path, client_column=client_column)
     elif suffix == ".npz":
@@ -89,9 +81,14 @@ def load(name: str, *, client_column: str | None = None) -> FederatedDataset | C
     elif path.is_dir():
         data = from_images(path)
     else:
-        raise ConfigError(
-            f"data set {name!r} is not known; expected one of: {', '.join(names())}, or a path that ends in .csv, .npz "
-            "or .parquet, or a folder of images"
-        )
+        return _named(name)
     column = client_column or CLIENT
     return by_clients(path, data, column) if column in data.train_columns else data
+
+
+def _named(name: str) -> FederatedDataset | CentralDataset:
+    try:
+        load_it = cast(Callable[[], FederatedDataset | CentralDataset], DATASETS.load(name))
+    except ConfigError as error:
+        raise ConfigError(f"{error}; or a path that ends in .csv, .npz or .parquet, or a folder of images") from error
+    return load_it()

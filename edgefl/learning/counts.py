@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edgefl.aggregators.sums import Contribution, Sums
 from edgefl.errors import InvalidUpdateError, LocalProtocolError, UpdateRefusal
 from edgefl.learning.loss_grid import LOSS_GRID_MAX, LOSS_GRID_SHIFT
 from edgefl.protocol.messages import ClientUpdate
 from edgefl.protocol.process import Accumulator, RoundMetrics
+from edgefl.sums.running import Contribution, Sums
 
 
 def contribution_of(update: ClientUpdate, decoded: bytes) -> Contribution:

@@ -20,7 +20,6 @@ from dataclasses import dataclass
 
 from edgefl import codecs
 from edgefl.aggregators import IntegerSum
-from edgefl.aggregators.grid import SUM_BITS, ceil_log2
 from edgefl.errors import LocalProtocolError
 from edgefl.learning.client import INTEGER_ENCODING
 from edgefl.learning.counts import as_sums, check_counts, contribution_of, round_metrics
@@ -29,6 +28,7 @@ from edgefl.models.softmax import SoftmaxModel
 from edgefl.protocol.messages import ClientUpdate, Plan, StatisticsWork
 from edgefl.protocol.process import Accumulator, ProcessState, RoundConditions, RoundMetrics
 from edgefl.protocol.task import TaskSpec
+from edgefl.sums.grid import SUM_BITS, ceil_log2
 from edgefl.types import MIN_MAGNITUDE, ClientDataset, Standardization
 
 NUM_ROUNDS = 2

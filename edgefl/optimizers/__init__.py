@@ -5,7 +5,7 @@ that ``apply`` returns. Its arithmetic is binary64, element by element, and roun
 (design §4.4, §4.6). ``delta = client_model - server_model``: the server *adds* it.
 
 Each is one file of this package that defines ``OPTIMIZER``, a frozen dataclass whose fields are its options. The name
-of the file is the name in task definitions; a file whose name starts with ``_`` is a part of others.
+of the file is the name in task definitions (``edgefl.registry``).
 
 Source: Reddi et al., "Adaptive Federated Optimization", 2021, algorithm 1 (ServerOpt).
 """
@@ -13,9 +13,6 @@ Source: Reddi et al., "Adaptive Federated Optimization", 2021, algorithm 1 (Serv
 from __future__ import annotations
 
 import dataclasses
-import functools
-import importlib
-import pkgutil
 from typing import Any, ClassVar, Protocol, cast
 
 from edgefl.errors import ConfigError
@@ -25,8 +22,10 @@ from edgefl.optimizers.adagrad import Adagrad
 from edgefl.optimizers.adam import Adam
 from edgefl.optimizers.sgd import Sgd
 from edgefl.optimizers.yogi import Yogi
+from edgefl.registry import Registry
 
 __all__ = [
+    "OPTIMIZERS",
     "Adagrad",
     "Adam",
     "ServerOptimizer",
@@ -34,11 +33,12 @@ __all__ = [
     "Yogi",
     "adagrad",
     "adam",
-    "names",
     "server_optimizer",
     "sgd",
     "yogi",
 ]
+
+OPTIMIZERS = Registry("server optimizer", __name__, "OPTIMIZER", group=__name__)
 
 
 class ServerOptimizer(Protocol):
@@ -58,21 +58,12 @@ class ServerOptimizer(Protocol):
         ...
 
 
-@functools.cache
-def names() -> tuple[str, ...]:
-    """The names of all server optimizers, sorted."""
-    found = (module.name for module in pkgutil.iter_modules(__path__))
-    return tuple(sorted(name for name in found if not name.startswith("_")))
-
-
 def server_optimizer(name: str, options: dict[str, float]) -> ServerOptimizer:
     """Build the optimizer that a task definition names.
 
     Raises ``ConfigError`` when there is none of that name, and for an option that it has not, misses, or refuses.
     """
-    if name not in names():
-        raise ConfigError(f"server optimizer is {name!r}; expected one of {', '.join(names())}")
-    kind = cast("Any", importlib.import_module(f"{__name__}.{name}").OPTIMIZER)
+    kind = OPTIMIZERS.load(name)
     fields = {field.name: field for field in dataclasses.fields(kind)}
     for key in options:
         if key not in fields:

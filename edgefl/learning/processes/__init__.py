@@ -1,15 +1,12 @@
 """The learning processes by name: what ``process = "NAME"`` in a task file and ``learning.build_NAME`` mean.
 
 Each is one file of this package that defines ``PROCESS``, and beside it the function ``build_NAME`` that writes the
-definition an operator would write and builds its process from it. The name of the file is the name in both; a file
-whose name starts with ``_`` is a part of others.
+definition an operator would write and builds its process from it. The name of the file is the name in both
+(``edgefl.registry``).
 """
 
 from __future__ import annotations
 
-import functools
-import importlib
-import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
@@ -17,9 +14,12 @@ from typing import Any, cast
 from edgefl.errors import ConfigError
 from edgefl.models.softmax import SoftmaxModel
 from edgefl.protocol.task import TaskKind, TaskSpec
+from edgefl.registry import Registry
 from edgefl.types import Standardization
 
-__all__ = ["ProcessType", "builder", "names", "process_type"]
+__all__ = ["PROCESSES", "ProcessType", "builder", "names", "process_type"]
+
+PROCESSES = Registry("process", __name__, "PROCESS", group=__name__)
 
 
 @dataclass(frozen=True)
@@ -30,16 +30,14 @@ class ProcessType:
     build: Callable[[TaskSpec, Standardization | None, SoftmaxModel | None], Any]
 
 
-@functools.cache
 def names() -> tuple[str, ...]:
     """The names of all processes, sorted."""
-    found = (module.name for module in pkgutil.iter_modules(__path__))
-    return tuple(sorted(name for name in found if not name.startswith("_")))
+    return PROCESSES.names()
 
 
 def process_type(spec: TaskSpec) -> ProcessType:
     """The process that a definition names. Raises ``ConfigError`` for an unknown name, and for one of another kind."""
-    found = cast(ProcessType, _module(spec.process_name).PROCESS)
+    found = cast(ProcessType, PROCESSES.load(spec.process_name))
     if found.kind is not spec.kind:
         raise ConfigError(
             f"process {spec.process_name!r} is for tasks of kind {found.kind.value!r}; this one is {spec.kind.value!r}"
@@ -49,10 +47,4 @@ def process_type(spec: TaskSpec) -> ProcessType:
 
 def builder(name: str) -> Callable[..., Any]:
     """The function ``build_NAME``. Raises ``ConfigError`` when there is no process of that name."""
-    return cast(Callable[..., Any], getattr(_module(name), f"build_{name}"))
-
-
-def _module(name: str) -> Any:
-    if name not in names():
-        raise ConfigError(f"process is {name!r}; expected one of {', '.join(names())}")
-    return importlib.import_module(f"{__name__}.{name}")
+    return cast(Callable[..., Any], getattr(PROCESSES.module(name), f"build_{name}"))

@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edgefl import kernels
-from edgefl.aggregators.grid import SUM_BITS
-from edgefl.aggregators.sums import Contribution, Sums, check_total, check_weight
 from edgefl.errors import ConfigError, InvalidUpdateError, LocalProtocolError, UpdateRefusal
+from edgefl.sums.grid import SUM_BITS
+from edgefl.sums.running import Contribution, Sums, check_total, check_weight
 
 
 @dataclass(frozen=True)

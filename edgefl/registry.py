@@ -1,0 +1,108 @@
+"""One mechanism for everything that is chosen by a name: a file of a package, or an entry point of a user's own.
+
+    AGGREGATORS = Registry("aggregator", "edgefl.aggregators", "AGGREGATOR", group="edgefl.aggregators")
+    AGGREGATORS.load("weighted_mean")      # edgefl/aggregators/weighted_mean.py, its AGGREGATOR
+
+Invariants:
+
+- the name of the file is the name in task files, and adding to a registry takes that file alone; a file whose name
+  starts with ``_`` is a part of others and has no name;
+- nothing is imported but what is asked for;
+- installed packages are looked at only when no file has the name: reading their metadata takes some 20 ms and 4 MB,
+  which an agent that uses what EdgeFL has never pays. So nobody can replace a file by a package of the same name.
+
+An entry point names a *module* (``mine = "my_package.mine"``), which defines what a file of the package would.
+docs/extending.md goes through it.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import pkgutil
+from dataclasses import dataclass
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from edgefl.errors import ConfigError
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
+
+@dataclass(frozen=True)
+class Registry:
+    """``what``       one of these, in errors: "aggregator".
+    ``package``    the package whose files are registered.
+    ``attribute``  what each file defines.
+    ``group``      the group of entry points by which other packages add to it; "" for none.
+    """
+
+    what: str
+    package: str
+    attribute: str
+    group: str = ""
+
+    def names(self) -> tuple[str, ...]:
+        """The names of the files, sorted: what every installation of this version has."""
+        return _files(self.package)
+
+    def installed(self) -> tuple[str, ...]:
+        """The names that other installed packages add, sorted; slow, see above."""
+        found = {point.name for point in _entry_points(self.group)}
+        return tuple(sorted(found - set(self.names())))
+
+    def load(self, name: str) -> Any:
+        """What the module of that name defines as ``attribute``. Raises as ``module``."""
+        return getattr(self.module(name), self.attribute)
+
+    def module(self, name: str) -> ModuleType:
+        """The module of that name.
+
+        Raises ``ConfigError`` when there is none, when several packages have the name, and when another package's
+        module cannot be imported or lacks ``attribute``.
+        """
+        if name in self.names():
+            return importlib.import_module(f"{self.package}.{name}")
+        points = [point for point in _entry_points(self.group) if point.name == name]
+        if not points:
+            raise ConfigError(self._unknown(name))
+        if len(points) > 1:
+            where = ", ".join(sorted(point.value for point in points))
+            raise ConfigError(f"{self.what} {name!r} is in several installed packages ({where}); expected it in one")
+        return self._foreign(points[0])
+
+    def _foreign(self, point: EntryPoint) -> ModuleType:
+        try:
+            module = point.load()
+        except (ImportError, AttributeError) as error:
+            raise ConfigError(f"{self.what} {point.name!r} is {point.value!r}, which does not load: {error}") from error
+        if not isinstance(module, ModuleType) or not hasattr(module, self.attribute):
+            raise ConfigError(
+                f"{self.what} {point.name!r} is {point.value!r}; expected a module that defines {self.attribute}"
+            )
+        return module
+
+    def _unknown(self, name: str) -> str:
+        import difflib  # for this error alone: the agent finds its codecs by this module
+
+        known = sorted({*self.names(), *self.installed()})
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        return f"{self.what} is {name!r}; expected one of {', '.join(known)}{hint}"
+
+
+@functools.cache
+def _files(package: str) -> tuple[str, ...]:
+    found = (module.name for module in pkgutil.iter_modules(importlib.import_module(package).__path__))
+    return tuple(sorted(name for name in found if not name.startswith("_")))
+
+
+def _entry_points(group: str) -> tuple[EntryPoint, ...]:
+    """Not remembered: names are looked up when a task begins, and a package may come between two tasks."""
+    if not group:
+        return ()
+    from importlib import metadata  # slow and large: for names that no file has
+
+    # A distribution that stands twice on the path (an editable install beside another) gives equal points.
+    return tuple(dict.fromkeys(metadata.entry_points(group=group)))

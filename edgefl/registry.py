@@ -17,9 +17,11 @@ docs/extending.md goes through it.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import importlib
 import pkgutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -55,6 +57,21 @@ class Registry:
     def load(self, name: str) -> Any:
         """What the module of that name defines as ``attribute``. Raises as ``module``."""
         return getattr(self.module(name), self.attribute)
+
+    def build(self, name: str, options: Mapping[str, Any], **given: Any) -> Any:
+        """Make the dataclass of that name: ``given`` are fields that each has, ``options`` those of a task file.
+
+        Raises ``ConfigError`` as ``module``, for options that it has not or misses, and for what it refuses.
+        """
+        kind = self.load(name)
+        fields = {field.name: field for field in dataclasses.fields(kind) if field.name not in given}
+        for key in options:
+            if key not in fields:
+                raise ConfigError(f"{self.what} {name!r} has no {key!r}; expected of {', '.join(fields) or 'none'}")
+        for key, field in fields.items():
+            if key not in options and field.default is dataclasses.MISSING:
+                raise ConfigError(f"{self.what} {name!r} needs {key!r}, which has no default")
+        return kind(**given, **options)
 
     def module(self, name: str) -> ModuleType:
         """The module of that name.

@@ -92,6 +92,11 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
             raise ConfigError(f"{where} is {value!r}; expected a list")
         item = typing.get_args(hint)[0]
         return tuple(_convert(v, item, f"{where}[{i}]") for i, v in enumerate(value))
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise ConfigError(f"{where} is {value!r}; expected a table")
+        item = typing.get_args(hint)[1]
+        return {key: _convert(v, item, f"{where}: {key}") for key, v in value.items()}
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         if not isinstance(value, dict):
             raise ConfigError(f"{where} is {value!r}; expected a table")
@@ -148,6 +153,8 @@ def _lines(value: Any, path: str) -> list[str]:
         inner = f"{path}.{field.name}" if path else field.name
         if dataclasses.is_dataclass(part):
             tables += ["", f"[{inner}]", *_lines(part, inner)]
+        elif isinstance(part, dict):
+            tables += ["", f"[{inner}]", *(f"{_text(key, inner)} = {_text(item, inner)}" for key, item in part.items())]
         elif isinstance(part, tuple) and part and dataclasses.is_dataclass(part[0]):
             for item in part:
                 tables += ["", f"[[{inner}]]", *_lines(item, inner)]

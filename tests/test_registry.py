@@ -13,13 +13,17 @@ from pathlib import Path
 import pytest
 from entry_point_kit import install
 
+from edgefl import learning, optimizers
 from edgefl.aggregators import AGGREGATORS
 from edgefl.codecs import CODECS
 from edgefl.datasets.named import DATASETS
 from edgefl.errors import ConfigError
 from edgefl.learning.processes import PROCESSES
+from edgefl.models.softmax import SoftmaxModel
 from edgefl.optimizers import OPTIMIZERS
+from edgefl.protocol.task import ServerOptimizerSpec, parse_task
 from edgefl.registry import Registry
+from edgefl.settings import to_toml
 
 ROOT = Path(__file__).resolve().parent.parent
 ALL = [AGGREGATORS, CODECS, DATASETS, OPTIMIZERS, PROCESSES]
@@ -121,6 +125,56 @@ def test_a_package_that_is_broken_is_named(site: Site, text: str, said: str) -> 
     site.add("one", text, "trimmed")
     with pytest.raises(ConfigError, match=f"aggregator 'trimmed' is '{site.label}_one.mine'.*{said}"):
         AGGREGATORS.load("trimmed")
+
+
+OWN_OPTIMIZER = """
+from dataclasses import dataclass
+from edgefl.optimizers import Sgd
+@dataclass(frozen=True)
+class Mine(Sgd):
+    name = "mine"
+    strength: float = 3.0
+OPTIMIZER = Mine
+"""
+DEFINITION = """
+name = "t"
+kind = "training"
+population = "p"
+round = { goal = 1, minimum = 1 }
+model = { num_features = 2, num_classes = 2 }
+client = { learning_rate = 0.1 }
+"""
+
+
+def test_options_of_ones_own_are_read_and_written_again(site: Site) -> None:
+    site.add("one", OWN_OPTIMIZER, "mine", group=OPTIMIZERS.group)
+    table = 'name = "mine"\nlearning_rate = 0.5\noptions = { strength = 4 }'
+    text = f"{DEFINITION}[server_optimizer]\n{table}\n"
+    spec = parse_task(text, "t.toml").server_optimizer
+    built = spec.build()
+    assert (built.name, built.strength, built.learning_rate) == ("mine", 4.0, 0.5)  # type: ignore[attr-defined]
+    assert ServerOptimizerSpec.of(built).build() == built
+    assert parse_task(to_toml(parse_task(text, "t.toml")), "t.toml").server_optimizer == spec
+    trained = learning.build_weighted_fed_avg(SoftmaxModel(2, 2), optimizers.sgd(0.1), server_optimizer=built)
+    assert trained.spec.server_optimizer.options == {"strength": 4.0}
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("strenght = 1", "server optimizer 'sgd' has no 'strenght'; expected of learning_rate, momentum"),
+        ("momentum = 0.5", "options has 'momentum', which is a key of .* itself; write it there"),
+    ],
+)
+def test_options_that_are_not_the_optimizers_are_refused(options: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        parse_task(f"{DEFINITION}[server_optimizer.options]\n{options}\n", "t.toml")
+
+
+def test_an_aggregator_gets_its_options_and_no_other() -> None:
+    spec = parse_task(f"{DEFINITION}[aggregator.options]\ntrim = 0.1\n", "t.toml")
+    with pytest.raises(ConfigError, match="aggregator 'weighted_mean' has no 'trim'; expected of none"):
+        learning.build_process(spec, None, None)
 
 
 def test_codecs_come_from_no_package_for_devices_have_them_too(site: Site) -> None:

@@ -49,6 +49,7 @@ class Config:
 class Outer:
     items: tuple[Config, ...] = ()
     one: Config | None = None
+    options: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -219,10 +220,23 @@ def test_what_is_written_is_read_as_it_was(config: Config) -> None:
     assert parse_toml(to_toml(config), Config, "f.toml") == config
 
 
-@given(st.lists(CONFIGS, max_size=3).map(tuple), st.none() | CONFIGS)
-def test_tables_below_tables_are_read_as_they_were(items: tuple[Config, ...], one: Config | None) -> None:
-    outer = Outer(items, one)
+OPTIONS = st.dictionaries(st.text(), st.floats(allow_nan=False))
+
+
+@given(st.lists(CONFIGS, max_size=3).map(tuple), st.none() | CONFIGS, OPTIONS)
+def test_tables_below_tables_are_read_as_they_were(
+    items: tuple[Config, ...], one: Config | None, options: dict[str, float]
+) -> None:
+    outer = Outer(items, one, options)
     assert parse_toml(to_toml(outer), Outer, "f.toml") == outer
+
+
+def test_a_table_of_free_keys_is_read_value_by_value() -> None:
+    assert parse_toml("options = { trim = 1, share = 0.25 }", Outer, "f.toml").options == {"trim": 1.0, "share": 0.25}
+    with pytest.raises(ConfigError, match=r"^f.toml: options: trim is True; expected a number$"):
+        parse_toml("options = { trim = true }", Outer, "f.toml")
+    with pytest.raises(ConfigError, match=r"^f.toml: options is 3; expected a table$"):
+        parse_toml("options = 3", Outer, "f.toml")
 
 
 def test_defaults_are_not_written_but_a_table_of_nothing_else_is() -> None:

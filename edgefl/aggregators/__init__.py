@@ -3,12 +3,14 @@
     contribution -> check -> fold ... fold -> [merge ...] -> finalize
 
 An aggregator is an immutable value; what it has summed stands in the ``Sums`` that the caller holds. Each that a task
-definition may name is one file of this package that defines ``AGGREGATOR``, a ``TrainingAggregatorType``; the name of
-the file is the name in the definition (``edgefl.registry``). What they add up is ``edgefl.sums``. Source: design §4.4.
+definition may name is one file of this package that defines ``AGGREGATOR``: a frozen dataclass with the fields
+``num_values``, ``norm_bound``, ``clip_norm``, ``max_weight`` and options of its own. The name of the file is the name
+in the definition (``edgefl.registry``). What they add up is ``edgefl.sums``. Source: design §4.4.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol, cast
 
 from edgefl.registry import Registry
@@ -23,7 +25,6 @@ __all__ = [
     "IntegerSum",
     "Sums",
     "TrainingAggregator",
-    "TrainingAggregatorType",
     "training_aggregator",
 ]
 
@@ -52,17 +53,25 @@ class TrainingAggregator(Protocol):
         ...
 
 
-class TrainingAggregatorType(Protocol):
-    """What a file defines as ``AGGREGATOR``: as a rule the class itself, a frozen dataclass with these fields."""
-
-    def __call__(
-        self, *, num_values: int, norm_bound: float, clip_norm: float, max_weight: int
-    ) -> TrainingAggregator: ...
-
-
 def training_aggregator(
-    name: str, *, num_values: int, norm_bound: float, clip_norm: float, max_weight: int
+    name: str,
+    *,
+    num_values: int,
+    norm_bound: float,
+    clip_norm: float,
+    max_weight: int,
+    options: Mapping[str, float] | None = None,
 ) -> TrainingAggregator:
-    """Build the aggregator that a task definition names. Raises ``ConfigError`` when there is none of that name."""
-    kind = cast(TrainingAggregatorType, AGGREGATORS.load(name))
-    return kind(num_values=num_values, norm_bound=norm_bound, clip_norm=clip_norm, max_weight=max_weight)
+    """Build the aggregator that a task definition names.
+
+    Raises ``ConfigError`` when there is none of that name, and for an option that it has not, misses, or refuses.
+    """
+    made = AGGREGATORS.build(
+        name,
+        options or {},
+        num_values=num_values,
+        norm_bound=norm_bound,
+        clip_norm=clip_norm,
+        max_weight=max_weight,
+    )
+    return cast(TrainingAggregator, made)

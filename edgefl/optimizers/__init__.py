@@ -12,10 +12,7 @@ Source: Reddi et al., "Adaptive Federated Optimization", 2021, algorithm 1 (Serv
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any, ClassVar, Protocol, cast
-
-from edgefl.errors import ConfigError
 
 # The modules come before the functions of the same names below, which take their places in this package.
 from edgefl.optimizers.adagrad import Adagrad
@@ -63,15 +60,7 @@ def server_optimizer(name: str, options: dict[str, float]) -> ServerOptimizer:
 
     Raises ``ConfigError`` when there is none of that name, and for an option that it has not, misses, or refuses.
     """
-    kind = OPTIMIZERS.load(name)
-    fields = {field.name: field for field in dataclasses.fields(kind)}
-    for key in options:
-        if key not in fields:
-            raise ConfigError(f"server optimizer {name!r} has no {key!r}; expected of {', '.join(fields)}")
-    for key, field in fields.items():
-        if key not in options and field.default is dataclasses.MISSING:
-            raise ConfigError(f"server optimizer {name!r} needs {key!r}, which has no default")
-    return cast(ServerOptimizer, kind(**options))
+    return cast(ServerOptimizer, OPTIMIZERS.build(name, options))
 
 
 def sgd(learning_rate: float, momentum: float = 0.0) -> Sgd:

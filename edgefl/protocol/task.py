@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 import math
 import re
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 from edgefl.errors import ConfigError
@@ -142,12 +142,14 @@ class AggregatorSpec:
     ``norm_bound``: an update of a larger L2 norm is refused. ``clip_norm``: a larger one is scaled down (0: never).
 
     ``max_weight`` bounds a client's example weight; (goal) x (max_weight) may not exceed 2**32 (design §4.4).
+    ``options``: what the named aggregator has beside these.
     """
 
     name: str = ""
     norm_bound: float = 64.0
     clip_norm: float = 0.0
     max_weight: int = 100_000
+    options: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not 2.0**-20 <= self.norm_bound <= 2.0**30:
@@ -162,7 +164,8 @@ class AggregatorSpec:
 class ServerOptimizerSpec:
     """How the aggregated delta is applied: a name of ``edgefl.optimizers`` and that optimizer's own options.
 
-    An option that is None has the optimizer's default; one that the optimizer has not is refused.
+    An option that is None has the optimizer's default; one that the optimizer has not is refused. ``options`` holds
+    those that none of the optimizers above has, of a user's own.
     """
 
     name: str = "sgd"
@@ -171,16 +174,27 @@ class ServerOptimizerSpec:
     beta_1: float | None = None
     beta_2: float | None = None
     epsilon: float | None = None
+    options: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.build()
+
+    @classmethod
+    def of(cls, optimizer: ServerOptimizer) -> ServerOptimizerSpec:
+        """The table from which ``build`` makes ``optimizer`` again."""
+        values = asdict(optimizer)
+        usual = {key: values.pop(key) for key in cls.__dataclass_fields__.keys() & values.keys() - {"options"}}
+        return cls(optimizer.name, **usual, options=values)
 
     def build(self) -> ServerOptimizer:
         """Raises ``ConfigError`` for what the optimizer refuses."""
         from edgefl import optimizers  # the server's need alone; the agent reads names by this module
 
-        options = {key: value for key, value in vars(self).items() if key != "name" and value is not None}
-        return optimizers.server_optimizer(self.name, options)
+        usual = {k: v for k, v in vars(self).items() if k not in ("name", "options") and v is not None}
+        twice = [key for key in self.options if key in self.__dataclass_fields__]
+        if twice:
+            raise ConfigError(f"options has {twice[0]!r}, which is a key of [server_optimizer] itself; write it there")
+        return optimizers.server_optimizer(self.name, usual | self.options)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any, TypedDict
 
 from edgefl.aggregators import TrainingAggregator, training_aggregator
@@ -71,7 +71,7 @@ def averaging_spec(
         seed=seed,
         encoding=encoding,
         aggregator=AggregatorSpec(norm_bound=norm_bound, clip_norm=update_clip_norm, max_weight=max_weight),
-        server_optimizer=ServerOptimizerSpec(server.name, **asdict(server)),
+        server_optimizer=ServerOptimizerSpec.of(server),
     )
 
 
@@ -137,4 +137,5 @@ def _aggregator(spec: TaskSpec, name: str, num_values: int) -> TrainingAggregato
         norm_bound=options.norm_bound,
         clip_norm=options.clip_norm,
         max_weight=options.max_weight,
+        options=options.options,
     )

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from edgefl import datasets
 from edgefl.datasets.draws import Draws
-from edgefl.datasets.partition import FORMS, parse
-from edgefl.datasets.partitioners import Partitioner, _Urn
+from edgefl.datasets.partition import forms, parse
+from edgefl.datasets.partitioners import Partitioner
+from edgefl.datasets.partitioners.dirichlet import _Urn
 from edgefl.errors import ConfigError, DataError
 from edgefl.types import DType, Examples, Quantization
 
@@ -271,11 +272,15 @@ def test_a_partitioner_by_its_text(text: str, num_clients: int | None, how: Part
     assert parse(text, num_clients) == how
 
 
+def test_every_partitioner_is_written_by_its_name_and_its_field() -> None:
+    assert forms() == ("by-class:CLASSES_PER_CLIENT", "by-column:NAME", "by-size[:EXPONENT]", "dirichlet:ALPHA", "iid")
+
+
 @pytest.mark.parametrize(
     ("text", "num_clients", "message"),
     [
-        *((text, 3, f"expected one of {', '.join(FORMS)}".replace("[", r"\["))
-          for text in ("", "dirichlet", "dirichlet:", "iid:3", "by_class:2", "by-column:")),
+        *((text, 3, f"expected one of {', '.join(forms())}".replace("[", r"\["))
+          for text in ("", "dirichlet", "dirichlet:", "iid:3", "by_class:2", "by-column:", "even:1")),
         ("dirichlet:x", 3, "'dirichlet:x'; expected a number after the colon"),
         ("by-class:1.5", 3, "expected a number after the colon"),
         ("dirichlet:0", 3, "alpha is 0.0; expected 1e-6 to 1e6"),
@@ -285,7 +290,7 @@ def test_a_partitioner_by_its_text(text: str, num_clients: int | None, how: Part
         ("by-size:inf", 3, "exponent is inf"),
         ("iid", 0, "num_clients is 0; expected 1 to 1000000"),
         ("iid", None, r"'iid' has no number of clients; say how many \(--clients\)"),
-        ("by-column:who", 3, "a client of each value"),
+        ("by-column:who", 3, "as many clients as it finds; expected no number"),
     ],
 )  # fmt: skip
 def test_a_text_that_is_no_partitioner(text: str, num_clients: int | None, message: str) -> None:

@@ -17,6 +17,7 @@ from document_kit import blocks_of, files_of, write_files
 
 DOCUMENT = "extending.md"
 CODEC = "edgefl/codecs/float16.py"
+DEALT = " --partition in-runs:50 --clients 6"
 ADD_FOLDER = "import edgefl.codecs\nedgefl.codecs.__path__.append({folder!r})\n"
 
 
@@ -43,16 +44,17 @@ def run(folder: Path, *command: str) -> str:
     return done.stdout
 
 
-def simulate(folder: Path, task: str) -> list[dict[str, object]]:
+def simulate(folder: Path, task: str, *more: str) -> list[dict[str, object]]:
     command = str(Path(sys.executable).with_name("edgefl"))
-    answer = run(folder, command, "simulate", task, "--dataset", "corners", "--json")
+    answer = run(folder, command, "simulate", task, "--dataset", "corners", *more, "--json")
     return [json.loads(line) for line in answer.splitlines()]
 
 
 def test_every_block_of_the_page_is_a_file_or_a_command() -> None:
     shown = [text for language in ("python", "toml") for text in blocks_of(DOCUMENT, language)]
     assert sorted(shown) == sorted(files_of(DOCUMENT).values())
-    assert blocks_of(DOCUMENT, "sh") == ["edgefl simulate training.toml --dataset corners\n"]
+    (commands,) = blocks_of(DOCUMENT, "sh")
+    assert commands.splitlines() == [f"edgefl simulate training.toml --dataset corners{more}" for more in ("", DEALT)]
 
 
 def test_the_test_of_the_page_passes(folder: Path) -> None:
@@ -113,5 +115,15 @@ for goal in (6, 12):
     assert half == pytest.approx(whole / 2, rel=1e-6)
 
 
-def test_the_partitioner_of_the_page_deals_every_example(folder: Path) -> None:
-    assert run(folder, "runs.py") == f"10 {sum(4 * 3**n for n in range(6))}\n"
+def test_the_partitioner_of_the_page_deals_by_its_name_every_example_once(folder: Path) -> None:
+    assert simulate(folder, "training.toml", *DEALT.split())[-1]["version"] == 5
+    code = """
+from edgefl import datasets
+from edgefl.datasets.partition import parse
+data = datasets.pooled(datasets.load("corners"))
+people = datasets.partition(data, parse("in-runs:50", 6))
+print(*(len(client) for client in people.clients))
+"""
+    sizes = [int(size) for size in run(folder, "-c", code).split()]
+    assert sum(sizes) == sum(4 * 3**n for n in range(6))
+    assert [size % 50 for size in sizes[:-1]] == [0] * 5

@@ -17,6 +17,7 @@ from edgefl import learning, optimizers
 from edgefl.aggregators import AGGREGATORS
 from edgefl.codecs import CODECS
 from edgefl.datasets.named import DATASETS
+from edgefl.datasets.partitioners import PARTITIONERS
 from edgefl.errors import ConfigError
 from edgefl.learning.processes import PROCESSES
 from edgefl.models.softmax import SoftmaxModel
@@ -26,7 +27,7 @@ from edgefl.registry import Registry
 from edgefl.settings import to_toml
 
 ROOT = Path(__file__).resolve().parent.parent
-ALL = [AGGREGATORS, CODECS, DATASETS, OPTIMIZERS, PROCESSES]
+ALL = [AGGREGATORS, CODECS, DATASETS, OPTIMIZERS, PARTITIONERS, PROCESSES]
 EVERY_NAME = [(registry, name) for registry in ALL for name in registry.names()]
 MINE = "AGGREGATOR = 'mine'\n"
 

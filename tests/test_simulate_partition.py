@@ -84,7 +84,7 @@ def test_watch_can_be_dealt_anew(tmp_path: Path, capsys: pytest.CaptureFixture[s
         (["watch", "--clients", "3"], "--clients and --partition-seed belong to --partition"),
         (["watch", "--partition-seed", "3"], "--clients and --partition-seed belong to --partition"),
         (["digits", "--partition", "iid"], "has no number of clients"),
-        (["digits", "--partition", "even", "--clients", "3"], "partition is 'even'; expected one of iid, dirichlet:"),
+        (["digits", "--partition", "even", "--clients", "3"], "partition is 'even'; expected one of by-class:"),
         (["digits", "--partition", "iid", "--clients", "9999"], "1437 examples for 9999 clients"),
         (["digits", "--partition", "by-column:who"], "has no column 'who'; expected a .csv or .parquet file"),
     ],

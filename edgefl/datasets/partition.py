@@ -10,11 +10,14 @@ the counts of the whole test set.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import dataclasses
+import typing
+from collections.abc import Sequence
+from typing import Any, cast
 
 from edgefl.datasets.central import CentralDataset
 from edgefl.datasets.federated import FederatedDataset
-from edgefl.datasets.partitioners import Partitioner, by_class, by_column, by_size, dirichlet, iid
+from edgefl.datasets.partitioners import PARTITIONERS, Partitioner, by_column
 from edgefl.errors import ConfigError, DataError
 from edgefl.kernels import permutation
 from edgefl.randomness import PARTITION, PARTITION_TEST, derive_key
@@ -49,36 +52,53 @@ def partition(data: CentralDataset, how: Partitioner, *, seed: int = 0) -> Feder
 
 
 def parse(text: str, num_clients: int | None) -> Partitioner:
-    """A partitioner as it is written on a command line: ``iid``, ``dirichlet:0.3``, ``by-class:2``, ``by-size`` or
-    ``by-size:1.5``, ``by-column:NAME``. ``num_clients`` is for all but the last. Raises ``ConfigError``.
+    """A partitioner as it is written on a command line: its file's name with ``-`` for ``_``, and after a colon the
+    value of its one field beside ``num_clients``: ``iid``, ``dirichlet:0.3``, ``by-size``. Raises ``ConfigError``.
     """
-    name, _, value = text.partition(":")
-    if name == "by-column" and value:
-        if num_clients is not None:
-            raise ConfigError(
-                f"{text!r} makes a client of each value; expected no number of clients (--clients) with it"
-            )
-        return by_column(value)
-    if name not in _WAYS or (not value and name not in _DEFAULTS) or (value and name == "iid"):
-        raise ConfigError(f"partition is {text!r}; expected one of {', '.join(FORMS)}")
-    if num_clients is None:
+    written, colon, value = text.partition(":")
+    name = written.replace("-", "_")
+    unknown = name not in PARTITIONERS.names() and name not in PARTITIONERS.installed()
+    if unknown or "_" in written or bool(value) != bool(colon):
+        raise ConfigError(f"partition is {text!r}; expected one of {', '.join(forms())}")
+    kind = PARTITIONERS.load(name)
+    counted, option = _fields(kind)
+    if (value and option is None) or (not value and option is not None and option.default is dataclasses.MISSING):
+        raise ConfigError(f"partition is {text!r}; expected one of {', '.join(forms())}")
+    if counted and num_clients is None:
         raise ConfigError(f"partition {text!r} has no number of clients; say how many (--clients)")
-    try:
-        return _WAYS[name](num_clients, value or _DEFAULTS[name])
-    except ValueError:
-        raise ConfigError(f"partition is {text!r}; expected a number after the colon") from None
+    if not counted and num_clients is not None:
+        raise ConfigError(f"{text!r} makes as many clients as it finds; expected no number (--clients) with it")
+    given: dict[str, Any] = {"num_clients": num_clients} if counted else {}
+    if value:
+        assert option is not None
+        try:
+            given[option.name] = typing.get_type_hints(kind)[option.name](value)
+        except ValueError:
+            raise ConfigError(f"partition is {text!r}; expected a number after the colon") from None
+    return cast(Partitioner, kind(**given))
 
 
-FORMS = ("iid", "dirichlet:ALPHA", "by-class:CLASSES", "by-size[:EXPONENT]", "by-column:NAME")
+def forms() -> tuple[str, ...]:
+    """How each partitioner is written, for errors: ``by-size[:EXPONENT]``."""
+    return tuple(_form(name) for name in (*PARTITIONERS.names(), *PARTITIONERS.installed()))
 
-_DEFAULTS = {"iid": "", "by-size": "1"}
 
-_WAYS: dict[str, Callable[[int, str], Partitioner]] = {
-    "iid": lambda num_clients, _: iid(num_clients),
-    "dirichlet": lambda num_clients, value: dirichlet(num_clients, float(value)),
-    "by-class": lambda num_clients, value: by_class(num_clients, int(value)),
-    "by-size": lambda num_clients, value: by_size(num_clients, float(value)),
-}
+def _form(name: str) -> str:
+    _, option = _fields(PARTITIONERS.load(name))
+    written = name.replace("_", "-")
+    if option is None:
+        return written
+    value = f":{option.name.upper()}"
+    return f"{written}{value}" if option.default is dataclasses.MISSING else f"{written}[{value}]"
+
+
+def _fields(kind: type[Any]) -> tuple[bool, dataclasses.Field[Any] | None]:
+    """Whether a partitioner must be told how many clients to make; and its other field, if it has one."""
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    counted = fields.pop("num_clients", None) is not None
+    if len(fields) > 1:
+        raise ConfigError(f"partitioner {kind.__name__!r} has the fields {', '.join(fields)}; expected at most one")
+    return counted, next(iter(fields.values()), None)
 
 
 def _test_rows(data: CentralDataset, how: Partitioner, clients: Sequence[str], key: bytes) -> dict[str, Sequence[int]]:

@@ -27,13 +27,14 @@ from array import array
 from dataclasses import dataclass, replace
 
 from edgefl import kernels
-from edgefl.aggregators import MAX_TOTAL_WEIGHT, Contribution, Sums, WeightedMean
-from edgefl.aggregators.sums import check_total
+from edgefl.aggregators import MAX_TOTAL_WEIGHT, Contribution, Sums
+from edgefl.aggregators.weighted_mean import WeightedMean
 from edgefl.errors import LocalProtocolError
 from edgefl.learning.parts import Closing, LocalSgd
 from edgefl.optimizers import ServerOptimizer
 from edgefl.protocol.messages import ScaffoldWork, TrainingWork, Work
 from edgefl.protocol.process import ProcessState
+from edgefl.sums.running import check_total
 from edgefl.types import to_float32
 
 _POPULATION_BYTES = 8

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Unpack
 
-from edgefl.aggregators import WeightedMean
+from edgefl.aggregators.weighted_mean import WeightedMean
 from edgefl.errors import ConfigError
 from edgefl.learning.parts import LocalSgd
 from edgefl.learning.processes import ProcessType

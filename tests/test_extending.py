@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from document_kit import blocks_of, files_of, write_files
+from server_kit import server_process
 
 DOCUMENT = "extending.md"
 CODEC = "edgefl/codecs/float16.py"
@@ -35,11 +36,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(folder: Path, *command: str) -> str:
+def execute(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    """Run Python where the package is installed."""
     environment = {**os.environ, "PYTHONPATH": str(folder / "site")}
-    done = subprocess.run(
+    return subprocess.run(
         [sys.executable, *command], cwd=folder, env=environment, capture_output=True, text=True, check=False
     )
+
+
+def run(folder: Path, *command: str) -> str:
+    done = execute(folder, *command)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -127,3 +133,18 @@ print(*(len(client) for client in people.clients))
     sizes = [int(size) for size in run(folder, "-c", code).split()]
     assert sum(sizes) == sum(4 * 3**n for n in range(6))
     assert [size % 50 for size in sizes[:-1]] == [0] * 5
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_a_server_takes_the_task_where_the_package_is_installed(
+    installed: bool, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(folder / "site") if installed else "")
+    with server_process(tmp_path) as server:
+        command = str(Path(sys.executable).with_name("edgefl"))
+        address = server.wait_ready()
+        done = execute(folder, command, "--insecure", "--server", address, "task", "create", "training.toml")
+    if installed:
+        assert done.returncode == 0, done.stderr
+    else:
+        assert "is 'signum'; expected one of adagrad, adam, sgd, yogi" in done.stderr

@@ -26,11 +26,6 @@
 #define MAX_DIFFERENCES 5
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 
-struct text {
-    char *bytes; /* MAX_TEXT */
-    size_t size;
-};
-
 static const char *const status_names[EDGEFL_NUM_STATUSES] = {
     [EDGEFL_OK] = "OK",
     [EDGEFL_BAD_ARGUMENT] = "BAD_ARGUMENT",
@@ -60,8 +55,7 @@ static void add_line(struct text *text, const char *name, const char *rest) {
     text->size += (size_t)size;
 }
 
-/* Closes the digest. */
-static void add_result(struct text *text, const char *name, edgefl_status status, struct sha256 *hash,
+void golden_add_result(struct text *text, const char *name, edgefl_status status, struct sha256 *hash,
                        const edgefl_place *place) {
     char hex[SHA256_HEX_SIZE], rest[MAX_LINE];
     sha256_close(hash, hex);
@@ -128,7 +122,7 @@ static void run_case(struct text *text, const edgefl_variant *variant, const cha
         const edgefl_model model = {c, kernel, bias};
         status = hash_inference(variant, in, &model, &hash, &place);
     }
-    add_result(text, name, status, &hash, &place);
+    golden_add_result(text, name, status, &hash, &place);
     golden_release_all();
 }
 
@@ -172,7 +166,6 @@ static const size_t all_features[] = {1, 13, 16, 75, 784, 1000};
 static const size_t all_classes[] = {1, 2, 7, 10, 33};
 static const size_t all_batches[] = {1, 10, 32, 100, 1000}; /* the last is more than there are rows */
 #define NUM_DTYPES 3
-#define NUM_ROWS 137 /* two full tiles and a rest; no batch divides it */
 
 /* Every shape with every dtype; batches and ways take turns, so that each shape meets several of them. */
 static void run_shapes(struct text *text, const edgefl_variant *variant) {
@@ -182,9 +175,8 @@ static void run_shapes(struct text *text, const edgefl_variant *variant) {
             for (size_t dtype = 0; dtype < NUM_DTYPES; dtype++, seed++) {
                 const size_t batch = all_batches[(f + c + 2 * dtype) % COUNT(all_batches)];
                 const size_t way = dtype == 0 ? 0 : (f + 3 * c + 5 * dtype) % COUNT(ways);
-                const struct shape shape = {NUM_ROWS,     all_features[f],      all_classes[c],
-                                            batch,        ways[way].num_epochs, (edgefl_dtype)dtype,
-                                            ways[way].how};
+                const struct shape shape = {GOLDEN_NUM_ROWS,      all_features[f],     all_classes[c], batch,
+                                            ways[way].num_epochs, (edgefl_dtype)dtype, ways[way].how};
                 run_shape(text, variant, &shape, ways[way].name, seed);
             }
         }
@@ -198,7 +190,8 @@ static void run_ways(struct text *text, const edgefl_variant *variant, const str
         for (size_t dtype = 0; dtype < NUM_DTYPES; dtype++) {
             for (size_t batch = 0; batch < COUNT(all_batches); batch++, seed++) {
                 const struct shape shape = {
-                    NUM_ROWS, 45, 11, all_batches[batch], some[way].num_epochs, (edgefl_dtype)dtype, some[way].how};
+                    GOLDEN_NUM_ROWS,     45,           11, all_batches[batch], some[way].num_epochs,
+                    (edgefl_dtype)dtype, some[way].how};
                 run_shape(text, variant, &shape, some[way].name, seed);
             }
         }
@@ -212,62 +205,6 @@ static void run_edges(struct text *text, const edgefl_variant *variant) {
         golden_edges[j].edit(&inputs);
         run_case(text, variant, golden_edges[j].name, &inputs);
     }
-}
-
-/* ---- aggregation and statistics ---- */
-
-static void run_feature_sums(struct text *text, const edgefl_variant *variant, edgefl_dtype dtype, const char *name) {
-    const struct shape shape = {NUM_ROWS, 75, 1, 1, 1, dtype, 0};
-    struct inputs in;
-    golden_draw(&in, &shape, 3000 + (uint32_t)dtype);
-    int64_t *sums = golden_take(2 * shape.num_features, sizeof *sums);
-    const size_t size = edgefl_feature_sums_scratch_bytes(&in.features);
-    void *scratch = golden_take(size, 1);
-    edgefl_place place = {0};
-    edgefl_status status = edgefl_feature_sums(variant, &in.features, NULL, 8.0, 30, scratch, size, sums, &place);
-    if (status == EDGEFL_OK) {
-        status = edgefl_feature_sums(variant, &in.features, in.mean, 8.0, 30, scratch, size, sums + shape.num_features,
-                                     &place);
-    }
-    struct sha256 hash;
-    sha256_open(&hash);
-    sha256_add(&hash, sums, 2 * shape.num_features * sizeof *sums);
-    add_result(text, name, status, &hash, &place);
-    golden_release_all();
-}
-
-/* A fold of updates with a clip factor, its mean, and the step of a model. */
-static void run_aggregation(struct text *text, const edgefl_variant *variant) {
-    const struct shape shape = {11, 1003, 1, 1, 1, EDGEFL_FLOAT32, 0};
-    const size_t n = shape.num_features;
-    struct inputs in;
-    golden_draw(&in, &shape, 4000);
-    int64_t *sums = golden_take(n, sizeof *sums);
-    double *mean = golden_take(n, sizeof *mean);
-    float *model = golden_take(n, sizeof *model);
-    edgefl_place place = {0};
-    struct sha256 hash;
-    sha256_open(&hash);
-    uint64_t total = 0;
-    edgefl_status status = EDGEFL_OK;
-    for (size_t i = 0; i < shape.num_rows && status == EDGEFL_OK; i++) {
-        const float *delta = in.data + i * n;
-        const double norm2 = edgefl_squared_norm(delta, n);
-        sha256_add(&hash, &norm2, sizeof norm2);
-        status = edgefl_accumulate(variant, sums, delta, n, 3 * i + 1, 27, i % 2 ? 1.0 : 3.0 / (norm2 + 1.0), &place);
-        total += 3 * i + 1;
-    }
-    if (status == EDGEFL_OK) {
-        status = edgefl_finalize_mean(sums, n, total, 27, mean);
-    }
-    if (status == EDGEFL_OK) {
-        status = edgefl_apply_update(in.kernel, mean, n, 0.7, model, &place);
-    }
-    sha256_add(&hash, sums, n * sizeof *sums);
-    sha256_add(&hash, mean, n * sizeof *mean);
-    sha256_add(&hash, model, n * sizeof *model);
-    add_result(text, "aggregation", status, &hash, &place);
-    golden_release_all();
 }
 
 /* ---- comparison ---- */
@@ -286,11 +223,10 @@ static struct text run_all(const edgefl_variant *variant) {
     run_shapes(&text, variant);
     run_ways(&text, variant, ways, COUNT(ways), 1000);
     run_edges(&text, variant);
-    run_feature_sums(&text, variant, EDGEFL_FLOAT32, "feature_sums/float32");
-    run_feature_sums(&text, variant, EDGEFL_UINT8, "feature_sums/uint8");
-    run_feature_sums(&text, variant, EDGEFL_INT8, "feature_sums/int8");
-    run_aggregation(&text, variant);
+    golden_run_statistics(&text, variant);
+    golden_run_aggregation(&text, variant);
     run_ways(&text, variant, corrected_ways, COUNT(corrected_ways), 5000);
+    golden_run_adaptive(&text);
     return text;
 }
 

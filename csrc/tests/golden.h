@@ -8,6 +8,8 @@
 
 #include "edgefl.h"
 
+#define GOLDEN_NUM_ROWS 137 /* two full tiles and a rest; no batch divides it */
+
 enum how {
     MOMENTUM = 1u << 0,
     PROXIMAL = 1u << 1,
@@ -54,6 +56,23 @@ struct edge {
 
 extern const struct edge golden_edges[];
 extern const size_t golden_num_edges;
+
+struct sha256;
+
+/* The lines so far. */
+struct text {
+    char *bytes;
+    size_t size;
+};
+
+/* Adds the digest, which it closes, or for a status other than EDGEFL_OK that and its place. */
+void golden_add_result(struct text *text, const char *name, edgefl_status status, struct sha256 *hash,
+                       const edgefl_place *place);
+
+/* golden_server.c */
+void golden_run_statistics(struct text *text, const edgefl_variant *variant);
+void golden_run_aggregation(struct text *text, const edgefl_variant *variant);
+void golden_run_adaptive(struct text *text); /* no variant has a loop of its own for it */
 
 /* size bytes of zeros, until release_all. */
 void *golden_take(size_t count, size_t size);

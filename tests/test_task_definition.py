@@ -13,6 +13,7 @@ import pytest
 from edgefl import optimizers
 from edgefl.errors import ConfigError
 from edgefl.protocol.messages import MAX_UPLOAD_BYTES
+from edgefl.protocol.schedule import Schedule, ScheduleKind
 from edgefl.protocol.task import (
     AggregatorSpec,
     ClientSpec,
@@ -315,7 +316,8 @@ def defined() -> dict[str, dataclasses.Field[Any]]:
     keys = {f.name: f for f in dataclasses.fields(TaskSpec) if f.name not in TABLES}
     for table, kind in TABLES.items():
         keys |= {f"{table}.{f.name}": f for f in dataclasses.fields(kind)}
-    return keys
+    del keys["client.schedule"]  # a table in a table
+    return keys | {f"client.schedule.{f.name}": f for f in dataclasses.fields(Schedule)}
 
 
 def test_the_tables_of_the_test_are_those_of_the_code() -> None:
@@ -353,7 +355,7 @@ def test_the_page_names_the_defaults_of_the_code() -> None:
             default = optimizer_default(key.rpartition(".")[2])
         if default in (dataclasses.MISSING, ""):
             continue
-        if isinstance(default, DType):
+        if isinstance(default, DType | ScheduleKind):
             default = default.value
         numbers = [float(n) for n in re.findall(r"(?<![\w.])\d+(?:\.\d+)?", cell.replace("float32", ""))]
         if isinstance(default, bool):

@@ -12,12 +12,13 @@ Source: the composition of TensorFlow Federated's ``tff.learning.templates``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from edgefl.optimizers import ServerOptimizer
 from edgefl.protocol.messages import TrainingWork, Work
 from edgefl.protocol.process import ProcessState
+from edgefl.protocol.schedule import CONSTANT, Schedule
 
 
 @dataclass(frozen=True)
@@ -81,16 +82,17 @@ class ModelDistributor:
 
 @dataclass(frozen=True)
 class LocalSgd:
-    """Devices run SGD by ``training``."""
+    """Devices run SGD by ``training``, whose rate follows ``schedule``."""
 
     training: TrainingWork
+    schedule: Schedule = CONSTANT
 
     @property
     def local_epochs(self) -> int:
         return self.training.local_epochs
 
-    def work(self, version: int) -> Work:  # noqa: ARG002
-        return self.training
+    def work(self, version: int) -> Work:
+        return replace(self.training, learning_rate=self.schedule.rate(self.training.learning_rate, version))
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from edgefl.errors import ConfigError
 from edgefl.models.softmax import SoftmaxModel
 from edgefl.protocol.messages import MAX_UPLOAD_BYTES, MAX_WEIGHT
+from edgefl.protocol.schedule import CONSTANT, Schedule
 from edgefl.settings import parse_toml
 from edgefl.types import MAX_EPOCHS, DType, Quantization, TrainConfig
 
@@ -110,7 +111,7 @@ class ModelSpec:
 
 @dataclass(frozen=True)
 class ClientSpec:
-    """The optimizer on the device: fields as in ``edgefl.types.TrainConfig``."""
+    """The optimizer on the device: fields as in ``edgefl.types.TrainConfig``, and how its rate changes."""
 
     learning_rate: float
     batch_size: int = 32
@@ -120,6 +121,7 @@ class ClientSpec:
     proximal: float = 0.0
     clip_norm: float = 0.0
     shuffle: bool = True
+    schedule: Schedule = CONSTANT
 
     def __post_init__(self) -> None:
         if not 0 <= self.local_epochs <= MAX_EPOCHS:
@@ -251,6 +253,8 @@ class TaskSpec:
         # Whether it needs a table [client] is its process's to say.
         self._need(model=True, statistics=False, evaluates=False)
         assert self.model is not None
+        if self.client is not None:
+            self.client.schedule.check(self.client.learning_rate, self.rounds)
         size = SoftmaxModel(self.model.num_features, self.model.num_classes).update_bytes
         if size > MAX_UPLOAD_BYTES:
             raise ConfigError(
@@ -265,6 +269,9 @@ class TaskSpec:
     def _check_personalization(self) -> None:
         self._need(model=False, client=True, statistics=False, evaluates=True)
         check_name("evaluates", self.evaluates)
+        assert self.client is not None
+        if self.client.schedule != CONSTANT:
+            raise ConfigError("client.schedule in a personalization task; expected none: each round starts afresh")
 
     def _check_statistics(self) -> None:
         self._need(model=True, client=False, statistics=True, evaluates=False)

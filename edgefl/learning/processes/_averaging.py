@@ -13,6 +13,7 @@ from edgefl.learning.training import TrainingProcess
 from edgefl.models.softmax import SoftmaxModel
 from edgefl.optimizers import ServerOptimizer, Sgd, sgd
 from edgefl.protocol.messages import TrainingWork
+from edgefl.protocol.schedule import CONSTANT, Schedule
 from edgefl.protocol.task import AggregatorSpec, ClientSpec, ServerOptimizerSpec, TaskKind, TaskSpec
 from edgefl.types import Standardization
 
@@ -34,6 +35,7 @@ class AveragingOptions(TypedDict, total=False):
     update_clip_norm: float
     max_weight: int
     encoding: str
+    schedule: Schedule
 
 
 def averaging_spec(
@@ -53,6 +55,7 @@ def averaging_spec(
     update_clip_norm: float = 0.0,
     max_weight: int = 100_000,
     encoding: str = "float32",
+    schedule: Schedule = CONSTANT,
 ) -> TaskSpec:
     """The definition of a training that names ``process``; options as in ``build_weighted_fed_avg``."""
     server = sgd(1.0) if server_optimizer is None else server_optimizer
@@ -65,6 +68,7 @@ def averaging_spec(
         proximal=proximal,
         clip_norm=clip_norm,
         shuffle=shuffle,
+        schedule=schedule,
     )
     return replace(
         one_process("training", TaskKind.TRAINING, process, model=model_spec(model), client=client),
@@ -98,6 +102,12 @@ def training_work(client: ClientSpec, max_weight: int, **changes: Any) -> Traini
     return replace(work, **changes)
 
 
+def local_sgd(spec: TaskSpec) -> LocalSgd:
+    """The SGD of a definition's ``[client]``. Raises ``ConfigError`` when it has none."""
+    client = client_of(spec)
+    return LocalSgd(training_work(client, spec.aggregator.max_weight), client.schedule)
+
+
 def averaging(
     spec: TaskSpec,
     standardization: Standardization | None,
@@ -122,7 +132,7 @@ def averaging(
         spec,
         model,
         distributor=distributor or ModelDistributor(),
-        client_work=client_work or LocalSgd(training_work(client_of(spec), spec.aggregator.max_weight)),
+        client_work=client_work or local_sgd(spec),
         aggregator=aggregator or _aggregator(spec, mean or named or MEAN, model.num_parameters),
         finalizer=finalizer or ServerStep(spec.server_optimizer.build()),
         standardized=not spec.model.standardize_by or standardization is not None,

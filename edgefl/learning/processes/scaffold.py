@@ -10,9 +10,8 @@ from typing import Unpack
 
 from edgefl.aggregators.weighted_mean import WeightedMean
 from edgefl.errors import ConfigError
-from edgefl.learning.parts import LocalSgd
 from edgefl.learning.processes import ProcessType
-from edgefl.learning.processes._averaging import AveragingOptions, averaging, averaging_spec, client_of, training_work
+from edgefl.learning.processes._averaging import AveragingOptions, averaging, averaging_spec, client_of, local_sgd
 from edgefl.learning.scaffold import CorrectedSgd, DeltaAndStepMean, VariateDistributor, VariateStep
 from edgefl.learning.shapes import model_of
 from edgefl.learning.training import TrainingProcess
@@ -38,7 +37,7 @@ def build(spec: TaskSpec, standardization: Standardization | None, _: SoftmaxMod
         spec,
         standardization,
         distributor=VariateDistributor(),
-        client_work=CorrectedSgd(LocalSgd(training_work(client, bounds.max_weight))),
+        client_work=CorrectedSgd(local_sgd(spec)),
         aggregator=DeltaAndStepMean(mean, client.local_epochs, client.batch_size),
         finalizer=VariateStep(spec.server_optimizer.build()),
     )

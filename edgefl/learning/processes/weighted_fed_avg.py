@@ -37,6 +37,7 @@ def build_weighted_fed_avg(
     ``update_clip_norm``  (0) a delta of a larger L2 norm is scaled down to it; 0 never scales.
     ``max_weight``        (100,000) the most examples that a client may have.
     ``encoding``          ("float32") a codec's name: how the delta travels.
+    ``schedule``          how the clients' rate changes from round to round: ``edgefl.protocol.schedule.Schedule``.
 
     Raises ``ConfigError`` for an option out of range.
     """

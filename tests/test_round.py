@@ -38,7 +38,7 @@ from edgefl.protocol.round import (
     selection_size,
     step,
 )
-from edgefl.protocol.selection import draw_cohort
+from edgefl.protocol.sampling import draw_cohort
 from edgefl.protocol.task import RoundSpec
 from edgefl.randomness import COHORT, derive_key
 

@@ -18,7 +18,7 @@ from edgefl.errors import ConfigError, LocalProtocolError
 from edgefl.learning.scaffold import VariateStep
 from edgefl.protocol.messages import ScaffoldWork
 from edgefl.protocol.process import ProcessState
-from edgefl.protocol.selection import draw_cohort
+from edgefl.protocol.sampling import draw_cohort
 from edgefl.protocol.task import AggregatorSpec, ClientSpec, ModelSpec, RoundSpec, TaskKind, TaskSpec, parse_task
 from edgefl.settings import to_toml
 from edgefl.simulation import simulate

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -12,9 +13,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from server_kit import Caller, definition, run
+from server_kit import Caller, definition, run, update_for
 
 from edgefl.errors import FencedError, VerificationError
+from edgefl.protocol.messages import Assignment
 from edgefl_server.check import check
 from edgefl_server.main import main
 from edgefl_server.sqlite_store import SqliteStore
@@ -60,6 +62,41 @@ def test_each_broken_promise_is_found(tmp_path: Path, damage: str, words: str) -
     with contextlib.closing(sqlite3.connect(data / "edgefl.db")) as db, db:
         db.execute(damage)
     assert any(words in str(finding) for finding in check(data).findings)
+
+
+def drawn_by_size(folder: Path) -> Path:
+    """The data folder of a stopped server after a round of one of three devices, drawn by their sizes."""
+    text = definition(goal=1, rounds=1).replace("[model]", 'sampling = "by_size"\ncandidates = 3\n\n[model]')
+
+    async def body(caller: Caller) -> None:
+        await caller.create(text + '\n[aggregator]\nname = "unweighted_mean"\n')
+        calls = {
+            asyncio.ensure_future(caller.check_in(device, num_train=size)): device
+            for device, size in (("a", 20), ("b", 40), ("c", 30))
+        }
+        done, others = await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
+        (first,) = done
+        outcome = first.result().outcome
+        assert isinstance(outcome, Assignment)
+        await caller.report(calls[first], update_for(outcome, calls[first]))
+        await asyncio.gather(*others)
+
+    run(folder, body)
+    return folder / "data"
+
+
+def test_a_cohort_is_drawn_again_by_the_sizes_that_were_recorded(tmp_path: Path) -> None:
+    data = drawn_by_size(tmp_path)
+    assert check(data).findings == ()
+    with contextlib.closing(sqlite3.connect(data / "edgefl.db")) as db:
+        row = db.execute("SELECT candidates, num_examples, cohort FROM rounds").fetchone()
+        candidates, num_examples, (member,) = map(json.loads, row)
+        assert dict(zip(candidates, num_examples, strict=True)) == {"a": 20, "b": 40, "c": 30}
+        others = [1 if device == member else 10**9 for device in candidates]
+        for damage in (others, []):
+            with db:
+                db.execute("UPDATE rounds SET num_examples = ?", (json.dumps(damage),))
+            assert "its cohort is not what its candidates and seed give" in str(check(data).findings[0])
 
 
 def test_the_command_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

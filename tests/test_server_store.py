@@ -33,12 +33,13 @@ from edgefl.protocol.events import (
     TaskStatus,
 )
 from edgefl.protocol.messages import ClientUpdate, Fate, ReleaseInfo, WorkFailure
-from edgefl.protocol.process import Gains, ProcessState, RoundMetrics
+from edgefl.protocol.process import Gains, ProcessState, RoundConditions, RoundMetrics
 from edgefl.protocol.task import parse_task
 from edgefl_server.sqlite_store import SqliteStore
 from edgefl_server.store import Store
 
 Opener = Callable[[], Store]
+CONDITIONS = RoundConditions(9, 0.25)
 METRICS = RoundMetrics(2, 20, 20, 13, 0.1 + 0.2, (1, 2, 3, 4), Gains(11, 2, 0, 0.1 + 0.3))
 
 
@@ -65,7 +66,16 @@ def task(name: str = "train", version: int = 0, model: bytes = b"model-0", text:
 
 
 def selection(round_num: int = 1, cohort: tuple[str, ...] = ("a", "b")) -> RoundRecord:
-    return RoundRecord("train", round_num, (*cohort, "z"), cohort, round_num - 1, 60.5)
+    return RoundRecord(
+        "train",
+        round_num,
+        (*cohort, "z"),
+        cohort,
+        round_num - 1,
+        60.5,
+        conditions=CONDITIONS,
+        num_examples=(*range(3, 3 + len(cohort)), 2**40),
+    )
 
 
 def update(round_num: int = 1, payload: bytes = b"\x00\xff payload") -> ClientUpdate:
@@ -141,7 +151,7 @@ def test_a_commit_ends_the_round_and_makes_one_version(opener: Opener) -> None:
     ]
     assert store.model("train", 1) == b"model-1"
     assert store.ended_rounds("train", 0, 10) == (
-        RoundSummary("train", 1, Phase.COMMITTED, 2, 2, 2, 0, 1, METRICS, "", (0.5, 0.25, 0.25, 0.0)),
+        RoundSummary("train", 1, Phase.COMMITTED, 2, 2, 2, 0, 1, METRICS, "", (0.5, 0.25, 0.25, 0.0), CONDITIONS),
     )
 
 

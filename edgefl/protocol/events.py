@@ -68,6 +68,7 @@ class TaskRecord:
 class RoundRecord:
     """A selected round that has not ended; ``accepted`` is (sequence, device, update) in ledger order.
 
+    ``num_examples``: the training examples of each candidate, where the task's sampling reads them; else empty.
     A store may read ``accepted`` as it is iterated, one update in memory at a time.
     """
 
@@ -80,6 +81,7 @@ class RoundRecord:
     accepted: Sequence[tuple[int, str, ClientUpdate]] = ()
     failed: tuple[str, ...] = ()
     conditions: RoundConditions = UNSELECTED
+    num_examples: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ from edgefl.protocol.events import (
 )
 from edgefl.protocol.messages import AlreadyAccepted, ClientUpdate, Late, Receipt, WorkFailure
 from edgefl.protocol.process import UNSELECTED, ProcessState, RoundConditions, RoundMetrics
-from edgefl.protocol.selection import draw_cohort
+from edgefl.protocol.sampling import draw_cohort
 from edgefl.protocol.task import RoundSpec
 
 
@@ -125,11 +125,15 @@ class RoundState:
 
 @dataclass(frozen=True)
 class CandidatesWaiting:
-    """The devices that could be selected now, sorted by id (it is so that they are recorded), and what they get."""
+    """The devices that could be selected now, sorted by id (it is so that they are recorded), and what they get.
+
+    ``num_examples``: of each, where the task's sampling reads them.
+    """
 
     devices: tuple[str, ...]
     base: BaseModel
     conditions: RoundConditions = UNSELECTED
+    num_examples: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -255,7 +259,10 @@ def _candidates(state: RoundState, event: CandidatesWaiting, now: float) -> Resu
         state = replace(state, claim_until=now + state.spec.selection_s)
     if len(event.devices) < selection_size(state, now):
         return state, ()
-    cohort = draw_cohort(state.seed, state.round_num, event.devices, state.spec.cohort_size)
+    spec = state.spec
+    cohort = draw_cohort(
+        state.seed, state.round_num, event.devices, spec.cohort_size, spec.sampling, event.num_examples
+    )
     record = RoundRecord(
         task=state.task,
         round_num=state.round_num,
@@ -264,6 +271,7 @@ def _candidates(state: RoundState, event: CandidatesWaiting, now: float) -> Resu
         base_version=event.base.version,
         remaining_s=state.spec.deadline_s,
         conditions=event.conditions,
+        num_examples=event.num_examples,
     )
     state = replace(
         state,

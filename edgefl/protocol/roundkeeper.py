@@ -57,13 +57,16 @@ class RoundKeeper:
         self.out: list[Effect] = []
         self.changed = False
 
-    def select(self, run: TaskRun, devices: tuple[str, ...], now: float) -> bool:
-        """Offer ``devices`` (sorted) to the open round; True when it drew its cohort from them."""
+    def select(self, run: TaskRun, devices: tuple[str, ...], num_examples: tuple[int, ...], now: float) -> bool:
+        """Offer ``devices`` (sorted) to the open round; True when it drew its cohort from them.
+
+        ``num_examples`` of each, where the round's sampling reads them.
+        """
         assert run.base is not None
         assert run.process is not None
         assert run.plan is not None
         conditions = RoundConditions(self._population(run), learning_rate(run.plan))
-        self._step(run, CandidatesWaiting(devices, run.base, conditions), now)
+        self._step(run, CandidatesWaiting(devices, run.base, conditions, num_examples), now)
         if run.round.phase is not Phase.COLLECTING:
             return False
         run.accumulator = run.process.new_accumulator()

@@ -15,6 +15,7 @@ from edgefl.protocol.events import Phase, TaskStatus
 from edgefl.protocol.messages import CheckIn
 from edgefl.protocol.round import selection_size
 from edgefl.protocol.roundkeeper import RoundKeeper
+from edgefl.protocol.sampling import sampling
 from edgefl.protocol.taskboard import TaskBoard, TaskRun, unfit
 from edgefl.protocol.waiting import Waiting, WaitingRoom
 
@@ -89,7 +90,9 @@ class Selector:
         present = tuple(sorted(set(free).difference(gone)))
         for device in gone:
             self.leave(device)
-        return self._keeper.select(run, present, now)
+        reads_sizes = sampling(state.spec.sampling).reads_sizes
+        num_examples = tuple(self._room.num_examples(device) for device in present) if reads_sizes else ()
+        return self._keeper.select(run, present, num_examples, now)
 
     def _may_select(self, run: TaskRun, check_in: CheckIn, *, parked: bool) -> bool:
         if run.base is None or (parked and not self._is_large(run)):

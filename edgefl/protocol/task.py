@@ -54,6 +54,7 @@ class RoundSpec:
 
     ``candidates``: how many devices must wait before the cohort is drawn from them; fewer than a cohort (0) mean the
     cohort: whoever comes first is then in it. The more, the less the draw depends on who comes back early.
+    ``sampling``: how it is drawn, a name of ``edgefl.protocol.sampling``.
     ``selection_s``: how long a round waits for them before it goes on with what meets the minimum.
     ``deadline_s``: how long after the assignments reports are taken.
     """
@@ -64,6 +65,7 @@ class RoundSpec:
     selection_s: float = 10.0
     deadline_s: float = 120.0
     candidates: int = 0
+    sampling: str = "uniform"
 
     def __post_init__(self) -> None:
         if not 1 <= self.minimum <= self.goal <= 1_000_000:
@@ -72,9 +74,18 @@ class RoundSpec:
             raise ConfigError(f"over_selection is {self.over_selection}; expected 1 to 10")
         if not 0 <= self.candidates <= 1_000_000:
             raise ConfigError(f"candidates is {self.candidates}; expected 0 to 1000000")
+        self._check_sampling()
         for name in ("selection_s", "deadline_s"):
             if not 0.1 <= getattr(self, name) <= 7 * 86400:
                 raise ConfigError(f"{name} is {getattr(self, name)}; expected 0.1 to {7 * 86400} seconds")
+
+    def _check_sampling(self) -> None:
+        if self.sampling != "uniform":
+            from edgefl.protocol.sampling import (
+                sampling,
+            )  # the server's need alone; the agent reads names by this module
+
+            sampling(self.sampling)
 
     @property
     def pool_size(self) -> int:
@@ -242,6 +253,11 @@ class TaskSpec:
         if self.round.goal * self.aggregator.max_weight > MAX_WEIGHT:
             raise ConfigError(
                 f"goal {self.round.goal} x max_weight {self.aggregator.max_weight} exceeds 2**32; lower max_weight"
+            )
+        if self.round.sampling == "by_size" and self.kind is not TaskKind.TRAINING:
+            raise ConfigError(
+                f"sampling is 'by_size' in a task of kind {self.kind.value!r}; expected 'uniform' or 'cyclic': its "
+                "sums would count the examples of large devices too often"
             )
         getattr(self, f"_check_{self.kind.value}")()
 

@@ -83,6 +83,11 @@ class WaitingRoom:
         parked = self._parked.get(device)
         return parked is not None and now > parked.until
 
+    def num_examples(self, device: str) -> int:
+        """The training examples of one that waits or is parked, as it said when it came."""
+        found = self._waiting.get(device) or self._parked[device]
+        return found.check_in.num_train
+
     def present(self) -> Iterator[tuple[str, CheckIn, bool]]:
         """Every device that waits (False) or is parked (True), with its check-in."""
         for waiting in self._waiting.values():

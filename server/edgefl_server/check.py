@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgefl.errors import EdgeFLError, NotFoundError, StorageError
+from edgefl.errors import EdgeFLError, LocalProtocolError, NotFoundError, StorageError
 from edgefl.protocol.process import ProcessState
-from edgefl.protocol.selection import draw_cohort
+from edgefl.protocol.sampling import draw_cohort
 from edgefl.protocol.task import TaskSpec
 from edgefl_server.recompute import Recomputer
 from edgefl_server.schema import MIGRATIONS
@@ -200,15 +200,14 @@ class _Checker:
 
     def _task_rounds(self, spec: TaskSpec, pruned: int, total: int) -> None:
         rows = self._db.execute(
-            "SELECT round, phase, version, accepted, failed, candidates, cohort FROM rounds WHERE task = ?"
-            " ORDER BY round",
+            "SELECT round, phase, version, accepted, failed, candidates, num_examples, cohort FROM rounds"
+            " WHERE task = ? ORDER BY round",
             (spec.name,),
         ).fetchall()
-        for number, phase, version, accepted, failed, candidates, cohort in rows:
+        for number, phase, version, accepted, failed, candidates, num_examples, cohort in rows:
             where = f"round {number} of task {spec.name}"
             members = json.loads(cohort)
-            drawn = draw_cohort(spec.seed, number, json.loads(candidates), spec.round.cohort_size)
-            if number > pruned and members != list(drawn):
+            if number > pruned and members != _drawn(spec, number, json.loads(candidates), json.loads(num_examples)):
                 self._find("its cohort is not what its candidates and seed give", where, _REPORT)
             counts = self._reports(spec, number, phase, set(members), where, kept=number > pruned)
             if phase != "collecting" and counts != (accepted, failed):
@@ -268,3 +267,13 @@ class _Checker:
         self.recomputed += 1
         if result.differences:
             self._find(f"version {version} computed again differs in {', '.join(result.differences)}", where, _RESTORE)
+
+
+def _drawn(spec: TaskSpec, round_num: int, candidates: list[str], num_examples: list[int]) -> list[str] | None:
+    """The cohort drawn again; None where the sizes of the candidates are not there."""
+    if candidates == []:
+        return []  # a round that ended while it was open
+    with contextlib.suppress(LocalProtocolError):
+        size = spec.round.cohort_size
+        return list(draw_cohort(spec.seed, round_num, candidates, size, spec.round.sampling, num_examples))
+    return None

@@ -77,7 +77,10 @@ class Retention:
             rounds,
         )
         # Who might have taken part matters to a replay alone, and a large population makes it the larger part of a row.
-        self._run("UPDATE rounds SET candidates = '[]' WHERE task = ? AND round > ? AND round <= ?", rounds)
+        self._run(
+            "UPDATE rounds SET candidates = '[]', num_examples = '[]' WHERE task = ? AND round > ? AND round <= ?",
+            rounds,
+        )
 
     def _drop_models(self, task: str, first: int) -> None:
         if task not in self._readers:

@@ -125,6 +125,8 @@ _VERSION_3 = (
     # were selected before there was any.
     "ALTER TABLE rounds ADD COLUMN population INTEGER NOT NULL DEFAULT 0",
     "ALTER TABLE rounds ADD COLUMN learning_rate REAL NOT NULL DEFAULT 0",
+    # JSON list: the training examples of each candidate, where the task's sampling reads them.
+    "ALTER TABLE rounds ADD COLUMN num_examples TEXT NOT NULL DEFAULT '[]'",
 )
 
 RELEASE_FLOOR_SINCE = 2

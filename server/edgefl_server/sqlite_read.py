@@ -137,10 +137,10 @@ class AcceptedReports(Sequence[tuple[int, str, ClientUpdate]]):
 
 def _rounds(db: sqlite3.Connection, source: str) -> Iterator[RoundRecord]:
     rows = db.execute(
-        "SELECT task, round, candidates, cohort, base_version, remaining_s, population, learning_rate"
+        "SELECT task, round, candidates, num_examples, cohort, base_version, remaining_s, population, learning_rate"
         " FROM rounds WHERE phase = 'collecting'"
     ).fetchall()
-    for task, round_num, candidates, cohort, base_version, remaining_s, *conditions in rows:
+    for task, round_num, candidates, num_examples, cohort, base_version, remaining_s, *conditions in rows:
         failed = db.execute("SELECT device FROM failures WHERE task = ? AND round = ?", (task, round_num))
         yield RoundRecord(
             task=task,
@@ -152,6 +152,7 @@ def _rounds(db: sqlite3.Connection, source: str) -> Iterator[RoundRecord]:
             accepted=AcceptedReports(db, source, task, round_num),
             failed=tuple(device for (device,) in failed),
             conditions=RoundConditions(*conditions),
+            num_examples=tuple(json.loads(num_examples)),
         )
 
 

@@ -84,7 +84,7 @@ class Writer:
         chosen = effect.round
         self._run(
             "INSERT INTO rounds (task, round, phase, base_version, remaining_s, cohort_size, cohort, candidates,"
-            " population, learning_rate) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            " population, learning_rate, num_examples) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 chosen.task,
                 chosen.round_num,
@@ -96,6 +96,7 @@ class Writer:
                 json.dumps(chosen.candidates),
                 chosen.conditions.population,
                 chosen.conditions.learning_rate,
+                json.dumps(chosen.num_examples),
             ),
         )
 

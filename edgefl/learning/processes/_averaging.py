@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, TypedDict
 
-from edgefl.aggregators import TrainingAggregator, training_aggregator
+from edgefl.aggregators import TrainingAggregator, UnweightedMean, training_aggregator
 from edgefl.errors import ConfigError
 from edgefl.learning.parts import ClientWork, Distributor, Finalizer, LocalSgd, ModelDistributor, ServerStep
 from edgefl.learning.shapes import model_of, model_spec, one_process
@@ -128,12 +128,18 @@ def averaging(
     named = spec.aggregator.name
     if mean and named not in ("", mean):
         raise ConfigError(f"aggregator is {named!r}; process {spec.process_name!r} works with {mean!r}: leave it out")
+    part = aggregator or _aggregator(spec, mean or named or MEAN, model.num_parameters)
+    if spec.round.sampling == "by_size" and not isinstance(part, UnweightedMean):
+        raise ConfigError(
+            "sampling is 'by_size', and the mean would weigh devices by their examples again; set the aggregator's "
+            "name to 'unweighted_mean'"
+        )
     return TrainingProcess(
         spec,
         model,
         distributor=distributor or ModelDistributor(),
         client_work=client_work or local_sgd(spec),
-        aggregator=aggregator or _aggregator(spec, mean or named or MEAN, model.num_parameters),
+        aggregator=part,
         finalizer=finalizer or ServerStep(spec.server_optimizer.build()),
         standardized=not spec.model.standardize_by or standardization is not None,
     )

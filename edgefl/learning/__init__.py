@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from edgefl.learning.processes.weighted_fed_avg import build_weighted_fed_avg
     from edgefl.learning.processes.weighted_fed_prox import build_weighted_fed_prox
     from edgefl.learning.registry import build_process
+    from edgefl.learning.saved import load, save
     from edgefl.learning.statistics import StatisticsProcess
     from edgefl.learning.training import TrainingProcess, compose
 
@@ -60,7 +61,9 @@ __all__ = [
     "build_weighted_fed_avg",
     "build_weighted_fed_prox",
     "compose",
+    "load",
     "run_plan",
+    "save",
 ]
 
 _MODULES = {
@@ -77,7 +80,9 @@ _MODULES = {
     "TrainingProcess": "training",
     "build_process": "registry",
     "compose": "training",
+    "load": "saved",
     "run_plan": "client",
+    "save": "saved",
 }
 
 _BUILD = "build_"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, TypedDict
 
-from edgefl.aggregators import TrainingAggregator, UnweightedMean, training_aggregator
+from edgefl.aggregators import TrainingAggregator, training_aggregator
+from edgefl.aggregators.unweighted_mean import UnweightedMean
 from edgefl.errors import ConfigError
 from edgefl.learning.parts import ClientWork, Distributor, Finalizer, LocalSgd, ModelDistributor, ServerStep
 from edgefl.learning.shapes import model_of, model_spec, one_process

@@ -87,6 +87,7 @@ def test_a_checkpoint_is_gone_on_from_only_when_that_is_asked(
         (["--resume"], "--resume and --checkpoint-every belong to --checkpoint; add it, or leave them out"),
         (["--checkpoint-every", "3"], "--resume and --checkpoint-every belong to --checkpoint; add it, or leave them"),
         (["--checkpoint", "c", "--faults", "f"], "--log and --checkpoint are of a run without --faults; leave them"),
+        (["--checkpoint", "c", "--grpc"], "--checkpoint is of a simulation here; a server keeps its own state"),
         (["--log", "l", "--faults", "f"], "--log and --checkpoint are of a run without --faults; leave them"),
     ],
 )

@@ -89,8 +89,8 @@ def whole_world() -> Run:
 
 
 def variates_world() -> Run:
-    """SCAFFOLD, where devices keep what they learned. Of seven, whoever comes first is drawn: rounds overlap."""
-    clients = fleet(7)
+    """SCAFFOLD, where devices keep what they learned. Of four, whoever comes first is drawn: rounds overlap."""
+    clients = fleet(4)
     spec, text = plain_training(2, 2, process="scaffold", rounds=6)
     few = replace(spec.round, over_selection=1.5, candidates=1)
     evaluation, evaluated = four_tasks(2, 6, 1.0)[2]

@@ -101,6 +101,7 @@ class KnownProcess:
         return self.process.initialize()
 
     def plan(self, state: ProcessState) -> Plan:
+        """Of a version of the past that has a model, ``extra`` is empty: no plan of such a task may need it."""
         return self.process.plan(state)
 
     def content(self, state: ProcessState) -> bytes:

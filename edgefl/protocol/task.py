@@ -11,6 +11,7 @@ import enum
 import math
 import re
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from edgefl.errors import ConfigError
@@ -92,7 +93,7 @@ class RoundSpec:
         """How many waiting devices let a round draw its cohort at once."""
         return max(self.cohort_size, self.candidates)
 
-    @property
+    @cached_property
     def cohort_size(self) -> int:
         """The goal times ``over_selection`` as it was written, rounded up: 10 x 1.1 is 11 (in binary64 it is above)."""
         from fractions import Fraction  # the server's need alone; the agent reads names by this module

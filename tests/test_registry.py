@@ -22,12 +22,13 @@ from edgefl.errors import ConfigError
 from edgefl.learning.processes import PROCESSES
 from edgefl.models.softmax import SoftmaxModel
 from edgefl.optimizers import OPTIMIZERS
+from edgefl.protocol.sampling import SAMPLINGS
 from edgefl.protocol.task import ServerOptimizerSpec, parse_task
 from edgefl.registry import Registry
 from edgefl.settings import to_toml
 
 ROOT = Path(__file__).resolve().parent.parent
-ALL = [AGGREGATORS, CODECS, DATASETS, OPTIMIZERS, PARTITIONERS, PROCESSES]
+ALL = [AGGREGATORS, CODECS, DATASETS, OPTIMIZERS, PARTITIONERS, PROCESSES, SAMPLINGS]
 EVERY_NAME = [(registry, name) for registry in ALL for name in registry.names()]
 MINE = "AGGREGATOR = 'mine'\n"
 

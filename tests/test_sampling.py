@@ -16,9 +16,9 @@ from edgefl.errors import ConfigError, LocalProtocolError
 from edgefl.protocol.events import AnswerCheckIn, DeviceCheckedIn, TaskCreated
 from edgefl.protocol.messages import Assignment
 from edgefl.protocol.pace import CoordinatorConfig
-from edgefl.protocol.sampling import draw_cohort, names, sampling
+from edgefl.protocol.sampling import SAMPLINGS, draw_cohort, sampling
 from edgefl.protocol.sampling.by_size import marked
-from edgefl.protocol.task import RoundSpec, TaskSpec, parse_task
+from edgefl.protocol.task import AggregatorSpec, RoundSpec, TaskSpec, parse_task
 from edgefl.settings import to_toml
 from edgefl.simulation import simulate
 
@@ -31,12 +31,12 @@ def draw(name: str, seed: int, round_num: int, devices: dict[str, int], size: in
 
 
 def test_each_is_a_file() -> None:
-    assert names() == ("by_size", "cyclic", "uniform")
+    assert SAMPLINGS.names() == ("by_size", "cyclic", "uniform")
     with pytest.raises(ConfigError, match="sampling is 'by-size'; expected one of by_size, cyclic, uniform"):
         RoundSpec(2, 1, sampling="by-size")
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", SAMPLINGS.names())
 @given(DEVICES, st.integers(0, 2**63 - 1), st.integers(1, 2**32 - 1), st.integers(1, 30), st.randoms())
 def test_a_cohort_is_of_the_size_without_repeats_whatever_the_order(
     name: str, devices: dict[str, int], seed: int, round_num: int, size: int, random: Any
@@ -113,6 +113,8 @@ def test_a_weighted_mean_would_count_sizes_twice() -> None:
     for name in ("weighted_mean", ""):
         with pytest.raises(ConfigError, match="set the aggregator's name to 'unweighted_mean'"):
             learning.build_process(replace(spec, aggregator=replace(spec.aggregator, name=name)), None, None)
+    with pytest.raises(ConfigError, match="set the aggregator's name to 'unweighted_mean'"):
+        learning.build_process(replace(spec, process="scaffold", aggregator=AggregatorSpec()), None, None)
     with pytest.raises(ConfigError, match="'by_size' in a task of kind 'evaluation'"):
         parse_task(
             'name = "e"\nkind = "evaluation"\npopulation = "p"\nevaluates = "t"\n'
@@ -121,7 +123,7 @@ def test_a_weighted_mean_would_count_sizes_twice() -> None:
         )
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", SAMPLINGS.names())
 def test_a_simulation_trains_those_whom_the_draw_gives(name: str) -> None:
     clients = fleet(5)
     sizes = {client.client_id: len(client) for client in clients}

@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import Any, TypedDict
 
 from edgefl.aggregators import TrainingAggregator, training_aggregator
-from edgefl.aggregators.unweighted_mean import UnweightedMean
 from edgefl.errors import ConfigError
 from edgefl.learning.parts import ClientWork, Distributor, Finalizer, LocalSgd, ModelDistributor, ServerStep
 from edgefl.learning.shapes import model_of, model_spec, one_process
@@ -129,18 +128,18 @@ def averaging(
     named = spec.aggregator.name
     if mean and named not in ("", mean):
         raise ConfigError(f"aggregator is {named!r}; process {spec.process_name!r} works with {mean!r}: leave it out")
-    part = aggregator or _aggregator(spec, mean or named or MEAN, model.num_parameters)
-    if spec.round.sampling == "by_size" and not isinstance(part, UnweightedMean):
+    name = mean or named or MEAN
+    if spec.round.sampling == "by_size" and (aggregator is not None or name == MEAN):
         raise ConfigError(
-            "sampling is 'by_size', and the mean would weigh devices by their examples again; set the aggregator's "
-            "name to 'unweighted_mean'"
+            "sampling is 'by_size', which an aggregator must not weigh again; set the aggregator's name to "
+            "'unweighted_mean', in a process that takes one"
         )
     return TrainingProcess(
         spec,
         model,
         distributor=distributor or ModelDistributor(),
         client_work=client_work or local_sgd(spec),
-        aggregator=part,
+        aggregator=aggregator or _aggregator(spec, name, model.num_parameters),
         finalizer=finalizer or ServerStep(spec.server_optimizer.build()),
         standardized=not spec.model.standardize_by or standardization is not None,
     )

@@ -1,20 +1,21 @@
 """The draw of a round's cohort: pure functions of (task seed, round, recorded candidates and their sizes).
 
 Whoever knows them can repeat the draw on any machine. Each way of drawing is one file of this package that defines
-``SAMPLING``; the name of the file is the name in task definitions, and a file whose name starts with ``_`` is a part of
-others. Source: design §4.5 (randomness), §5 (the round).
+``SAMPLING``; the name of the file is the name in task definitions (``edgefl.registry``).
+
+Source: design §4.5 (randomness), §5 (the round).
 """
 
 from __future__ import annotations
 
-import functools
-import importlib
-import pkgutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
-from edgefl.errors import ConfigError, LocalProtocolError
+from edgefl.errors import LocalProtocolError
+from edgefl.registry import Registry
+
+SAMPLINGS = Registry("sampling", __name__, "SAMPLING")
 
 
 @dataclass(frozen=True)
@@ -30,18 +31,9 @@ class Sampling:
     reads_sizes: bool = False
 
 
-@functools.cache
-def names() -> tuple[str, ...]:
-    """The names of all, sorted."""
-    found = (module.name for module in pkgutil.iter_modules(__path__))
-    return tuple(sorted(name for name in found if not name.startswith("_")))
-
-
 def sampling(name: str) -> Sampling:
     """Raises ``ConfigError`` when there is none of that name."""
-    if name not in names():
-        raise ConfigError(f"sampling is {name!r}; expected one of {', '.join(names())}")
-    return cast(Sampling, importlib.import_module(f"{__name__}.{name}").SAMPLING)
+    return cast(Sampling, SAMPLINGS.load(name))
 
 
 def draw_cohort(

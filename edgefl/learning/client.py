@@ -153,9 +153,8 @@ def _train_cohort(
     reports: dict[int, ClientUpdate | WorkFailure] = {}
     cohort: dict[int, kernels.CohortClient] = {}
     for index, client in enumerate(clients):
-        examples = client.examples
         try:
-            _check_examples(model, examples, "training", work.max_weight)
+            _check_examples(model, client.examples, "training", work.max_weight)
             correction = start.correction(variates.get(client.client_id, b""))
         except EdgeFLError as error:
             reports[index] = _failure(assignment, error)
@@ -178,7 +177,7 @@ def fold_cohort(
 ) -> kernels.FoldedCohort | None:
     """What all updates of ``run_cohort`` add up to, each weighted by its examples, without making them.
 
-    For a training whose deltas travel as they are. None when any client would fail, or its update be refused.
+    For a training whose deltas travel as they are and alone. None when any client would fail, or its update be refused.
     """
     work, wanted = assignment.plan.work, assignment.plan.model
     if not isinstance(work, TrainingWork) or assignment.plan.encoding != "float32":
@@ -189,16 +188,12 @@ def fold_cohort(
             _check_examples(wanted, client.examples, "training", work.max_weight)
     except EdgeFLError:
         return None
-    cohort = [_cohort_client(assignment, work, config, client) for client in clients]
+    cohort = [_cohort_client(assignment, work, config, client, None) for client in clients]
     return kernels.fold_cohort(start, cohort, grid_shift=grid_shift, norm_bound=norm_bound)
 
 
 def _cohort_client(
-    assignment: Assignment,
-    work: TrainingWork,
-    config: TrainConfig,
-    client: ClientDataset,
-    correction: Weights | None = None,
+    assignment: Assignment, work: TrainingWork, config: TrainConfig, client: ClientDataset, correction: Weights | None
 ) -> kernels.CohortClient:
     examples = client.examples
     return kernels.CohortClient(
@@ -388,12 +383,11 @@ def _check_encoding(plan: Plan) -> None:
 
 def _check_examples(model: SoftmaxModel, examples: Examples, which: str, max_weight: int) -> None:
     """Raises ``DataError`` when the device's examples are not what the plan's model reads."""
-    if not len(examples):
+    count = len(examples)
+    if not count:
         raise DataError(f"this device has no {which} examples; expected at least one")
-    if len(examples) > max_weight:
-        raise DataError(
-            f"this device has {len(examples)} {which} examples; the task's max_weight is {max_weight}: raise it"
-        )
+    if count > max_weight:
+        raise DataError(f"this device has {count} {which} examples; the task's max_weight is {max_weight}: raise it")
     found = (examples.num_features, examples.dtype)
     expected = (model.num_features, model.dtype)
     if found != expected:

@@ -25,9 +25,9 @@ CLIENTS_AT_ONCE = 64
 each) are still in a core's caches when they are folded. 256 made a round of 1,000 clients a quarter slower."""
 
 
-FoldAtOnce = Callable[[Assignment, bytes, Sequence[ClientDataset], Accumulator], bool]
-"""A short cut of a process: folds the clients' work into the accumulator, to the same sums, and says True; or folds
-nothing and says False, for whatever it cannot vouch for. What is wrong is found, and said, on the ordinary way."""
+FoldAtOnce = Callable[[Assignment, bytes, Sequence[ClientDataset]], Accumulator | None]
+"""A short cut of a process: the clients' work, folded to the same sums; None for whatever it cannot vouch for. What is
+wrong is found, and said, on the ordinary way."""
 
 
 def run_round(
@@ -50,10 +50,7 @@ def run_round(
     Raises the first client's failure as its own class, and a refusal as ``InvalidUpdateError``, both naming the client;
     ``DataError`` when no client has examples or two have the same id.
     """
-    kept = {part.client_id: part for part in (clients if held_out is None else held_out) if len(part)}
-    if held_out is not None and len(kept) != sum(len(part) > 0 for part in held_out):
-        raise DataError("two held-out parts have the same id; expected each id once")
-    taking_part = [client for client in clients if len(client) and client.client_id in kept]
+    taking_part, kept = _pairs(clients, held_out)
     ids = {client.client_id for client in taking_part}
     if not taking_part or len(ids) != len(taking_part):
         raise DataError(f"{len(taking_part)} clients with examples, {len(ids)} ids; expected at least one, all unique")
@@ -68,15 +65,15 @@ def run_round(
         model_size_bytes=len(content),
         deadline_s=spec.round.deadline_s,
     )
-    accumulator = process.new_accumulator()
     conditions = RoundConditions(population or len(taking_part), learning_rate(assignment.plan))
-    if fold_at_once is not None and fold_at_once(assignment, content, taking_part, accumulator):
-        return process.finalize(state, accumulator, conditions)
+    folded = None if fold_at_once is None else fold_at_once(assignment, content, taking_part)
+    if folded is not None:
+        return process.finalize(state, folded, conditions)
     if content:
         assignment = replace(assignment, model_digest=hashlib.sha256(content).hexdigest())
+    accumulator = process.new_accumulator()
     variates: dict[str, bytes] = {}
-    parts = [kept[client.client_id] for client in taking_part]
-    for client, report in _reports(assignment, content, taking_part, parts, state.clients):
+    for client, report in _reports(assignment, content, taking_part, kept, state.clients):
         if isinstance(report, WorkFailure):
             raise _as_error(client.client_id, report)
         try:
@@ -89,6 +86,20 @@ def run_round(
             variates[client.client_id] = report.variate
     after, metrics = process.finalize(state, accumulator, conditions)
     return replace(after, clients={**state.clients, **variates}) if variates else after, metrics
+
+
+def _pairs(
+    clients: Sequence[ClientDataset], held_out: Sequence[ClientDataset] | None
+) -> tuple[list[ClientDataset], list[ClientDataset]]:
+    """Those that have what the work reads, and the held-out part of each."""
+    taking_part = [client for client in clients if len(client)]
+    if held_out is None:
+        return taking_part, taking_part
+    kept = {part.client_id: part for part in held_out if len(part)}
+    if len(kept) != sum(len(part) > 0 for part in held_out):
+        raise DataError("two held-out parts have the same id; expected each id once")
+    taking_part = [client for client in taking_part if client.client_id in kept]
+    return taking_part, [kept[client.client_id] for client in taking_part]
 
 
 def _reports(

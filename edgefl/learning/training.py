@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from edgefl import codecs
-from edgefl.aggregators import Sums, TrainingAggregator
+from edgefl.aggregators import MAX_TOTAL_WEIGHT, Sums, TrainingAggregator
 from edgefl.aggregators.weighted_mean import WeightedMean
 from edgefl.errors import ConfigError, KernelError, LocalProtocolError
 from edgefl.learning.client import fold_cohort
@@ -105,25 +105,24 @@ class TrainingProcess:
             self, self.spec, state, state, clients, population=self.population, fold_at_once=self._fold_at_once
         )
 
-    def _fold_at_once(
-        self, assignment: Assignment, content: bytes, clients: Sequence[ClientDataset], accumulator: Accumulator
-    ) -> bool:
-        """What decode, check and fold do with each client's update, where they have nothing to convert, to scale or to
+    def _fold_at_once(self, assignment: Assignment, content: bytes, clients: Sequence[ClientDataset]) -> Sums | None:
+        """What decode, check and fold make of each client's update, where they have nothing to convert, to scale or to
         refuse: the delta then goes into the sums while it is in the caches."""
         mean = self.aggregator
         if type(self) is not TrainingProcess or type(mean) is not WeightedMean or mean.clip_norm:
-            return False
-        found = fold_cohort(assignment, content, clients, grid_shift=mean.grid_shift, norm_bound=mean.norm_bound)
+            return None
         weights = [len(client) for client in clients]
-        if found is None or max(weights) > mean.max_weight:
-            return False
+        total = sum(weights)
+        if max(weights) > mean.max_weight or total > MAX_TOTAL_WEIGHT:
+            return None
+        found = fold_cohort(assignment, content, clients, grid_shift=mean.grid_shift, norm_bound=mean.norm_bound)
+        if found is None:
+            return None
         try:
             loss_grid = sum(map(loss_to_grid, found.loss_sums))
         except KernelError:
-            return False
-        counted = Sums(found.sums, sum(weights), len(clients), found.examples_seen, found.num_correct, loss_grid)
-        mean.merge(as_sums(accumulator), counted)
-        return True
+            return None
+        return Sums(found.sums, total, len(clients), found.examples_seen, found.num_correct, loss_grid)
 
     def get_model(self, state: ProcessState) -> Weights:
         """The global model of ``state``."""

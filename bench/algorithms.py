@@ -60,6 +60,10 @@ def _fed_prox(seed: int, rate: float, strength: float) -> TrainingProcess:
     )
 
 
+def _scaffold(seed: int, rate: float) -> TrainingProcess:
+    return learning.build_scaffold(MODEL, optimizers.sgd(rate), num_clients=NUM_CLIENTS, batch_size=BATCH, seed=seed)
+
+
 def _fed_adam(seed: int, rate: float, server_rate: float, epsilon: float) -> TrainingProcess:
     server = optimizers.adam(server_rate, epsilon=epsilon)
     return learning.build_weighted_fed_avg(
@@ -80,6 +84,7 @@ ADAPTIVE = {"rate": (0.03, 0.1, 0.3), "server_rate": (0.01, 0.03), "epsilon": (1
 ALGORITHMS = (
     Algorithm("FedAvg", _fed_avg, {"rate": RATES}, {"rate": 0.1}),
     Algorithm("FedProx", _fed_prox, {"rate": RATES, "strength": (0.01, 0.1, 1.0)}, {"rate": 0.1, "strength": 0.1}),
+    Algorithm("Scaffold", _scaffold, {"rate": RATES}, {"rate": 0.1}),
     Algorithm("FedAdam", _fed_adam, ADAPTIVE, {"rate": 0.3, "server_rate": 0.01, "epsilon": 1e-3}),
     Algorithm("FedYogi", _fed_yogi, ADAPTIVE, {"rate": 0.3, "server_rate": 0.01, "epsilon": 1e-3}),
 )

@@ -99,7 +99,7 @@ def test_another_first_round_is_refused(bench: Callable[[str], Any], tmp_path: P
 def test_learning_says_what_each_algorithm_and_each_person_reached() -> None:
     found = run_bench("learning.py", "--quick")
     assert set(found) == {"examples", "rounds", "people_rounds", "seeds", "target", "algorithms", "watch"}
-    assert {"FedAvg", "FedProx", "FedAdam", "FedYogi"} <= {row["algorithm"] for row in found["algorithms"]}
+    assert {"FedAvg", "FedProx", "Scaffold", "FedAdam", "FedYogi"} == {row["algorithm"] for row in found["algorithms"]}
     for row in found["algorithms"]:
         assert set(row) == {"algorithm", "options", "rounds_to_target", "last_accuracies", "last_accuracy"}
         assert len(row["rounds_to_target"]) == len(row["last_accuracies"]) == len(found["seeds"])

@@ -33,14 +33,15 @@ from edgefl.protocol.events import (
     TaskStatus,
 )
 from edgefl.protocol.messages import ClientUpdate, Fate, ReleaseInfo, WorkFailure
-from edgefl.protocol.process import Gains, ProcessState, RoundConditions, RoundMetrics
+from edgefl.protocol.process import ClientAccuracies, Gains, ProcessState, RoundConditions, RoundMetrics
 from edgefl.protocol.task import parse_task
 from edgefl_server.sqlite_store import SqliteStore
 from edgefl_server.store import Store
 
 Opener = Callable[[], Store]
 CONDITIONS = RoundConditions(9, 0.25)
-METRICS = RoundMetrics(2, 20, 20, 13, 0.1 + 0.2, (1, 2, 3, 4), Gains(11, 2, 0, 0.1 + 0.3))
+ACCURACIES = ClientAccuracies(0.65, 0.1 + 0.2, 0.5, 0.8, 0.5)
+METRICS = RoundMetrics(2, 20, 20, 13, 0.1 + 0.2, (1, 2, 3, 4), Gains(11, 2, 0, 0.1 + 0.3), ACCURACIES)
 
 
 @pytest.fixture(params=["sqlite"])

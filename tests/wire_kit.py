@@ -14,7 +14,7 @@ from edgefl.models.softmax import SoftmaxModel
 from edgefl.proto.v1 import fleet_pb2, plan_pb2
 from edgefl.protocol import messages as m
 from edgefl.protocol.events import Phase, RoundSummary
-from edgefl.protocol.process import Gains, RoundConditions, RoundMetrics
+from edgefl.protocol.process import ClientAccuracies, Gains, RoundConditions, RoundMetrics
 from edgefl.types import DType, Quantization, Standardization
 from edgefl.wire.limits import MAX_COUNT, MAX_EXAMPLES, MAX_NAMES, MAX_TEXT
 
@@ -70,6 +70,7 @@ TRAINING = st.builds(
 
 PERSONALIZATION = st.builds(m.PersonalizationWork, training=TRAINING)
 GAINS = st.builds(Gains, U64, U32, U32, st.floats(-1e6, 1e6))
+ACCURACIES = st.builds(ClientAccuracies, *[st.floats(0, 1)] * 5)
 
 
 @st.composite
@@ -167,6 +168,7 @@ def summaries(draw: st.DrawFn) -> RoundSummary:
         loss_sum=st.floats(allow_nan=False),
         confusion=st.lists(U64, max_size=9).map(tuple),
         gains=st.none() | GAINS,
+        accuracies=st.none() | ACCURACIES,
     )
     numbers = {name: draw(U32) for name in ("round_num", "goal", "cohort", "accepted", "failed", "version")}
     phase = draw(st.sampled_from(Phase))

@@ -48,6 +48,8 @@ def as_dict(summary: RoundSummary) -> dict[str, object]:
         result["num_examples"] = summary.metrics.num_examples
         result["loss"] = summary.metrics.mean_loss
         result["accuracy"] = summary.metrics.accuracy
+        if summary.metrics.accuracies is not None:
+            result |= {f"accuracy_{name}": value for name, value in vars(summary.metrics.accuracies).items()}
         if summary.metrics.gains is not None:
             result["accuracy_before"] = summary.metrics.accuracy_before
             result["mean_gain"] = summary.metrics.mean_gain
@@ -79,6 +81,10 @@ def print_line(summary: RoundSummary, prefix: str = "") -> None:
         text += f"  loss {found.mean_loss:.4f}  accuracy {found.accuracy:.4f}"
         if found.gains is not None:
             text += f" from {found.accuracy_before:.4f}, {found.gains.num_gained} devices gained"
+        if found.accuracies is not None:
+            text += (
+                f"  by device spread {found.accuracies.spread:.4f}, worst decile {found.accuracies.worst_decile:.4f}"
+            )
     if summary.reason:
         text += f"  ({summary.reason})"
     ended = summary.phase in (Phase.COMMITTED, Phase.ABANDONED)

@@ -1,14 +1,24 @@
-"""The server's side of the integers that travel beside an update (examples, right answers, losses): check and sum."""
+"""The server's side of the integers that travel beside an update (examples, right answers, losses): check and sum.
+
+The clients' accuracies are compared on a grid of 2**-30 (``share_on_grid``): sums of integers and of their squares, and
+order statistics of sorted integers, each turned into binary64 by one division. Clients of the same accuracy are the
+same to them all, so no tie needs a rule, and neither the order of folding nor that of merging changes a bit (§4.6).
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from edgefl.errors import InvalidUpdateError, LocalProtocolError, UpdateRefusal
 from edgefl.learning.loss_grid import LOSS_GRID_MAX, LOSS_GRID_SHIFT
 from edgefl.protocol.messages import ClientUpdate
-from edgefl.protocol.process import Accumulator, RoundMetrics
+from edgefl.protocol.process import Accumulator, ClientAccuracies, RoundMetrics
+from edgefl.sums.grid import SHARE_SHIFT
 from edgefl.sums.running import Contribution, Sums
+
+WORST_PART = 10
+"""One in so many clients, rounded up, is among the worst: a decile, and at least one client."""
 
 
 def contribution_of(update: ClientUpdate, decoded: bytes) -> Contribution:
@@ -55,4 +65,21 @@ def round_metrics(sums: Sums, confusion: tuple[int, ...] = ()) -> RoundMetrics:
         num_correct=sums.num_correct,
         loss_sum=sums.loss_grid / (1 << LOSS_GRID_SHIFT),
         confusion=confusion,
+        accuracies=client_accuracies(sums.accuracies),
+    )
+
+
+def client_accuracies(ranked: Sequence[int]) -> ClientAccuracies | None:
+    """Of one accuracy a client, rising, in steps of ``2**-SHARE_SHIFT``; None where there is none."""
+    if not ranked:
+        return None
+    count, step = len(ranked), 1 << SHARE_SHIFT
+    total, squares = sum(ranked), sum(share * share for share in ranked)
+    worst = ranked[: -(-count // WORST_PART)]
+    return ClientAccuracies(
+        mean=total / (count * step),
+        spread=math.sqrt((count * squares - total * total) / (count * step) ** 2),
+        minimum=ranked[0] / step,
+        maximum=ranked[-1] / step,
+        worst_decile=sum(worst) / (len(worst) * step),
     )

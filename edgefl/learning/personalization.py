@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 
 from edgefl import codecs
 from edgefl.aggregators import MAX_TOTAL_WEIGHT, IntegerSum
+from edgefl.sums.grid import SHARE_SHIFT, share_on_grid
 from edgefl.learning.client import INTEGER_ENCODING
 from edgefl.learning.counts import as_sums, check_confusion, check_counts, contribution_of, round_metrics
 from edgefl.learning.evaluation import known_model
@@ -26,9 +27,6 @@ from edgefl.protocol.messages import ClientUpdate, PersonalizationWork, Plan, Tr
 from edgefl.protocol.process import Accumulator, Gains, ProcessState, RoundConditions, RoundMetrics
 from edgefl.protocol.task import TaskSpec
 from edgefl.types import ClientDataset, Standardization, Weights
-
-GAIN_SHIFT = 30
-"""A gain is at most 1 in magnitude, so the sum over 2**32 clients stays within 2**62."""
 
 NUM_GAINS = 3
 """What is added to each report's counts: whether the client gained, whether it lost, and the gain on its grid."""
@@ -81,7 +79,7 @@ class PersonalizationProcess:
     def fold(self, accumulator: Accumulator, update: ClientUpdate, decoded: bytes) -> None:
         before = memoryview(decoded).cast("q")[-1]
         more = update.num_correct - before
-        gain = array("q", [more > 0, more < 0, _on_grid(more, update.weight)])
+        gain = array("q", [more > 0, more < 0, share_on_grid(more, update.weight)])
         contribution = contribution_of(update, decoded)
         self._sum.fold(as_sums(accumulator), replace(contribution, values=decoded + gain.tobytes()))
 
@@ -94,7 +92,7 @@ class PersonalizationProcess:
         sums = as_sums(accumulator)
         *confusion, before, gained, lost, gain = self._sum.finalize(sums)
         metrics = round_metrics(sums, tuple(confusion))
-        gains = Gains(before, gained, lost, gain / (1 << GAIN_SHIFT))
+        gains = Gains(before, gained, lost, gain / (1 << SHARE_SHIFT))
         return ProcessState(state.version + 1, b""), replace(metrics, gains=gains)
 
     def standardization(self, state: ProcessState) -> Standardization | None:  # noqa: ARG002
@@ -113,11 +111,6 @@ class PersonalizationProcess:
 
     @property
     def _sum(self) -> IntegerSum:
-        unit = 1 << GAIN_SHIFT
+        unit = 1 << SHARE_SHIFT
         num_values = self.num_counts + NUM_GAINS
         return IntegerSum(num_values, -unit, unit, self.training.max_weight, MAX_TOTAL_WEIGHT)
-
-
-def _on_grid(more: int, examples: int) -> int:
-    """``more / examples`` in steps of 2**-30, rounded half up: integers alone, so the same everywhere."""
-    return ((more << (GAIN_SHIFT + 1)) + examples) // (2 * examples)

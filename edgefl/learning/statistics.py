@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edgefl import codecs
 from edgefl.aggregators import IntegerSum
@@ -113,7 +113,7 @@ class StatisticsProcess:
         means = [exact_quotient(total, sums.total_weight, self.grid_shift(state)) for total in totals]
         convert = _mean_float32 if state.version == 0 else _inverse_spread_float32
         extra = state.extra + b"".join(convert(mean) for mean in means)
-        return ProcessState(state.version + 1, b"", extra), round_metrics(sums)
+        return ProcessState(state.version + 1, b"", extra), replace(round_metrics(sums), accuracies=None)
 
     def standardization(self, state: ProcessState) -> Standardization | None:
         if state.version < NUM_ROUNDS:

@@ -55,10 +55,27 @@ class Gains:
 
 
 @dataclass(frozen=True)
+class ClientAccuracies:
+    """How the accuracy differs from client to client: each counts once, whatever the number of its examples.
+
+    ``spread``: the standard deviation over the clients (of these clients, so divided by their number).
+    ``worst_decile``: the mean over the worst tenth of the clients, rounded up to whole clients. It is a mean, not the
+    decile's bound, so that a client that gets worse always shows.
+    """
+
+    mean: float
+    spread: float
+    minimum: float
+    maximum: float
+    worst_decile: float
+
+
+@dataclass(frozen=True)
 class RoundMetrics:
     """What the counted reports of a round add up to. ``confusion`` is C*C counts, row true, column predicted.
 
     ``gains`` is None unless clients fine-tuned the model first; all else is then of the model as it became.
+    ``accuracies`` is None where no client answered examples, and in rounds of servers that did not count them.
     """
 
     num_reports: int
@@ -68,6 +85,7 @@ class RoundMetrics:
     loss_sum: float
     confusion: tuple[int, ...] = ()
     gains: Gains | None = None
+    accuracies: ClientAccuracies | None = None
 
     @property
     def accuracy(self) -> float:
@@ -92,6 +110,8 @@ class RoundMetrics:
     def __str__(self) -> str:
         counted = f"{self.num_correct} of {self.num_examples} examples right, {self.num_reports} clients"
         text = f"accuracy {self.accuracy:.4f}, mean loss {self.mean_loss:.4f} ({counted})"
+        if self.accuracies is not None:
+            text += f"; by client spread {self.accuracies.spread:.4f}, worst decile {self.accuracies.worst_decile:.4f}"
         if self.gains is None:
             return text
         return (

@@ -1,14 +1,17 @@
 """What aggregators add up: one client's contribution, and the running integer sums.
 
-All sums are integers, so neither the order of folding nor that of merging can change a bit (design §4.4).
+All sums are integers, so neither the order of folding nor that of merging can change a bit (design §4.4). What is kept
+of each client is its accuracy on a grid, four bytes, among those of all clients in rising order.
 """
 
 from __future__ import annotations
 
+import bisect
 from array import array
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from edgefl import kernels
+from edgefl.sums.grid import share_on_grid
 from edgefl.errors import InvalidUpdateError, LocalProtocolError, UpdateRefusal
 
 
@@ -28,7 +31,10 @@ class Contribution:
 
 @dataclass
 class Sums:
-    """Running sums over contributions; only an aggregator changes them. ``values`` are int64, one a coordinate."""
+    """Running sums over contributions; only an aggregator changes them. ``values`` are int64, one a coordinate.
+
+    ``accuracies``: uint32, rising: ``share_on_grid`` of the right answers of each client that counted examples.
+    """
 
     values: array[int]
     total_weight: int = 0
@@ -36,6 +42,7 @@ class Sums:
     num_examples: int = 0
     num_correct: int = 0
     loss_grid: int = 0
+    accuracies: array[int] = field(default_factory=lambda: array("I"))
 
     @classmethod
     def zeros(cls, num_values: int) -> Sums:
@@ -48,6 +55,8 @@ class Sums:
         self.num_examples += contribution.num_examples
         self.num_correct += contribution.num_correct
         self.loss_grid += contribution.loss_grid
+        if contribution.num_examples:
+            bisect.insort(self.accuracies, share_on_grid(contribution.num_correct, contribution.num_examples))
 
     def merge(self, other: Sums, max_total_weight: int) -> None:
         """Add ``other``, unless the total weight would pass its bound (``LocalProtocolError``)."""
@@ -58,6 +67,7 @@ class Sums:
         self.num_examples += other.num_examples
         self.num_correct += other.num_correct
         self.loss_grid += other.loss_grid
+        self.accuracies = array("I", sorted(self.accuracies + other.accuracies))
 
 
 def check_weight(weight: int, max_weight: int) -> None:

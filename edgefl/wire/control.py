@@ -5,7 +5,7 @@ from __future__ import annotations
 from edgefl.errors import RemoteProtocolError, UpdateRefusal
 from edgefl.proto.v1 import control_pb2
 from edgefl.protocol.events import DeviceRecord, Phase, ReleaseRecord, RoundSummary, TaskRecord, TaskStatus
-from edgefl.protocol.process import Gains, RoundConditions, RoundMetrics
+from edgefl.protocol.process import ClientAccuracies, Gains, RoundConditions, RoundMetrics
 from edgefl.wire.fleet import release_info_to_proto
 
 _STATUS = {
@@ -62,10 +62,12 @@ def round_to_proto(summary: RoundSummary) -> control_pb2.Round:
     )
     if summary.metrics is not None:
         counts = {**vars(summary.metrics)}
-        gains = counts.pop("gains")
+        gains, accuracies = counts.pop("gains"), counts.pop("accuracies")
         message.metrics.CopyFrom(control_pb2.Metrics(**counts))
         if gains is not None:
             message.metrics.gains.CopyFrom(control_pb2.Gains(**vars(gains)))
+        if accuracies is not None:
+            message.metrics.accuracies.CopyFrom(control_pb2.ClientAccuracies(**vars(accuracies)))
     return message
 
 
@@ -84,6 +86,7 @@ def round_from_proto(message: control_pb2.Round) -> RoundSummary:
             loss_sum=inner.loss_sum,
             confusion=tuple(inner.confusion),
             gains=_gains_from_proto(inner.gains) if inner.HasField("gains") else None,
+            accuracies=_accuracies_from_proto(inner.accuracies) if inner.HasField("accuracies") else None,
         )
     return RoundSummary(
         task=message.task,
@@ -103,6 +106,10 @@ def round_from_proto(message: control_pb2.Round) -> RoundSummary:
 
 def _gains_from_proto(message: control_pb2.Gains) -> Gains:
     return Gains(message.num_correct_before, message.num_gained, message.num_lost, message.gain_sum)
+
+
+def _accuracies_from_proto(message: control_pb2.ClientAccuracies) -> ClientAccuracies:
+    return ClientAccuracies(message.mean, message.spread, message.minimum, message.maximum, message.worst_decile)
 
 
 def release_to_proto(record: ReleaseRecord, max_abs_diff: float = 0.0) -> control_pb2.ReleaseInfo:

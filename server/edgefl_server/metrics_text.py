@@ -5,18 +5,26 @@ from __future__ import annotations
 import dataclasses
 import json
 
-from edgefl.protocol.process import Gains, RoundMetrics
+from edgefl.protocol.process import ClientAccuracies, Gains, RoundMetrics
 
 
 def write_metrics(metrics: RoundMetrics) -> str:
-    """Without ``gains`` where there are none: the text of rounds that were written before there were any."""
+    """Without ``gains`` and ``accuracies`` where there are none: the text of rounds written before there were any."""
     fields = dataclasses.asdict(metrics)
-    if metrics.gains is None:
-        del fields["gains"]
+    for optional in ("gains", "accuracies"):
+        if fields[optional] is None:
+            del fields[optional]
     return json.dumps(fields)
+
+
+def is_text_of(text: str, metrics: RoundMetrics) -> bool:
+    """Whether ``text`` is what was, or is, written of ``metrics``: older servers did not count ``accuracies``."""
+    return text in (write_metrics(metrics), write_metrics(dataclasses.replace(metrics, accuracies=None)))
 
 
 def read_metrics(text: str) -> RoundMetrics:
     fields = json.loads(text)
     gains = Gains(**fields["gains"]) if "gains" in fields else None
-    return RoundMetrics(**{**fields, "confusion": tuple(fields["confusion"]), "gains": gains})
+    accuracies = ClientAccuracies(**fields["accuracies"]) if "accuracies" in fields else None
+    structured = {"confusion": tuple(fields["confusion"]), "gains": gains, "accuracies": accuracies}
+    return RoundMetrics(**{**fields, **structured})

@@ -19,7 +19,7 @@ from edgefl.protocol.messages import ClientUpdate
 from edgefl.protocol.process import ProcessState, RoundConditions, RoundMetrics
 from edgefl.protocol.task import TaskSpec, parse_task
 from edgefl.types import Standardization
-from edgefl_server.metrics_text import write_metrics
+from edgefl_server.metrics_text import is_text_of
 from edgefl_server.sqlite_read import read_update
 
 
@@ -42,7 +42,7 @@ class Recomputed:
             found.append(f"the model: computed {self.state.model_digest or 'none'}, stored {self.stored_digest}")
         if self.stored_extra is not None and self.state.extra != self.stored_extra:
             found.append("the optimizer's state or the sums")
-        if write_metrics(self.metrics) != self.stored_metrics:
+        if not is_text_of(self.stored_metrics, self.metrics):
             found.append("the metrics")
         return tuple(found)
 

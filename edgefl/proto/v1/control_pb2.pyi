@@ -284,6 +284,7 @@ class Metrics(google.protobuf.message.Message):
     LOSS_SUM_FIELD_NUMBER: builtins.int
     CONFUSION_FIELD_NUMBER: builtins.int
     GAINS_FIELD_NUMBER: builtins.int
+    ACCURACIES_FIELD_NUMBER: builtins.int
     num_reports: builtins.int
     total_weight: builtins.int
     num_examples: builtins.int
@@ -297,6 +298,10 @@ class Metrics(google.protobuf.message.Message):
     def gains(self) -> global___Gains:
         """Absent unless devices fine-tuned the model before they counted: what else is in this message is from after that."""
 
+    @property
+    def accuracies(self) -> global___ClientAccuracies:
+        """Absent for tasks whose devices answer no examples, and in rounds of servers that did not count it."""
+
     def __init__(
         self,
         *,
@@ -307,11 +312,43 @@ class Metrics(google.protobuf.message.Message):
         loss_sum: builtins.float = ...,
         confusion: collections.abc.Iterable[builtins.int] | None = ...,
         gains: global___Gains | None = ...,
+        accuracies: global___ClientAccuracies | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["gains", b"gains"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["confusion", b"confusion", "gains", b"gains", "loss_sum", b"loss_sum", "num_correct", b"num_correct", "num_examples", b"num_examples", "num_reports", b"num_reports", "total_weight", b"total_weight"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["accuracies", b"accuracies", "gains", b"gains"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["accuracies", b"accuracies", "confusion", b"confusion", "gains", b"gains", "loss_sum", b"loss_sum", "num_correct", b"num_correct", "num_examples", b"num_examples", "num_reports", b"num_reports", "total_weight", b"total_weight"]) -> None: ...
 
 global___Metrics = Metrics
+
+@typing.final
+class ClientAccuracies(google.protobuf.message.Message):
+    """How the accuracy differs from device to device: each counts once, whatever the number of its examples."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MEAN_FIELD_NUMBER: builtins.int
+    SPREAD_FIELD_NUMBER: builtins.int
+    MINIMUM_FIELD_NUMBER: builtins.int
+    MAXIMUM_FIELD_NUMBER: builtins.int
+    WORST_DECILE_FIELD_NUMBER: builtins.int
+    mean: builtins.float
+    spread: builtins.float
+    """the standard deviation over the devices"""
+    minimum: builtins.float
+    maximum: builtins.float
+    worst_decile: builtins.float
+    """the mean over the worst tenth of the devices, rounded up to whole devices"""
+    def __init__(
+        self,
+        *,
+        mean: builtins.float = ...,
+        spread: builtins.float = ...,
+        minimum: builtins.float = ...,
+        maximum: builtins.float = ...,
+        worst_decile: builtins.float = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["maximum", b"maximum", "mean", b"mean", "minimum", b"minimum", "spread", b"spread", "worst_decile", b"worst_decile"]) -> None: ...
+
+global___ClientAccuracies = ClientAccuracies
 
 @typing.final
 class Gains(google.protobuf.message.Message):

@@ -84,7 +84,12 @@ def plans(draw: st.DrawFn) -> m.Plan:
         max_weight=WEIGHT_BOUNDS,
         center=st.none() | st.binary(min_size=size, max_size=size),
     )
-    work = draw(st.one_of(TRAINING, st.builds(m.EvaluationWork, max_weight=WEIGHT_BOUNDS), PERSONALIZATION, statistics))
+    description = st.builds(m.DescriptionWork, statistics, st.integers(0, m.MAX_BINS), st.booleans())
+    work = draw(
+        st.one_of(
+            description, TRAINING, st.builds(m.EvaluationWork, max_weight=WEIGHT_BOUNDS), PERSONALIZATION, statistics
+        )
+    )
     return m.Plan(model, work, draw(SHORT))
 
 

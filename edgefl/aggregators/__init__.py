@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import Protocol, cast
 
 from edgefl.registry import Registry
+from edgefl.sums.extremes import ExtremeSums, SumsAndExtremes
 from edgefl.sums.grid import MAX_TOTAL_WEIGHT
 from edgefl.sums.integer_sum import IntegerSum
 from edgefl.sums.running import Contribution, Sums
@@ -22,8 +23,10 @@ __all__ = [
     "AGGREGATORS",
     "MAX_TOTAL_WEIGHT",
     "Contribution",
+    "ExtremeSums",
     "IntegerSum",
     "Sums",
+    "SumsAndExtremes",
     "TrainingAggregator",
     "training_aggregator",
 ]

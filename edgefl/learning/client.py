@@ -13,11 +13,13 @@ from dataclasses import dataclass, replace
 from edgefl import codecs, kernels
 from edgefl.errors import ConfigError, DataError, EdgeFLError
 from edgefl.learning import variates as variates_of
+from edgefl.learning.description import describe
 from edgefl.learning.loss_grid import loss_to_grid
 from edgefl.models.softmax import SoftmaxModel
 from edgefl.protocol.messages import (
     Assignment,
     ClientUpdate,
+    DescriptionWork,
     EvaluationWork,
     LocalWork,
     PersonalizationWork,
@@ -256,6 +258,8 @@ def _run(
         return _personalize(work.training, plan.model, _weights(plan.model, model), train, held_out, key, stop)
     if isinstance(work, LocalWork):
         return _run_local(work, plan.model, model, train, _key(assignment, device))
+    if isinstance(work, DescriptionWork):
+        return _describe_features(work, train)
     return _sum_features(work, train)
 
 
@@ -365,6 +369,12 @@ def _sum_features(work: StatisticsWork, examples: Examples) -> _Result:
         quantization=_meaning(examples),
     )
     return _Result(sums, len(examples), len(examples))
+
+
+def _describe_features(work: DescriptionWork, examples: Examples) -> _Result:
+    result = _sum_features(work.statistics, examples)  # which checks the features
+    told = describe(examples, work.statistics.feature_bound, work.num_bins, extremes=work.extremes)
+    return replace(result, values=result.values + told)
 
 
 def _weights(model: SoftmaxModel, raw: bytes) -> Weights:

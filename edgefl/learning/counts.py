@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TypeVar, overload
 
 from edgefl.errors import InvalidUpdateError, LocalProtocolError, UpdateRefusal
 from edgefl.learning.loss_grid import LOSS_GRID_MAX, LOSS_GRID_SHIFT
@@ -50,10 +51,17 @@ def check_confusion(update: ClientUpdate, counts: Sequence[int], num_classes: in
         )
 
 
-def as_sums(accumulator: Accumulator) -> Sums:
+_S = TypeVar("_S", bound=Sums)
+
+
+@overload
+def as_sums(accumulator: Accumulator) -> Sums: ...
+@overload
+def as_sums(accumulator: Accumulator, kind: type[_S]) -> _S: ...
+def as_sums(accumulator: Accumulator, kind: type[Sums] = Sums) -> Sums:
     """The accumulator that a process handed out before. Raises ``LocalProtocolError`` for any other."""
-    if not isinstance(accumulator, Sums):
-        raise LocalProtocolError(f"an accumulator of type {type(accumulator).__name__}; expected Sums")
+    if not isinstance(accumulator, kind):
+        raise LocalProtocolError(f"an accumulator of type {type(accumulator).__name__}; expected {kind.__name__}")
     return accumulator
 
 

@@ -9,25 +9,30 @@ are at most (2 * 2**e)**2. Then no sum can leave an int64.
 
 Two passes, because the one-pass formula (squares minus the squared mean) loses all digits of a small spread about a
 large mean. Source: Chan, Golub and LeVeque, "Algorithms for computing the sample variance", 1983.
+
+A task that asks for bins or extremes gets them with the sums of both rounds, so that an update is checked without
+knowing its round; those of the second are kept (``edgefl.learning.description``).
 """
 
 from __future__ import annotations
 
 import math
 import struct
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from edgefl import codecs
-from edgefl.aggregators import IntegerSum
+from edgefl.aggregators import ExtremeSums, IntegerSum, SumsAndExtremes
 from edgefl.errors import LocalProtocolError
 from edgefl.learning.client import INTEGER_ENCODING
 from edgefl.learning.counts import as_sums, check_counts, contribution_of, round_metrics
+from edgefl.learning.description import FeatureStatistics, bin_edges, check_description, from_ordered
 from edgefl.learning.in_process import run_round
 from edgefl.models.softmax import SoftmaxModel
-from edgefl.protocol.messages import ClientUpdate, Plan, StatisticsWork
+from edgefl.protocol.messages import ClientUpdate, DescriptionWork, Plan, StatisticsWork
 from edgefl.protocol.process import Accumulator, ProcessState, RoundConditions, RoundMetrics
-from edgefl.protocol.task import TaskSpec
+from edgefl.protocol.task import StatisticsSpec, TaskSpec
 from edgefl.sums.grid import SUM_BITS, ceil_log2
 from edgefl.types import MIN_MAGNITUDE, ClientDataset, Standardization
 
@@ -41,16 +46,27 @@ MIN_SPREAD = 1e-6
 class StatisticsProcess:
     """A statistics task's process; build it by ``build_process`` or ``build_fed_statistics``.
 
-    ``ProcessState.extra`` is empty, then the mean (float32), then mean and inverse spread (float32).
+    ``ProcessState.extra`` is empty, then the mean (float32), then mean and inverse spread (float32). Where the task
+    asks for bins or extremes more follows, int64 or float64: the mean in either; then in the second the number of
+    examples, the mean square about the float32 mean, the histograms, the minima and the maxima.
     """
 
     spec: TaskSpec
     model: SoftmaxModel
 
     @property
-    def feature_bound(self) -> float:
+    def asked(self) -> StatisticsSpec:
         assert self.spec.statistics is not None  # TaskSpec checks it for this kind
-        return self.spec.statistics.feature_bound
+        return self.spec.statistics
+
+    @property
+    def feature_bound(self) -> float:
+        return self.asked.feature_bound
+
+    @property
+    def described(self) -> bool:
+        """Whether the task asks for more than a standardization needs."""
+        return self.asked.bins > 0 or self.asked.extremes
 
     @property
     def max_examples(self) -> int:
@@ -76,31 +92,35 @@ class StatisticsProcess:
         return ProcessState(0, b"")
 
     def plan(self, state: ProcessState) -> Plan:
-        work = StatisticsWork(
+        sums = StatisticsWork(
             feature_bound=self.feature_bound,
             grid_shift=self.grid_shift(state),
             max_weight=self.spec.aggregator.max_weight,
-            center=None if state.version == 0 else state.extra,
+            center=None if state.version == 0 else state.extra[: 4 * self.model.num_features],
         )
+        work = DescriptionWork(sums, self.asked.bins, self.asked.extremes) if self.described else sums
         return Plan(self.model, work, INTEGER_ENCODING)
 
     def content(self, state: ProcessState) -> bytes:
         return state.model
 
     def decode(self, update: ClientUpdate) -> bytes:
-        """The grid sums, int64."""
-        return codecs.decode(update.encoding, INTEGER_ENCODING, update.payload, self.model.num_features)
+        """The grid sums, then what describes the features, int64."""
+        return codecs.decode(update.encoding, INTEGER_ENCODING, update.payload, self._totals.num_values)
 
     def check(self, update: ClientUpdate, decoded: bytes) -> None:
         """Raises ``InvalidUpdateError``: WEIGHT, NORM, MALFORMED (impossible counts)."""
-        self.aggregator.check(contribution_of(update, decoded))
+        num_features = self.model.num_features
+        self.aggregator.check(contribution_of(update, decoded[: 8 * num_features]))
         check_counts(update, update.weight)
+        told = memoryview(decoded).cast("q")[num_features:]
+        check_description(told, update.weight, self.feature_bound, num_features, self.asked.bins)
 
     def new_accumulator(self) -> Accumulator:
-        return self.aggregator.new()
+        return self._totals.new()
 
     def fold(self, accumulator: Accumulator, update: ClientUpdate, decoded: bytes) -> None:
-        self.aggregator.fold(as_sums(accumulator), contribution_of(update, decoded))
+        self._totals.fold(as_sums(accumulator, ExtremeSums), contribution_of(update, decoded))
 
     def finalize(
         self,
@@ -108,18 +128,48 @@ class StatisticsProcess:
         accumulator: Accumulator,
         conditions: RoundConditions,  # noqa: ARG002
     ) -> tuple[ProcessState, RoundMetrics]:
-        sums = as_sums(accumulator)
-        totals = self.aggregator.finalize(sums)
-        means = [exact_quotient(total, sums.total_weight, self.grid_shift(state)) for total in totals]
+        sums = as_sums(accumulator, ExtremeSums)
+        totals = self._totals.finalize(sums)
+        size = self.model.num_features
+        means = [exact_quotient(total, sums.total_weight, self.grid_shift(state)) for total in totals[:size]]
         convert = _mean_float32 if state.version == 0 else _inverse_spread_float32
-        extra = state.extra + b"".join(convert(mean) for mean in means)
+        extra = state.extra[: 4 * size] + b"".join(convert(mean) for mean in means)
+        if self.described and state.version == 0:
+            extra += array("d", means).tobytes()
+        elif self.described:
+            extra += state.extra[4 * size :] + array("q", [sums.total_weight]).tobytes()
+            extra += array("d", means).tobytes() + array("q", totals[size:]).tobytes()
         return ProcessState(state.version + 1, b"", extra), replace(round_metrics(sums), accuracies=None)
 
     def standardization(self, state: ProcessState) -> Standardization | None:
         if state.version < NUM_ROUNDS:
             return None
         size = 4 * self.model.num_features
-        return Standardization(state.extra[:size], state.extra[size:])
+        return Standardization(state.extra[:size], state.extra[size : 2 * size])
+
+    def result(self, state: ProcessState) -> tuple[FeatureStatistics, ...] | None:
+        """One a feature; None before the task is finished, and where it asks for neither bins nor extremes."""
+        if state.version < NUM_ROUNDS or not self.described:
+            return None
+        size, bins = self.model.num_features, self.asked.bins
+        numbers = memoryview(state.extra)[8 * size :]
+        means, numbers = numbers[: 8 * size].cast("d"), numbers[8 * size :]
+        (count,), numbers = numbers[:8].cast("q"), numbers[8:]
+        squares, told = numbers[: 8 * size].cast("d"), numbers[8 * size :].cast("q").tolist()
+        extremes: list[float | None] = [from_ordered(order) for order in told[size * bins :]] or [None] * (2 * size)
+        edges = bin_edges(self.feature_bound, bins)
+        return tuple(
+            FeatureStatistics(
+                count=count,
+                mean=means[i],
+                spread=math.sqrt(squares[i]),
+                minimum=extremes[i],
+                maximum=extremes[size + i],
+                edges=edges,
+                histogram=tuple(told[i * bins : (i + 1) * bins]),
+            )
+            for i in range(size)
+        )
 
     def next(self, state: ProcessState, clients: Sequence[ClientDataset]) -> tuple[ProcessState, RoundMetrics]:
         """One round in this process with all ``clients`` that have examples. Raises what a client could not do."""
@@ -127,12 +177,32 @@ class StatisticsProcess:
 
     def __call__(self, clients: Sequence[ClientDataset]) -> Standardization:
         """Both rounds in this process: mean and spread over all examples of ``clients``."""
+        result = self.standardization(self._finished(clients))
+        assert result is not None
+        return result
+
+    def describe(self, clients: Sequence[ClientDataset]) -> tuple[FeatureStatistics, ...]:
+        """Both rounds in this process: what the features of all ``clients`` are like.
+
+        Raises ``LocalProtocolError`` when the process was built with neither ``bins`` nor ``extremes``.
+        """
+        if not self.described:
+            raise LocalProtocolError("these statistics ask for neither bins nor extremes; build them with one of both")
+        result = self.result(self._finished(clients))
+        assert result is not None
+        return result
+
+    def _finished(self, clients: Sequence[ClientDataset]) -> ProcessState:
         state = self.initialize()
         for _ in range(NUM_ROUNDS):
             state, _metrics = self.next(state, clients)
-        result = self.standardization(state)
-        assert result is not None
-        return result
+        return state
+
+    @property
+    def _totals(self) -> SumsAndExtremes:
+        size = self.model.num_features
+        added = replace(self.aggregator, num_values=size * (1 + self.asked.bins))
+        return SumsAndExtremes(added, size if self.asked.extremes else 0)
 
 
 def exact_quotient(total: int, count: int, grid_shift: int) -> float:

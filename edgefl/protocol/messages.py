@@ -93,6 +93,27 @@ class StatisticsWork:
     center: bytes | None = None
 
 
+MAX_BINS = 1024
+"""Far above what a histogram is read by; bounds what a plan makes a device count and send."""
+
+
+@dataclass(frozen=True)
+class DescriptionWork:
+    """``StatisticsWork`` and, after its sums, what ``edgefl.learning.description`` tells of each feature.
+
+    Payload: F int64 sums, F * num_bins counts, and with ``extremes`` F minima and F maxima. A kind of its own, so that
+    an agent that knows the sums alone refuses it instead of leaving the rest out.
+    """
+
+    statistics: StatisticsWork
+    num_bins: int
+    extremes: bool
+
+    @property
+    def max_weight(self) -> int:
+        return self.statistics.max_weight
+
+
 @dataclass(frozen=True)
 class PersonalizationWork:
     """Fine-tune on the training examples; count answers on the held-out ones before and after. ``delta`` is not sent.
@@ -140,7 +161,7 @@ class LocalWork(abc.ABC):
         """
 
 
-Work = TrainingWork | EvaluationWork | StatisticsWork | PersonalizationWork | ScaffoldWork | LocalWork
+Work = TrainingWork | EvaluationWork | StatisticsWork | DescriptionWork | PersonalizationWork | ScaffoldWork | LocalWork
 
 
 KINDS: Mapping[type, str] = {
@@ -148,6 +169,7 @@ KINDS: Mapping[type, str] = {
     EvaluationWork: "evaluation",
     PersonalizationWork: "personalization",
     StatisticsWork: "statistics",
+    DescriptionWork: "description",
     ScaffoldWork: "scaffold",
 }
 """The registered name of each kind of work that has a form on the wire, as a check-in's ``kinds`` gives it."""

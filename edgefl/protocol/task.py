@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from edgefl.errors import ConfigError
 from edgefl.models.softmax import SoftmaxModel
-from edgefl.protocol.messages import MAX_UPLOAD_BYTES, MAX_WEIGHT
+from edgefl.protocol.messages import MAX_BINS, MAX_UPLOAD_BYTES, MAX_WEIGHT
 from edgefl.protocol.schedule import CONSTANT, Schedule
 from edgefl.settings import parse_toml
 from edgefl.types import MAX_EPOCHS, DType, Quantization, TrainConfig
@@ -213,13 +213,21 @@ class ServerOptimizerSpec:
 
 @dataclass(frozen=True)
 class StatisticsSpec:
-    """``feature_bound``: no feature may be larger in magnitude; it fixes the grid of the exact sums."""
+    """``feature_bound``: no feature may be larger in magnitude; it fixes the grid of the exact sums.
+
+    ``bins``: a histogram of every feature over so many equal bins of [-feature_bound, feature_bound]; 0 for none.
+    ``extremes``: the least and the largest value too, each of which is the value of one device.
+    """
 
     feature_bound: float
+    bins: int = 0
+    extremes: bool = False
 
     def __post_init__(self) -> None:
         if not 2.0**-20 <= self.feature_bound <= 2.0**20:
             raise ConfigError(f"feature_bound is {self.feature_bound!r}; expected 2**-20 to 2**20")
+        if not 0 <= self.bins <= MAX_BINS:
+            raise ConfigError(f"bins is {self.bins}; expected 0 to {MAX_BINS}")
 
 
 @dataclass(frozen=True)
@@ -295,6 +303,10 @@ class TaskSpec:
         if self.rounds != 2:
             raise ConfigError(f"rounds is {self.rounds}; expected 2 for statistics: sums, then squares about the mean")
         assert self.model is not None
+        assert self.statistics is not None
+        size = 8 * self.model.num_features * (1 + self.statistics.bins + 2 * self.statistics.extremes)
+        if size > MAX_UPLOAD_BYTES:
+            raise ConfigError(f"an update of {size} bytes; expected at most {MAX_UPLOAD_BYTES}: lower statistics.bins")
         if self.model.standardize_by:
             raise ConfigError("standardize_by in a statistics task; expected none: it reads raw features")
 

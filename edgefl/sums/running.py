@@ -9,6 +9,7 @@ from __future__ import annotations
 import bisect
 from array import array
 from dataclasses import dataclass, field
+from typing import Self
 
 from edgefl import kernels
 from edgefl.sums.grid import share_on_grid
@@ -45,7 +46,7 @@ class Sums:
     accuracies: array[int] = field(default_factory=lambda: array("I"))
 
     @classmethod
-    def zeros(cls, num_values: int) -> Sums:
+    def zeros(cls, num_values: int) -> Self:
         return cls(array("q", bytes(8 * num_values)))
 
     def add_counts(self, contribution: Contribution) -> None:

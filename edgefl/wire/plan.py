@@ -59,6 +59,9 @@ def plan_to_proto(plan: m.Plan) -> plan_pb2.Plan:
         message.scaffold.training.CopyFrom(plan_pb2.TrainingWork(**vars(work.training)))
     elif isinstance(work, m.LocalWork):
         raise ConfigError(f"{type(work).__name__} is work for processes in one Python process; it cannot be sent")
+    elif isinstance(work, m.DescriptionWork):
+        message.description.statistics.CopyFrom(plan_pb2.StatisticsWork(**vars(work.statistics)))
+        message.description.num_bins, message.description.extremes = work.num_bins, work.extremes
     else:
         message.statistics.CopyFrom(plan_pb2.StatisticsWork(**vars(work)))
     return message
@@ -78,6 +81,8 @@ def plan_from_proto(message: plan_pb2.Plan) -> m.Plan:
         work = m.PersonalizationWork(_training_from_proto(message.personalization.training))
     elif work_kind == "scaffold":
         work = m.ScaffoldWork(_training_from_proto(message.scaffold.training))
+    elif work_kind == "description":
+        work = _description_from_proto(message.description, model.num_features)
     else:
         work = _statistics_from_proto(message.statistics, model.num_features)
     if not 1 <= work.max_weight <= m.MAX_WEIGHT:
@@ -92,6 +97,12 @@ def _statistics_from_proto(s: plan_pb2.StatisticsWork, num_features: int) -> m.S
     if center is not None and len(center) != 4 * num_features:
         raise RemoteProtocolError(f"a center of {len(center)} bytes; expected {4 * num_features}")
     return m.StatisticsWork(s.feature_bound, s.grid_shift, s.max_weight, center)
+
+
+def _description_from_proto(d: plan_pb2.DescriptionWork, num_features: int) -> m.DescriptionWork:
+    if d.num_bins > m.MAX_BINS:
+        raise RemoteProtocolError(f"num_bins is {d.num_bins}; expected at most {m.MAX_BINS}")
+    return m.DescriptionWork(_statistics_from_proto(d.statistics, num_features), d.num_bins, d.extremes)
 
 
 def _training_from_proto(t: plan_pb2.TrainingWork) -> m.TrainingWork:

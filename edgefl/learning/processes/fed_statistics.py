@@ -25,12 +25,17 @@ def build_fed_statistics(
     quantization: Quantization | None = None,
     max_clients: int = 1000,
     max_weight: int = 100_000,
+    bins: int = 0,
+    extremes: bool = False,
 ) -> StatisticsProcess:
     """Mean and spread of every feature: ``statistics(clients)`` gives the ``Standardization`` for a ``SoftmaxModel``.
 
     No feature may be larger than ``feature_bound`` in magnitude. ``max_clients`` times ``max_weight`` examples are the
     most that a round may count, at most 2**32; the fewer, the finer the grid of the sums. A task file whose goal is
     ``max_clients`` gives the same bits.
+
+    With ``bins``, or with ``extremes``, ``statistics.describe(clients)`` gives ``FeatureStatistics`` of every feature:
+    a histogram over so many equal bins of ``[-feature_bound, feature_bound]``; the least and the largest value.
     """
     meaning = Quantization() if quantization is None else quantization
     model = SoftmaxModel(num_features, 1, dtype=dtype, quantization=meaning)
@@ -41,7 +46,7 @@ def build_fed_statistics(
         goal=max_clients,
         rounds=NUM_ROUNDS,
         model=model_spec(model),
-        statistics=StatisticsSpec(feature_bound),
+        statistics=StatisticsSpec(feature_bound, bins, extremes),
         aggregator=AggregatorSpec(max_weight=max_weight),
     )
     return build(spec, None, None)

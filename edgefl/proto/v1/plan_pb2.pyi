@@ -194,6 +194,34 @@ class StatisticsWork(google.protobuf.message.Message):
 global___StatisticsWork = StatisticsWork
 
 @typing.final
+class DescriptionWork(google.protobuf.message.Message):
+    """Sums as in statistics, then a histogram of each feature over num_bins equal bins of [-feature_bound, feature_bound],
+    then, with extremes, the least and the largest value of each feature.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STATISTICS_FIELD_NUMBER: builtins.int
+    NUM_BINS_FIELD_NUMBER: builtins.int
+    EXTREMES_FIELD_NUMBER: builtins.int
+    num_bins: builtins.int
+    """0: no histogram"""
+    extremes: builtins.bool
+    @property
+    def statistics(self) -> global___StatisticsWork: ...
+    def __init__(
+        self,
+        *,
+        statistics: global___StatisticsWork | None = ...,
+        num_bins: builtins.int = ...,
+        extremes: builtins.bool = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["statistics", b"statistics"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["extremes", b"extremes", "num_bins", b"num_bins", "statistics", b"statistics"]) -> None: ...
+
+global___DescriptionWork = DescriptionWork
+
+@typing.final
 class PersonalizationWork(google.protobuf.message.Message):
     """Fine-tune the model on the device's training examples, and count right and wrong answers on its held-out examples
     with the model as it came and as it became. The fine-tuned model stays on the device.
@@ -249,6 +277,7 @@ class Plan(google.protobuf.message.Message):
     STATISTICS_FIELD_NUMBER: builtins.int
     PERSONALIZATION_FIELD_NUMBER: builtins.int
     SCAFFOLD_FIELD_NUMBER: builtins.int
+    DESCRIPTION_FIELD_NUMBER: builtins.int
     ENCODING_FIELD_NUMBER: builtins.int
     encoding: builtins.str
     """The registered name of the update's encoding ("float32")."""
@@ -264,6 +293,8 @@ class Plan(google.protobuf.message.Message):
     def personalization(self) -> global___PersonalizationWork: ...
     @property
     def scaffold(self) -> global___ScaffoldWork: ...
+    @property
+    def description(self) -> global___DescriptionWork: ...
     def __init__(
         self,
         *,
@@ -273,13 +304,14 @@ class Plan(google.protobuf.message.Message):
         statistics: global___StatisticsWork | None = ...,
         personalization: global___PersonalizationWork | None = ...,
         scaffold: global___ScaffoldWork | None = ...,
+        description: global___DescriptionWork | None = ...,
         encoding: builtins.str = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["evaluation", b"evaluation", "model", b"model", "personalization", b"personalization", "scaffold", b"scaffold", "softmax", b"softmax", "statistics", b"statistics", "training", b"training", "work", b"work"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["encoding", b"encoding", "evaluation", b"evaluation", "model", b"model", "personalization", b"personalization", "scaffold", b"scaffold", "softmax", b"softmax", "statistics", b"statistics", "training", b"training", "work", b"work"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["description", b"description", "evaluation", b"evaluation", "model", b"model", "personalization", b"personalization", "scaffold", b"scaffold", "softmax", b"softmax", "statistics", b"statistics", "training", b"training", "work", b"work"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["description", b"description", "encoding", b"encoding", "evaluation", b"evaluation", "model", b"model", "personalization", b"personalization", "scaffold", b"scaffold", "softmax", b"softmax", "statistics", b"statistics", "training", b"training", "work", b"work"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["model", b"model"]) -> typing.Literal["softmax"] | None: ...
     @typing.overload
-    def WhichOneof(self, oneof_group: typing.Literal["work", b"work"]) -> typing.Literal["training", "evaluation", "statistics", "personalization", "scaffold"] | None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["work", b"work"]) -> typing.Literal["training", "evaluation", "statistics", "personalization", "scaffold", "description"] | None: ...
 
 global___Plan = Plan

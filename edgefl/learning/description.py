@@ -1,0 +1,119 @@
+"""What is told of a feature beyond its sums: a histogram over fixed bins and, where asked for, least and largest value.
+
+Integers in fixed layout, exact, the same on every machine, whatever the order of examples and devices:
+
+    histogram   num_bins counts a feature; bin i holds edges[i] <= x < edges[i+1], the last one its upper edge too
+    extremes    float32 values as integers of the same order (``as_ordered``): they are compared, never added
+
+A device sorts each feature's values once and looks the edges up: no NumPy, and as fast as counting in C would be worth.
+The edges come from the task's bound, not from the data, so a histogram shows no device's extreme value.
+"""
+
+from __future__ import annotations
+
+import bisect
+import struct
+from array import array
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+
+from edgefl.errors import InvalidUpdateError, UpdateRefusal
+from edgefl.types import DType, Examples, to_float32
+
+
+@dataclass(frozen=True)
+class FeatureStatistics:
+    """One feature over the fleet.
+
+    ``count``      the examples that spread, histogram and extremes are of: those of the second round
+    ``mean``       of the first round's examples, rounded once to binary64
+    ``spread``     about that mean as float32; it is not raised to 1 for a constant feature
+    ``minimum``, ``maximum``  exact; None unless the task asks for extremes
+    ``edges``, ``histogram``  num_bins + 1 edges and num_bins counts; empty unless the task asks for bins
+    """
+
+    count: int
+    mean: float
+    spread: float
+    minimum: float | None
+    maximum: float | None
+    edges: tuple[float, ...]
+    histogram: tuple[int, ...]
+
+
+def bin_edges(bound: float, num_bins: int) -> tuple[float, ...]:
+    """``num_bins`` equal bins of ``[-bound, bound]``: ``num_bins + 1`` edges, each as binary64; none for 0 bins."""
+    if not num_bins:
+        return ()
+    return tuple(bound * (2 * i - num_bins) / num_bins for i in range(num_bins + 1))
+
+
+def as_ordered(value: float) -> int:
+    """A float32 value as an integer that compares as the value does; 0 for both zeros."""
+    (bits,) = struct.unpack("<I", struct.pack("<f", value))
+    magnitude = bits & 0x7FFFFFFF
+    return -magnitude if bits >> 31 else int(magnitude)
+
+
+def from_ordered(order: int) -> float:
+    """The value of ``as_ordered``; of integers of at most 31 bits, NaN among them."""
+    (magnitude,) = struct.unpack("<f", struct.pack("<I", abs(order)))
+    return -float(magnitude) if order < 0 else float(magnitude)
+
+
+def describe(examples: Examples, bound: float, num_bins: int, *, extremes: bool) -> bytes:
+    """Histogram counts by feature, then minima, then maxima, int64. The features are checked: finite, within bound."""
+    edges = bin_edges(bound, num_bins)[1:-1]
+    stored, width, meaning = _stored(examples), examples.num_features, _meaning_of(examples)
+    counts, minima, maxima = array("q"), array("q"), array("q")
+    for feature in range(width):
+        column = stored[feature::width].tolist()
+        column.sort()
+        if num_bins:
+            below = [0, *(bisect.bisect_left(column, edge, key=meaning) for edge in edges), len(column)]
+            counts.extend(after - before for before, after in pairwise(below))
+        if extremes:
+            minima.append(as_ordered(meaning(column[0])))
+            maxima.append(as_ordered(meaning(column[-1])))
+    return (counts + minima + maxima).tobytes()
+
+
+def _stored(examples: Examples) -> memoryview[float] | memoryview[int]:
+    raw = memoryview(examples.features)
+    if examples.dtype is DType.FLOAT32:
+        return raw.cast("f")
+    return raw.cast("B" if examples.dtype is DType.UINT8 else "b")
+
+
+def _meaning_of(examples: Examples) -> Callable[[float], float]:
+    if examples.dtype is DType.FLOAT32:
+        return float
+    return partial(_meaning, examples.quantization.scale, examples.quantization.zero_point)
+
+
+def _meaning(scale: float, zero_point: int, stored: float) -> float:
+    # The product of a float32 and a small integer is exact in binary64: rounded once, it is the kernel's float32 one.
+    return to_float32(scale * (stored - zero_point))
+
+
+def check_description(values: memoryview[int], weight: int, bound: float, num_features: int, num_bins: int) -> None:
+    """``values``: what ``describe`` makes. Raises ``InvalidUpdateError``: MALFORMED, NORM."""
+    counts = values[: num_features * num_bins]
+    for feature in range(num_features if num_bins else 0):
+        own = counts[feature * num_bins : (feature + 1) * num_bins]
+        if min(own) < 0 or sum(own) != weight:
+            raise InvalidUpdateError(
+                UpdateRefusal.MALFORMED,
+                f"the histogram of feature {feature} counts {sum(own)}, the least {min(own)}; expected {weight} in all",
+            )
+    extremes = values[num_features * num_bins :].tolist()
+    minima, maxima = extremes[: len(extremes) // 2], extremes[len(extremes) // 2 :]
+    largest = as_ordered(bound) + 1  # bound may lie between two float32 values
+    for feature, (low, high) in enumerate(zip(minima, maxima, strict=True)):
+        if not -largest <= low <= high <= largest or max(abs(from_ordered(low)), abs(from_ordered(high))) > bound:
+            raise InvalidUpdateError(
+                UpdateRefusal.NORM,
+                f"the extremes of feature {feature} are {low} and {high}, as integers; expected within {bound}",
+            )

@@ -18,11 +18,13 @@ from edgefl.cli.installed import need_packages
 from edgefl.cli.output import print_json, print_table
 from edgefl.cli.rounds import as_dict, print_line
 from edgefl.cli.runlog import open_run_log
+from edgefl.cli.statistics import print_features
 from edgefl.datasets import FederatedDataset
 from edgefl.errors import ConfigError
 from edgefl.files import write_file
 from edgefl.models.tflite_writer import write_tflite
 from edgefl.protocol.events import RoundSummary
+from edgefl.protocol.process import FeatureStatistics
 from edgefl.protocol.task import TaskKind, TaskSpec, parse_task
 from edgefl.settings import read_toml
 from edgefl.simulation import Checkpoint, release_inputs, simulate
@@ -40,6 +42,7 @@ class _Ended:
     rounds: Sequence[RoundSummary]
     model_sha256: str
     tflite: bytes
+    features: Sequence[FeatureStatistics] = ()
 
 
 def simulate_tasks(args: argparse.Namespace) -> None:
@@ -74,6 +77,11 @@ def simulate_tasks(args: argparse.Namespace) -> None:
     if args.json:
         for row in rows:
             print_json(row)
+    for task in (one for one in ended if one.features):
+        if not args.json:
+            print(f"\n{task.spec.name}: every feature over the fleet")
+        print_features(task.spec.name, task.features, as_json=args.json)
+    if args.json:
         return
     columns = ("task", "version", "accuracy", "model_sha256", "tflite_sha256")
     print()
@@ -91,7 +99,7 @@ def _here(
         tflite = b""
         if args.out and task.spec.kind is TaskKind.TRAINING:
             tflite = write_tflite(*release_inputs(result, task.spec.name))
-        ended.append(_Ended(task.spec, task.state.version, task.rounds, task.state.model_digest, tflite))
+        ended.append(_Ended(task.spec, task.state.version, task.rounds, task.state.model_digest, tflite, task.features))
     return ended
 
 

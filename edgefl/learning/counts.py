@@ -66,6 +66,7 @@ def as_sums(accumulator: Accumulator, kind: type[Sums] = Sums) -> Sums:
 
 
 def round_metrics(sums: Sums, confusion: tuple[int, ...] = ()) -> RoundMetrics:
+    """With ``confusion``, of one model that all clients answered by, how their accuracies differ, too."""
     return RoundMetrics(
         num_reports=sums.num_reports,
         total_weight=sums.total_weight,
@@ -73,7 +74,7 @@ def round_metrics(sums: Sums, confusion: tuple[int, ...] = ()) -> RoundMetrics:
         num_correct=sums.num_correct,
         loss_sum=sums.loss_grid / (1 << LOSS_GRID_SHIFT),
         confusion=confusion,
-        accuracies=client_accuracies(sums.accuracies),
+        accuracies=client_accuracies(sums.accuracies) if confusion else None,
     )
 
 

@@ -15,32 +15,11 @@ import bisect
 import struct
 from array import array
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 
 from edgefl.errors import InvalidUpdateError, UpdateRefusal
 from edgefl.types import DType, Examples, to_float32
-
-
-@dataclass(frozen=True)
-class FeatureStatistics:
-    """One feature over the fleet.
-
-    ``count``      the examples that spread, histogram and extremes are of: those of the second round
-    ``mean``       of the first round's examples, rounded once to binary64
-    ``spread``     about that mean as float32; it is not raised to 1 for a constant feature
-    ``minimum``, ``maximum``  exact; None unless the task asks for extremes
-    ``edges``, ``histogram``  num_bins + 1 edges and num_bins counts; empty unless the task asks for bins
-    """
-
-    count: int
-    mean: float
-    spread: float
-    minimum: float | None
-    maximum: float | None
-    edges: tuple[float, ...]
-    histogram: tuple[int, ...]
 
 
 def bin_edges(bound: float, num_bins: int) -> tuple[float, ...]:

@@ -17,7 +17,6 @@ from dataclasses import dataclass, replace
 
 from edgefl import codecs
 from edgefl.aggregators import MAX_TOTAL_WEIGHT, IntegerSum
-from edgefl.sums.grid import SHARE_SHIFT, share_on_grid
 from edgefl.learning.client import INTEGER_ENCODING
 from edgefl.learning.counts import as_sums, check_confusion, check_counts, contribution_of, round_metrics
 from edgefl.learning.evaluation import known_model
@@ -26,6 +25,7 @@ from edgefl.models.softmax import SoftmaxModel
 from edgefl.protocol.messages import ClientUpdate, PersonalizationWork, Plan, TrainingWork
 from edgefl.protocol.process import Accumulator, Gains, ProcessState, RoundConditions, RoundMetrics
 from edgefl.protocol.task import TaskSpec
+from edgefl.sums.grid import SHARE_SHIFT, share_on_grid
 from edgefl.types import ClientDataset, Standardization, Weights
 
 NUM_GAINS = 3

@@ -27,11 +27,11 @@ from edgefl.aggregators import ExtremeSums, IntegerSum, SumsAndExtremes
 from edgefl.errors import LocalProtocolError
 from edgefl.learning.client import INTEGER_ENCODING
 from edgefl.learning.counts import as_sums, check_counts, contribution_of, round_metrics
-from edgefl.learning.description import FeatureStatistics, bin_edges, check_description, from_ordered
+from edgefl.learning.description import bin_edges, check_description, from_ordered
 from edgefl.learning.in_process import run_round
 from edgefl.models.softmax import SoftmaxModel
 from edgefl.protocol.messages import ClientUpdate, DescriptionWork, Plan, StatisticsWork
-from edgefl.protocol.process import Accumulator, ProcessState, RoundConditions, RoundMetrics
+from edgefl.protocol.process import Accumulator, FeatureStatistics, ProcessState, RoundConditions, RoundMetrics
 from edgefl.protocol.task import StatisticsSpec, TaskSpec
 from edgefl.sums.grid import SUM_BITS, ceil_log2
 from edgefl.types import MIN_MAGNITUDE, ClientDataset, Standardization
@@ -139,7 +139,7 @@ class StatisticsProcess:
         elif self.described:
             extra += state.extra[4 * size :] + array("q", [sums.total_weight]).tobytes()
             extra += array("d", means).tobytes() + array("q", totals[size:]).tobytes()
-        return ProcessState(state.version + 1, b"", extra), replace(round_metrics(sums), accuracies=None)
+        return ProcessState(state.version + 1, b"", extra), round_metrics(sums)
 
     def standardization(self, state: ProcessState) -> Standardization | None:
         if state.version < NUM_ROUNDS:

@@ -55,6 +55,26 @@ class Gains:
 
 
 @dataclass(frozen=True)
+class FeatureStatistics:
+    """One feature over the fleet.
+
+    ``count``      the examples that spread, histogram and extremes are of: those of the second round
+    ``mean``       of the first round's examples, rounded once to binary64
+    ``spread``     about that mean as float32; it is not raised to 1 for a constant feature
+    ``minimum``, ``maximum``  exact; None unless the task asks for extremes
+    ``edges``, ``histogram``  num_bins + 1 edges and num_bins counts; empty unless the task asks for bins
+    """
+
+    count: int
+    mean: float
+    spread: float
+    minimum: float | None
+    maximum: float | None
+    edges: tuple[float, ...]
+    histogram: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class ClientAccuracies:
     """How the accuracy differs from client to client: each counts once, whatever the number of its examples.
 
@@ -75,7 +95,7 @@ class RoundMetrics:
     """What the counted reports of a round add up to. ``confusion`` is C*C counts, row true, column predicted.
 
     ``gains`` is None unless clients fine-tuned the model first; all else is then of the model as it became.
-    ``accuracies`` is None where no client answered examples, and in rounds of servers that did not count them.
+    ``accuracies`` is None for training and statistics, and in rounds of servers that did not count them.
     """
 
     num_reports: int

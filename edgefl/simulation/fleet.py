@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 
 from edgefl.errors import ConflictError, LocalProtocolError
 from edgefl.learning.registry import build_process
+from edgefl.learning.statistics import StatisticsProcess
 from edgefl.protocol.coordinator import Coordinator
 from edgefl.protocol.events import (
     AnswerCheckIn,
@@ -228,6 +229,7 @@ class _Fleet:
             standardization=process.standardization(state),
             rounds=tuple(self._rounds[name]),
             models=self._record.models(name),
+            features=(process.result(state) or ()) if isinstance(process, StatisticsProcess) else (),
         )
 
     def _finished(self) -> bool:

@@ -8,7 +8,7 @@ from edgefl.errors import ConflictError, NotFoundError
 from edgefl.models.softmax import SoftmaxModel
 from edgefl.protocol.events import RoundSummary, TaskStatus
 from edgefl.protocol.messages import WorkFailure
-from edgefl.protocol.process import ProcessState
+from edgefl.protocol.process import FeatureStatistics, ProcessState
 from edgefl.protocol.task import TaskKind, TaskSpec
 from edgefl.types import Standardization, Weights
 
@@ -29,6 +29,7 @@ class TaskResult:
     ``models``           the canonical bytes of each model version, from version 1 on; none for tasks without a model.
     ``model``            what the task trained or evaluated, with its standardization.
     ``standardization``  the result of a statistics task; None for others.
+    ``features``         what one that asks for bins or extremes found of each feature; empty for others.
     """
 
     spec: TaskSpec
@@ -38,6 +39,7 @@ class TaskResult:
     standardization: Standardization | None
     rounds: tuple[RoundSummary, ...] = field(repr=False)
     models: tuple[bytes, ...] = field(repr=False)
+    features: tuple[FeatureStatistics, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from __future__ import annotations
 from array import array
 from dataclasses import dataclass, field, replace
 
+from edgefl.errors import LocalProtocolError
 from edgefl.sums.integer_sum import IntegerSum
 from edgefl.sums.running import Contribution, Sums
-from edgefl.errors import LocalProtocolError
 
 
 @dataclass

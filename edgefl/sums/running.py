@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from edgefl import kernels
-from edgefl.sums.grid import share_on_grid
 from edgefl.errors import InvalidUpdateError, LocalProtocolError, UpdateRefusal
+from edgefl.sums.grid import share_on_grid
 
 
 @dataclass(frozen=True)

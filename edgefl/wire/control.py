@@ -5,7 +5,7 @@ from __future__ import annotations
 from edgefl.errors import RemoteProtocolError, UpdateRefusal
 from edgefl.proto.v1 import control_pb2
 from edgefl.protocol.events import DeviceRecord, Phase, ReleaseRecord, RoundSummary, TaskRecord, TaskStatus
-from edgefl.protocol.process import ClientAccuracies, Gains, RoundConditions, RoundMetrics
+from edgefl.protocol.process import ClientAccuracies, FeatureStatistics, Gains, RoundConditions, RoundMetrics
 from edgefl.wire.fleet import release_info_to_proto
 
 _STATUS = {
@@ -110,6 +110,22 @@ def _gains_from_proto(message: control_pb2.Gains) -> Gains:
 
 def _accuracies_from_proto(message: control_pb2.ClientAccuracies) -> ClientAccuracies:
     return ClientAccuracies(message.mean, message.spread, message.minimum, message.maximum, message.worst_decile)
+
+
+def feature_to_proto(feature: FeatureStatistics) -> control_pb2.Feature:
+    return control_pb2.Feature(**vars(feature))
+
+
+def feature_from_proto(message: control_pb2.Feature) -> FeatureStatistics:
+    return FeatureStatistics(
+        count=message.count,
+        mean=message.mean,
+        spread=message.spread,
+        minimum=message.minimum if message.HasField("minimum") else None,
+        maximum=message.maximum if message.HasField("maximum") else None,
+        edges=tuple(message.edges),
+        histogram=tuple(message.histogram),
+    )
 
 
 def release_to_proto(record: ReleaseRecord, max_abs_diff: float = 0.0) -> control_pb2.ReleaseInfo:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
-from edgefl.errors import ConfigError
+from edgefl.errors import ConfigError, ConflictError
+from edgefl.learning.shapes import model_of
+from edgefl.learning.statistics import StatisticsProcess
 from edgefl.proto.v1 import control_pb2, control_pb2_grpc, fleet_pb2
 from edgefl.protocol.events import (
     FINAL,
@@ -19,10 +21,11 @@ from edgefl.protocol.events import (
     TaskStatus,
 )
 from edgefl.protocol.messages import Accepted, AlreadyAccepted, Late, Noted
-from edgefl.protocol.task import parse_task
+from edgefl.protocol.process import FeatureStatistics
+from edgefl.protocol.task import TaskKind, parse_task
 from edgefl.settings import MAX_FILE_BYTES
 from edgefl.wire import DOWNLOAD_CHUNK_BYTES
-from edgefl.wire.control import device_to_proto, release_to_proto, round_to_proto, task_to_proto
+from edgefl.wire.control import device_to_proto, feature_to_proto, release_to_proto, round_to_proto, task_to_proto
 from edgefl_server.answers import AnswerCounts
 from edgefl_server.engine import Engine
 from edgefl_server.releases import Releases, find_task
@@ -86,6 +89,14 @@ class ControlService(control_pb2_grpc.ControlServicer):
                     yield round_to_proto(summary)
             async for summary in _changes(subscription, next_round):
                 yield round_to_proto(summary)
+
+    async def DescribeFeatures(
+        self,
+        request: control_pb2.TaskRequest,
+        context: Any,  # noqa: ARG002
+    ) -> AsyncIterator[control_pb2.Feature]:
+        for feature in described_features(await self._task(request.name)):
+            yield feature_to_proto(feature)
 
     # ---------------------------------------------------------------------------------- models and releases
 
@@ -163,6 +174,25 @@ class ControlService(control_pb2_grpc.ControlServicer):
 
     async def _task(self, name: str) -> TaskRecord:
         return await self._engine.ask(lambda c: find_task(c, name))
+
+
+def described_features(record: TaskRecord) -> tuple[FeatureStatistics, ...]:
+    """Raises ``ConflictError`` where there are none: of another kind, not asked for, not yet completed."""
+    spec = record.spec
+    if spec.kind is not TaskKind.STATISTICS:
+        raise ConflictError(f"task {spec.name!r} is of kind {spec.kind.value!r}; expected a statistics task")
+    process = StatisticsProcess(spec, model_of(spec, None))
+    if not process.described:
+        raise ConflictError(
+            f"task {spec.name!r} asks for neither statistics.bins nor statistics.extremes; create one that does"
+        )
+    found = process.result(record.state)
+    if found is None:
+        raise ConflictError(
+            f"task {spec.name!r} has committed {record.state.version} of its {spec.rounds} rounds; "
+            "its result is there after the last"
+        )
+    return found
 
 
 async def _changes(subscription: Subscription, next_round: int) -> AsyncIterator[RoundSummary]:

@@ -72,6 +72,7 @@ METHOD_ROLES: dict[str, frozenset[Role]] = {
     _CONTROL + "ResumeTask": _OPERATOR,
     _CONTROL + "EndTask": _OPERATOR,
     _CONTROL + "WatchRounds": _OPERATOR,
+    _CONTROL + "DescribeFeatures": _OPERATOR,
     _CONTROL + "ListModels": _OPERATOR,
     _CONTROL + "ExportModel": _OPERATOR,
     _CONTROL + "CreateRelease": _OPERATOR,

@@ -14,19 +14,19 @@ _sym_db = _symbol_database.Default()
 from edgefl.proto.v1 import fleet_pb2 as edgefl_dot_proto_dot_v1_dot_fleet__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x65\x64gefl/proto/v1/control.proto\x12\x0f\x65\x64gefl.proto.v1\x1a\x1b\x65\x64gefl/proto/v1/fleet.proto\"\'\n\x11\x43reateTaskRequest\x12\x12\n\ndefinition\x18\x01 \x01(\t\"\x1b\n\x0bTaskRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\xbc\x01\n\x04Task\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x12\n\npopulation\x18\x03 \x01(\t\x12+\n\x06status\x18\x04 \x01(\x0e\x32\x1b.edgefl.proto.v1.TaskStatus\x12\x18\n\x10\x63ommitted_rounds\x18\x05 \x01(\r\x12\x15\n\rwanted_rounds\x18\x06 \x01(\r\x12\x12\n\nnext_round\x18\x07 \x01(\r\x12\x12\n\ndefinition\x18\x08 \x01(\t\"\x12\n\x10ListTasksRequest\"9\n\x11ListTasksResponse\x12$\n\x05tasks\x18\x01 \x03(\x0b\x32\x15.edgefl.proto.v1.Task\"F\n\x12WatchRoundsRequest\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x12\n\nfrom_round\x18\x02 \x01(\r\x12\x0e\n\x06\x66ollow\x18\x03 \x01(\x08\"\x9f\x02\n\x05Round\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\r\n\x05round\x18\x02 \x01(\r\x12*\n\x05phase\x18\x03 \x01(\x0e\x32\x1b.edgefl.proto.v1.RoundPhase\x12\x0c\n\x04goal\x18\x04 \x01(\r\x12\x0e\n\x06\x63ohort\x18\x05 \x01(\r\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x06 \x01(\r\x12\x0e\n\x06\x66\x61iled\x18\x07 \x01(\r\x12\x0f\n\x07version\x18\x08 \x01(\r\x12)\n\x07metrics\x18\t \x01(\x0b\x32\x18.edgefl.proto.v1.Metrics\x12\x0e\n\x06reason\x18\n \x01(\t\x12\x16\n\x0elatency_shares\x18\x0b \x03(\x01\x12\x12\n\npopulation\x18\x0c \x01(\x04\x12\x15\n\rlearning_rate\x18\r \x01(\x02\"\xe2\x01\n\x07Metrics\x12\x13\n\x0bnum_reports\x18\x01 \x01(\r\x12\x14\n\x0ctotal_weight\x18\x02 \x01(\x04\x12\x14\n\x0cnum_examples\x18\x03 \x01(\x04\x12\x13\n\x0bnum_correct\x18\x04 \x01(\x04\x12\x10\n\x08loss_sum\x18\x05 \x01(\x01\x12\x11\n\tconfusion\x18\x06 \x03(\x04\x12%\n\x05gains\x18\x07 \x01(\x0b\x32\x16.edgefl.proto.v1.Gains\x12\x35\n\naccuracies\x18\x08 \x01(\x0b\x32!.edgefl.proto.v1.ClientAccuracies\"h\n\x10\x43lientAccuracies\x12\x0c\n\x04mean\x18\x01 \x01(\x01\x12\x0e\n\x06spread\x18\x02 \x01(\x01\x12\x0f\n\x07minimum\x18\x03 \x01(\x01\x12\x0f\n\x07maximum\x18\x04 \x01(\x01\x12\x14\n\x0cworst_decile\x18\x05 \x01(\x01\"[\n\x05Gains\x12\x1a\n\x12num_correct_before\x18\x01 \x01(\x04\x12\x12\n\nnum_gained\x18\x02 \x01(\r\x12\x10\n\x08num_lost\x18\x03 \x01(\r\x12\x10\n\x08gain_sum\x18\x04 \x01(\x01\"<\n\x12ListModelsResponse\x12&\n\x06models\x18\x01 \x03(\x0b\x32\x16.edgefl.proto.v1.Model\"Q\n\x05Model\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12)\n\x07\x63ontent\x18\x03 \x01(\x0b\x32\x18.edgefl.proto.v1.Content\"a\n\x12\x45xportModelRequest\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12,\n\x06\x66ormat\x18\x03 \x01(\x0e\x32\x1c.edgefl.proto.v1.ModelFormat\"#\n\x13\x45xportModelResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"w\n\x14\x43reateReleaseRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04task\x18\x02 \x01(\t\x12\x15\n\rmodel_version\x18\x03 \x01(\r\x12,\n\x06\x66ormat\x18\x04 \x01(\x0e\x32\x1c.edgefl.proto.v1.ModelFormat\"\x87\x01\n\x0bReleaseInfo\x12)\n\x07release\x18\x01 \x01(\x0b\x32\x18.edgefl.proto.v1.Release\x12\x12\n\npopulation\x18\x02 \x01(\t\x12\x0c\n\x04task\x18\x03 \x01(\t\x12\x15\n\rmodel_version\x18\x04 \x01(\r\x12\x14\n\x0cmax_abs_diff\x18\x05 \x01(\x01\"\x15\n\x13ListReleasesRequest\"F\n\x14ListReleasesResponse\x12.\n\x08releases\x18\x01 \x03(\x0b\x32\x1c.edgefl.proto.v1.ReleaseInfo\"(\n\x12ListDevicesRequest\x12\x12\n\npopulation\x18\x01 \x01(\t\"?\n\x13ListDevicesResponse\x12(\n\x07\x64\x65vices\x18\x01 \x03(\x0b\x32\x17.edgefl.proto.v1.Device\"\x8c\x01\n\x06\x44\x65vice\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\npopulation\x18\x02 \x01(\t\x12\x15\n\ragent_version\x18\x03 \x01(\t\x12\x0f\n\x07session\x18\x04 \x01(\x04\x12\x11\n\tnum_train\x18\x05 \x01(\x04\x12\x14\n\x0cnum_held_out\x18\x06 \x01(\x04\x12\x0f\n\x07suspect\x18\x07 \x01(\x08\"\x15\n\x13\x43ountAnswersRequest\"\xbc\x01\n\x14\x43ountAnswersResponse\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x04\x12\x18\n\x10\x61lready_accepted\x18\x02 \x01(\x04\x12\x0c\n\x04late\x18\x03 \x01(\x04\x12\r\n\x05noted\x18\x04 \x01(\x04\x12.\n\x07refused\x18\x05 \x03(\x0b\x32\x1d.edgefl.proto.v1.RefusalCount\x12+\n\x06\x65rrors\x18\x06 \x03(\x0b\x32\x1b.edgefl.proto.v1.ErrorCount\"M\n\x0cRefusalCount\x12.\n\x06reason\x18\x01 \x01(\x0e\x32\x1e.edgefl.proto.v1.RefusalReason\x12\r\n\x05\x63ount\x18\x02 \x01(\x04\"*\n\nErrorCount\x12\r\n\x05\x65rror\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\x04*\x8c\x01\n\nTaskStatus\x12\x1b\n\x17TASK_STATUS_UNSPECIFIED\x10\x00\x12\x17\n\x13TASK_STATUS_RUNNING\x10\x01\x12\x16\n\x12TASK_STATUS_PAUSED\x10\x02\x12\x19\n\x15TASK_STATUS_COMPLETED\x10\x03\x12\x15\n\x11TASK_STATUS_ENDED\x10\x04*\xaa\x01\n\nRoundPhase\x12\x1b\n\x17ROUND_PHASE_UNSPECIFIED\x10\x00\x12\x14\n\x10ROUND_PHASE_OPEN\x10\x01\x12\x1a\n\x16ROUND_PHASE_COLLECTING\x10\x02\x12\x17\n\x13ROUND_PHASE_CLOSING\x10\x03\x12\x19\n\x15ROUND_PHASE_COMMITTED\x10\x04\x12\x19\n\x15ROUND_PHASE_ABANDONED\x10\x05*\x84\x01\n\x0bModelFormat\x12\x1c\n\x18MODEL_FORMAT_UNSPECIFIED\x10\x00\x12\x18\n\x14MODEL_FORMAT_WEIGHTS\x10\x01\x12\x1f\n\x1bMODEL_FORMAT_TFLITE_FLOAT32\x10\x02\x12\x1c\n\x18MODEL_FORMAT_TFLITE_INT8\x10\x03\x32\xd0\x07\n\x07\x43ontrol\x12G\n\nCreateTask\x12\".edgefl.proto.v1.CreateTaskRequest\x1a\x15.edgefl.proto.v1.Task\x12R\n\tListTasks\x12!.edgefl.proto.v1.ListTasksRequest\x1a\".edgefl.proto.v1.ListTasksResponse\x12@\n\tPauseTask\x12\x1c.edgefl.proto.v1.TaskRequest\x1a\x15.edgefl.proto.v1.Task\x12\x41\n\nResumeTask\x12\x1c.edgefl.proto.v1.TaskRequest\x1a\x15.edgefl.proto.v1.Task\x12>\n\x07\x45ndTask\x12\x1c.edgefl.proto.v1.TaskRequest\x1a\x15.edgefl.proto.v1.Task\x12L\n\x0bWatchRounds\x12#.edgefl.proto.v1.WatchRoundsRequest\x1a\x16.edgefl.proto.v1.Round0\x01\x12O\n\nListModels\x12\x1c.edgefl.proto.v1.TaskRequest\x1a#.edgefl.proto.v1.ListModelsResponse\x12Z\n\x0b\x45xportModel\x12#.edgefl.proto.v1.ExportModelRequest\x1a$.edgefl.proto.v1.ExportModelResponse0\x01\x12T\n\rCreateRelease\x12%.edgefl.proto.v1.CreateReleaseRequest\x1a\x1c.edgefl.proto.v1.ReleaseInfo\x12[\n\x0cListReleases\x12$.edgefl.proto.v1.ListReleasesRequest\x1a%.edgefl.proto.v1.ListReleasesResponse\x12X\n\x0bListDevices\x12#.edgefl.proto.v1.ListDevicesRequest\x1a$.edgefl.proto.v1.ListDevicesResponse\x12[\n\x0c\x43ountAnswers\x12$.edgefl.proto.v1.CountAnswersRequest\x1a%.edgefl.proto.v1.CountAnswersResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x65\x64gefl/proto/v1/control.proto\x12\x0f\x65\x64gefl.proto.v1\x1a\x1b\x65\x64gefl/proto/v1/fleet.proto\"\'\n\x11\x43reateTaskRequest\x12\x12\n\ndefinition\x18\x01 \x01(\t\"\x1b\n\x0bTaskRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\xbc\x01\n\x04Task\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x12\n\npopulation\x18\x03 \x01(\t\x12+\n\x06status\x18\x04 \x01(\x0e\x32\x1b.edgefl.proto.v1.TaskStatus\x12\x18\n\x10\x63ommitted_rounds\x18\x05 \x01(\r\x12\x15\n\rwanted_rounds\x18\x06 \x01(\r\x12\x12\n\nnext_round\x18\x07 \x01(\r\x12\x12\n\ndefinition\x18\x08 \x01(\t\"\x12\n\x10ListTasksRequest\"9\n\x11ListTasksResponse\x12$\n\x05tasks\x18\x01 \x03(\x0b\x32\x15.edgefl.proto.v1.Task\"F\n\x12WatchRoundsRequest\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x12\n\nfrom_round\x18\x02 \x01(\r\x12\x0e\n\x06\x66ollow\x18\x03 \x01(\x08\"\x9f\x02\n\x05Round\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\r\n\x05round\x18\x02 \x01(\r\x12*\n\x05phase\x18\x03 \x01(\x0e\x32\x1b.edgefl.proto.v1.RoundPhase\x12\x0c\n\x04goal\x18\x04 \x01(\r\x12\x0e\n\x06\x63ohort\x18\x05 \x01(\r\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x06 \x01(\r\x12\x0e\n\x06\x66\x61iled\x18\x07 \x01(\r\x12\x0f\n\x07version\x18\x08 \x01(\r\x12)\n\x07metrics\x18\t \x01(\x0b\x32\x18.edgefl.proto.v1.Metrics\x12\x0e\n\x06reason\x18\n \x01(\t\x12\x16\n\x0elatency_shares\x18\x0b \x03(\x01\x12\x12\n\npopulation\x18\x0c \x01(\x04\x12\x15\n\rlearning_rate\x18\r \x01(\x02\"\xe2\x01\n\x07Metrics\x12\x13\n\x0bnum_reports\x18\x01 \x01(\r\x12\x14\n\x0ctotal_weight\x18\x02 \x01(\x04\x12\x14\n\x0cnum_examples\x18\x03 \x01(\x04\x12\x13\n\x0bnum_correct\x18\x04 \x01(\x04\x12\x10\n\x08loss_sum\x18\x05 \x01(\x01\x12\x11\n\tconfusion\x18\x06 \x03(\x04\x12%\n\x05gains\x18\x07 \x01(\x0b\x32\x16.edgefl.proto.v1.Gains\x12\x35\n\naccuracies\x18\x08 \x01(\x0b\x32!.edgefl.proto.v1.ClientAccuracies\"h\n\x10\x43lientAccuracies\x12\x0c\n\x04mean\x18\x01 \x01(\x01\x12\x0e\n\x06spread\x18\x02 \x01(\x01\x12\x0f\n\x07minimum\x18\x03 \x01(\x01\x12\x0f\n\x07maximum\x18\x04 \x01(\x01\x12\x14\n\x0cworst_decile\x18\x05 \x01(\x01\"[\n\x05Gains\x12\x1a\n\x12num_correct_before\x18\x01 \x01(\x04\x12\x12\n\nnum_gained\x18\x02 \x01(\r\x12\x10\n\x08num_lost\x18\x03 \x01(\r\x12\x10\n\x08gain_sum\x18\x04 \x01(\x01\"\x9c\x01\n\x07\x46\x65\x61ture\x12\r\n\x05\x63ount\x18\x01 \x01(\x04\x12\x0c\n\x04mean\x18\x02 \x01(\x01\x12\x0e\n\x06spread\x18\x03 \x01(\x01\x12\x14\n\x07minimum\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x14\n\x07maximum\x18\x05 \x01(\x01H\x01\x88\x01\x01\x12\r\n\x05\x65\x64ges\x18\x06 \x03(\x01\x12\x11\n\thistogram\x18\x07 \x03(\x04\x42\n\n\x08_minimumB\n\n\x08_maximum\"<\n\x12ListModelsResponse\x12&\n\x06models\x18\x01 \x03(\x0b\x32\x16.edgefl.proto.v1.Model\"Q\n\x05Model\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12)\n\x07\x63ontent\x18\x03 \x01(\x0b\x32\x18.edgefl.proto.v1.Content\"a\n\x12\x45xportModelRequest\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12,\n\x06\x66ormat\x18\x03 \x01(\x0e\x32\x1c.edgefl.proto.v1.ModelFormat\"#\n\x13\x45xportModelResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"w\n\x14\x43reateReleaseRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04task\x18\x02 \x01(\t\x12\x15\n\rmodel_version\x18\x03 \x01(\r\x12,\n\x06\x66ormat\x18\x04 \x01(\x0e\x32\x1c.edgefl.proto.v1.ModelFormat\"\x87\x01\n\x0bReleaseInfo\x12)\n\x07release\x18\x01 \x01(\x0b\x32\x18.edgefl.proto.v1.Release\x12\x12\n\npopulation\x18\x02 \x01(\t\x12\x0c\n\x04task\x18\x03 \x01(\t\x12\x15\n\rmodel_version\x18\x04 \x01(\r\x12\x14\n\x0cmax_abs_diff\x18\x05 \x01(\x01\"\x15\n\x13ListReleasesRequest\"F\n\x14ListReleasesResponse\x12.\n\x08releases\x18\x01 \x03(\x0b\x32\x1c.edgefl.proto.v1.ReleaseInfo\"(\n\x12ListDevicesRequest\x12\x12\n\npopulation\x18\x01 \x01(\t\"?\n\x13ListDevicesResponse\x12(\n\x07\x64\x65vices\x18\x01 \x03(\x0b\x32\x17.edgefl.proto.v1.Device\"\x8c\x01\n\x06\x44\x65vice\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\npopulation\x18\x02 \x01(\t\x12\x15\n\ragent_version\x18\x03 \x01(\t\x12\x0f\n\x07session\x18\x04 \x01(\x04\x12\x11\n\tnum_train\x18\x05 \x01(\x04\x12\x14\n\x0cnum_held_out\x18\x06 \x01(\x04\x12\x0f\n\x07suspect\x18\x07 \x01(\x08\"\x15\n\x13\x43ountAnswersRequest\"\xbc\x01\n\x14\x43ountAnswersResponse\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x04\x12\x18\n\x10\x61lready_accepted\x18\x02 \x01(\x04\x12\x0c\n\x04late\x18\x03 \x01(\x04\x12\r\n\x05noted\x18\x04 \x01(\x04\x12.\n\x07refused\x18\x05 \x03(\x0b\x32\x1d.edgefl.proto.v1.RefusalCount\x12+\n\x06\x65rrors\x18\x06 \x03(\x0b\x32\x1b.edgefl.proto.v1.ErrorCount\"M\n\x0cRefusalCount\x12.\n\x06reason\x18\x01 \x01(\x0e\x32\x1e.edgefl.proto.v1.RefusalReason\x12\r\n\x05\x63ount\x18\x02 \x01(\x04\"*\n\nErrorCount\x12\r\n\x05\x65rror\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\x04*\x8c\x01\n\nTaskStatus\x12\x1b\n\x17TASK_STATUS_UNSPECIFIED\x10\x00\x12\x17\n\x13TASK_STATUS_RUNNING\x10\x01\x12\x16\n\x12TASK_STATUS_PAUSED\x10\x02\x12\x19\n\x15TASK_STATUS_COMPLETED\x10\x03\x12\x15\n\x11TASK_STATUS_ENDED\x10\x04*\xaa\x01\n\nRoundPhase\x12\x1b\n\x17ROUND_PHASE_UNSPECIFIED\x10\x00\x12\x14\n\x10ROUND_PHASE_OPEN\x10\x01\x12\x1a\n\x16ROUND_PHASE_COLLECTING\x10\x02\x12\x17\n\x13ROUND_PHASE_CLOSING\x10\x03\x12\x19\n\x15ROUND_PHASE_COMMITTED\x10\x04\x12\x19\n\x15ROUND_PHASE_ABANDONED\x10\x05*\x84\x01\n\x0bModelFormat\x12\x1c\n\x18MODEL_FORMAT_UNSPECIFIED\x10\x00\x12\x18\n\x14MODEL_FORMAT_WEIGHTS\x10\x01\x12\x1f\n\x1bMODEL_FORMAT_TFLITE_FLOAT32\x10\x02\x12\x1c\n\x18MODEL_FORMAT_TFLITE_INT8\x10\x03\x32\x9e\x08\n\x07\x43ontrol\x12G\n\nCreateTask\x12\".edgefl.proto.v1.CreateTaskRequest\x1a\x15.edgefl.proto.v1.Task\x12R\n\tListTasks\x12!.edgefl.proto.v1.ListTasksRequest\x1a\".edgefl.proto.v1.ListTasksResponse\x12@\n\tPauseTask\x12\x1c.edgefl.proto.v1.TaskRequest\x1a\x15.edgefl.proto.v1.Task\x12\x41\n\nResumeTask\x12\x1c.edgefl.proto.v1.TaskRequest\x1a\x15.edgefl.proto.v1.Task\x12>\n\x07\x45ndTask\x12\x1c.edgefl.proto.v1.TaskRequest\x1a\x15.edgefl.proto.v1.Task\x12L\n\x0bWatchRounds\x12#.edgefl.proto.v1.WatchRoundsRequest\x1a\x16.edgefl.proto.v1.Round0\x01\x12L\n\x10\x44\x65scribeFeatures\x12\x1c.edgefl.proto.v1.TaskRequest\x1a\x18.edgefl.proto.v1.Feature0\x01\x12O\n\nListModels\x12\x1c.edgefl.proto.v1.TaskRequest\x1a#.edgefl.proto.v1.ListModelsResponse\x12Z\n\x0b\x45xportModel\x12#.edgefl.proto.v1.ExportModelRequest\x1a$.edgefl.proto.v1.ExportModelResponse0\x01\x12T\n\rCreateRelease\x12%.edgefl.proto.v1.CreateReleaseRequest\x1a\x1c.edgefl.proto.v1.ReleaseInfo\x12[\n\x0cListReleases\x12$.edgefl.proto.v1.ListReleasesRequest\x1a%.edgefl.proto.v1.ListReleasesResponse\x12X\n\x0bListDevices\x12#.edgefl.proto.v1.ListDevicesRequest\x1a$.edgefl.proto.v1.ListDevicesResponse\x12[\n\x0c\x43ountAnswers\x12$.edgefl.proto.v1.CountAnswersRequest\x1a%.edgefl.proto.v1.CountAnswersResponseb\x06proto3')
 
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, globals())
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'edgefl.proto.v1.control_pb2', globals())
 if _descriptor._USE_C_DESCRIPTORS == False:
 
   DESCRIPTOR._options = None
-  _TASKSTATUS._serialized_start=2432
-  _TASKSTATUS._serialized_end=2572
-  _ROUNDPHASE._serialized_start=2575
-  _ROUNDPHASE._serialized_end=2745
-  _MODELFORMAT._serialized_start=2748
-  _MODELFORMAT._serialized_end=2880
+  _TASKSTATUS._serialized_start=2591
+  _TASKSTATUS._serialized_end=2731
+  _ROUNDPHASE._serialized_start=2734
+  _ROUNDPHASE._serialized_end=2904
+  _MODELFORMAT._serialized_start=2907
+  _MODELFORMAT._serialized_end=3039
   _CREATETASKREQUEST._serialized_start=79
   _CREATETASKREQUEST._serialized_end=118
   _TASKREQUEST._serialized_start=120
@@ -47,36 +47,38 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _CLIENTACCURACIES._serialized_end=1114
   _GAINS._serialized_start=1116
   _GAINS._serialized_end=1207
-  _LISTMODELSRESPONSE._serialized_start=1209
-  _LISTMODELSRESPONSE._serialized_end=1269
-  _MODEL._serialized_start=1271
-  _MODEL._serialized_end=1352
-  _EXPORTMODELREQUEST._serialized_start=1354
-  _EXPORTMODELREQUEST._serialized_end=1451
-  _EXPORTMODELRESPONSE._serialized_start=1453
-  _EXPORTMODELRESPONSE._serialized_end=1488
-  _CREATERELEASEREQUEST._serialized_start=1490
-  _CREATERELEASEREQUEST._serialized_end=1609
-  _RELEASEINFO._serialized_start=1612
-  _RELEASEINFO._serialized_end=1747
-  _LISTRELEASESREQUEST._serialized_start=1749
-  _LISTRELEASESREQUEST._serialized_end=1770
-  _LISTRELEASESRESPONSE._serialized_start=1772
-  _LISTRELEASESRESPONSE._serialized_end=1842
-  _LISTDEVICESREQUEST._serialized_start=1844
-  _LISTDEVICESREQUEST._serialized_end=1884
-  _LISTDEVICESRESPONSE._serialized_start=1886
-  _LISTDEVICESRESPONSE._serialized_end=1949
-  _DEVICE._serialized_start=1952
-  _DEVICE._serialized_end=2092
-  _COUNTANSWERSREQUEST._serialized_start=2094
-  _COUNTANSWERSREQUEST._serialized_end=2115
-  _COUNTANSWERSRESPONSE._serialized_start=2118
-  _COUNTANSWERSRESPONSE._serialized_end=2306
-  _REFUSALCOUNT._serialized_start=2308
-  _REFUSALCOUNT._serialized_end=2385
-  _ERRORCOUNT._serialized_start=2387
-  _ERRORCOUNT._serialized_end=2429
-  _CONTROL._serialized_start=2883
-  _CONTROL._serialized_end=3859
+  _FEATURE._serialized_start=1210
+  _FEATURE._serialized_end=1366
+  _LISTMODELSRESPONSE._serialized_start=1368
+  _LISTMODELSRESPONSE._serialized_end=1428
+  _MODEL._serialized_start=1430
+  _MODEL._serialized_end=1511
+  _EXPORTMODELREQUEST._serialized_start=1513
+  _EXPORTMODELREQUEST._serialized_end=1610
+  _EXPORTMODELRESPONSE._serialized_start=1612
+  _EXPORTMODELRESPONSE._serialized_end=1647
+  _CREATERELEASEREQUEST._serialized_start=1649
+  _CREATERELEASEREQUEST._serialized_end=1768
+  _RELEASEINFO._serialized_start=1771
+  _RELEASEINFO._serialized_end=1906
+  _LISTRELEASESREQUEST._serialized_start=1908
+  _LISTRELEASESREQUEST._serialized_end=1929
+  _LISTRELEASESRESPONSE._serialized_start=1931
+  _LISTRELEASESRESPONSE._serialized_end=2001
+  _LISTDEVICESREQUEST._serialized_start=2003
+  _LISTDEVICESREQUEST._serialized_end=2043
+  _LISTDEVICESRESPONSE._serialized_start=2045
+  _LISTDEVICESRESPONSE._serialized_end=2108
+  _DEVICE._serialized_start=2111
+  _DEVICE._serialized_end=2251
+  _COUNTANSWERSREQUEST._serialized_start=2253
+  _COUNTANSWERSREQUEST._serialized_end=2274
+  _COUNTANSWERSRESPONSE._serialized_start=2277
+  _COUNTANSWERSRESPONSE._serialized_end=2465
+  _REFUSALCOUNT._serialized_start=2467
+  _REFUSALCOUNT._serialized_end=2544
+  _ERRORCOUNT._serialized_start=2546
+  _ERRORCOUNT._serialized_end=2588
+  _CONTROL._serialized_start=3042
+  _CONTROL._serialized_end=4096
 # @@protoc_insertion_point(module_scope)

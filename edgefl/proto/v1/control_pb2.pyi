@@ -300,7 +300,7 @@ class Metrics(google.protobuf.message.Message):
 
     @property
     def accuracies(self) -> global___ClientAccuracies:
-        """Absent for tasks whose devices answer no examples, and in rounds of servers that did not count it."""
+        """Absent but for evaluations and personalizations, and in rounds of servers that did not count it."""
 
     def __init__(
         self,
@@ -378,6 +378,52 @@ class Gains(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["gain_sum", b"gain_sum", "num_correct_before", b"num_correct_before", "num_gained", b"num_gained", "num_lost", b"num_lost"]) -> None: ...
 
 global___Gains = Gains
+
+@typing.final
+class Feature(google.protobuf.message.Message):
+    """One feature over the fleet, exact."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    COUNT_FIELD_NUMBER: builtins.int
+    MEAN_FIELD_NUMBER: builtins.int
+    SPREAD_FIELD_NUMBER: builtins.int
+    MINIMUM_FIELD_NUMBER: builtins.int
+    MAXIMUM_FIELD_NUMBER: builtins.int
+    EDGES_FIELD_NUMBER: builtins.int
+    HISTOGRAM_FIELD_NUMBER: builtins.int
+    count: builtins.int
+    """the examples that spread, histogram and extremes are of"""
+    mean: builtins.float
+    spread: builtins.float
+    minimum: builtins.float
+    """Both absent unless the task asks for extremes."""
+    maximum: builtins.float
+    @property
+    def edges(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
+        """One edge more than there are counts; both absent unless the task asks for bins."""
+
+    @property
+    def histogram(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]: ...
+    def __init__(
+        self,
+        *,
+        count: builtins.int = ...,
+        mean: builtins.float = ...,
+        spread: builtins.float = ...,
+        minimum: builtins.float | None = ...,
+        maximum: builtins.float | None = ...,
+        edges: collections.abc.Iterable[builtins.float] | None = ...,
+        histogram: collections.abc.Iterable[builtins.int] | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_maximum", b"_maximum", "_minimum", b"_minimum", "maximum", b"maximum", "minimum", b"minimum"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_maximum", b"_maximum", "_minimum", b"_minimum", "count", b"count", "edges", b"edges", "histogram", b"histogram", "maximum", b"maximum", "mean", b"mean", "minimum", b"minimum", "spread", b"spread"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_maximum", b"_maximum"]) -> typing.Literal["maximum"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_minimum", b"_minimum"]) -> typing.Literal["minimum"] | None: ...
+
+global___Feature = Feature
 
 @typing.final
 class ListModelsResponse(google.protobuf.message.Message):

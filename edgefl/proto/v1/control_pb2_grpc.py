@@ -44,6 +44,11 @@ class ControlStub(object):
                 request_serializer=edgefl_dot_proto_dot_v1_dot_control__pb2.WatchRoundsRequest.SerializeToString,
                 response_deserializer=edgefl_dot_proto_dot_v1_dot_control__pb2.Round.FromString,
                 )
+        self.DescribeFeatures = channel.unary_stream(
+                '/edgefl.proto.v1.Control/DescribeFeatures',
+                request_serializer=edgefl_dot_proto_dot_v1_dot_control__pb2.TaskRequest.SerializeToString,
+                response_deserializer=edgefl_dot_proto_dot_v1_dot_control__pb2.Feature.FromString,
+                )
         self.ListModels = channel.unary_unary(
                 '/edgefl.proto.v1.Control/ListModels',
                 request_serializer=edgefl_dot_proto_dot_v1_dot_control__pb2.TaskRequest.SerializeToString,
@@ -113,6 +118,13 @@ class ControlServicer(object):
 
     def WatchRounds(self, request, context):
         """The rounds from from_round on that have ended, then, with follow, each change as it comes until the task ends.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DescribeFeatures(self, request, context):
+        """What a completed statistics task that asks for bins or extremes found, a message a feature, in order.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -189,6 +201,11 @@ def add_ControlServicer_to_server(servicer, server):
                     servicer.WatchRounds,
                     request_deserializer=edgefl_dot_proto_dot_v1_dot_control__pb2.WatchRoundsRequest.FromString,
                     response_serializer=edgefl_dot_proto_dot_v1_dot_control__pb2.Round.SerializeToString,
+            ),
+            'DescribeFeatures': grpc.unary_stream_rpc_method_handler(
+                    servicer.DescribeFeatures,
+                    request_deserializer=edgefl_dot_proto_dot_v1_dot_control__pb2.TaskRequest.FromString,
+                    response_serializer=edgefl_dot_proto_dot_v1_dot_control__pb2.Feature.SerializeToString,
             ),
             'ListModels': grpc.unary_unary_rpc_method_handler(
                     servicer.ListModels,
@@ -329,6 +346,23 @@ class Control(object):
         return grpc.experimental.unary_stream(request, target, '/edgefl.proto.v1.Control/WatchRounds',
             edgefl_dot_proto_dot_v1_dot_control__pb2.WatchRoundsRequest.SerializeToString,
             edgefl_dot_proto_dot_v1_dot_control__pb2.Round.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def DescribeFeatures(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(request, target, '/edgefl.proto.v1.Control/DescribeFeatures',
+            edgefl_dot_proto_dot_v1_dot_control__pb2.TaskRequest.SerializeToString,
+            edgefl_dot_proto_dot_v1_dot_control__pb2.Feature.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
 

@@ -52,6 +52,12 @@ class ControlStub:
     ]
     """The rounds from from_round on that have ended, then, with follow, each change as it comes until the task ends."""
 
+    DescribeFeatures: grpc.UnaryStreamMultiCallable[
+        edgefl.proto.v1.control_pb2.TaskRequest,
+        edgefl.proto.v1.control_pb2.Feature,
+    ]
+    """What a completed statistics task that asks for bins or extremes found, a message a feature, in order."""
+
     ListModels: grpc.UnaryUnaryMultiCallable[
         edgefl.proto.v1.control_pb2.TaskRequest,
         edgefl.proto.v1.control_pb2.ListModelsResponse,
@@ -118,6 +124,12 @@ class ControlAsyncStub:
         edgefl.proto.v1.control_pb2.Round,
     ]
     """The rounds from from_round on that have ended, then, with follow, each change as it comes until the task ends."""
+
+    DescribeFeatures: grpc.aio.UnaryStreamMultiCallable[
+        edgefl.proto.v1.control_pb2.TaskRequest,
+        edgefl.proto.v1.control_pb2.Feature,
+    ]
+    """What a completed statistics task that asks for bins or extremes found, a message a feature, in order."""
 
     ListModels: grpc.aio.UnaryUnaryMultiCallable[
         edgefl.proto.v1.control_pb2.TaskRequest,
@@ -197,6 +209,14 @@ class ControlServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[collections.abc.Iterator[edgefl.proto.v1.control_pb2.Round], collections.abc.AsyncIterator[edgefl.proto.v1.control_pb2.Round]]:
         """The rounds from from_round on that have ended, then, with follow, each change as it comes until the task ends."""
+
+    @abc.abstractmethod
+    def DescribeFeatures(
+        self,
+        request: edgefl.proto.v1.control_pb2.TaskRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[collections.abc.Iterator[edgefl.proto.v1.control_pb2.Feature], collections.abc.AsyncIterator[edgefl.proto.v1.control_pb2.Feature]]:
+        """What a completed statistics task that asks for bins or extremes found, a message a feature, in order."""
 
     @abc.abstractmethod
     def ListModels(

@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import heapq
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -113,11 +114,13 @@ class _Worker:
 
     def send(self, value: Any) -> None:
         with self._noticing_death():
-            self.connection.send(value)
+            # By bytes: ``send`` makes a view of a buffer, and where an interrupt leaves both, Python 3.13 frees the
+            # buffer first and complains.
+            self.connection.send_bytes(pickle.dumps(value))
 
     def receive(self) -> list[Report]:
         with self._noticing_death():
-            reports: list[Report] = self.connection.recv()
+            reports: list[Report] = pickle.loads(self.connection.recv_bytes())
         return reports
 
     @contextlib.contextmanager

@@ -22,7 +22,7 @@ from edgefl.cli.runlog.plot import Plot
 from edgefl.cli.runlog.rounds_csv import COLUMNS, RoundsCsv
 from edgefl.errors import ConfigError, ConflictError, StorageError
 from edgefl.protocol.events import Phase, RoundSummary
-from edgefl.protocol.process import Gains, RoundMetrics
+from edgefl.protocol.process import ClientAccuracies, Gains, RoundMetrics
 from edgefl.protocol.task import parse_task
 
 ROUNDS = 6
@@ -97,6 +97,12 @@ def test_a_run_leaves_its_rounds_as_csv_as_event_files_and_as_a_plot(
             assert (float(row["accuracy"]), float(row["mean_loss"])) == (line["accuracy"], line["loss"])
         else:
             assert row["accuracy"] == row["mean_loss"] == ""
+        by_client = COLUMNS[COLUMNS.index("reason") + 1 :]
+        assert len(by_client) == 5
+        if row["kind"] == "evaluation":
+            assert [float(row[name]) for name in by_client] == [line[name] for name in by_client]
+        else:
+            assert {row[name] for name in by_client} == {""}
         assert float(row["seconds"]) >= 0
     for task in ("gestures", "accuracy"):
         found = scalars(log / "tensorboard" / task)
@@ -104,6 +110,8 @@ def test_a_run_leaves_its_rounds_as_csv_as_event_files_and_as_a_plot(
             if row["task"] == task:
                 for tag, column in (("accuracy", "accuracy"), ("loss", "mean_loss"), ("reports", "reports")):
                     assert found[tag, int(row["round"])] == pytest.approx(float(row[column]), rel=1e-6)  # float32
+    worst = next(line["accuracy_worst_decile"] for line in said if line["task"] == "accuracy")
+    assert scalars(log / "tensorboard" / "accuracy")["accuracy_worst_decile", 1] == pytest.approx(worst, rel=1e-6)
     assert ("accuracy", 1) not in scalars(log / "tensorboard" / "spreads")
     assert (log / "rounds.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
 
@@ -173,13 +181,13 @@ def test_each_line_is_there_when_its_round_is_over(tmp_path: Path) -> None:
     sink.note(ended(1), 0.5)
     sink.note(abandoned(2), 0.25)
     lines = path.read_text().splitlines()
-    assert lines[1] == "gestures,training,1,committed,1,0.75,0.625,12,3,1,5,4,,,0.500000,"
-    assert lines[2] == 'gestures,training,2,abandoned,,,,,0,5,5,4,,,0.250000,"0 reports, 5 of 5 failed"'
-    gains = RoundMetrics(2, 12, 12, 9, 7.5, gains=Gains(6, 1, 0, 0.5))
+    assert lines[1] == "gestures,training,1,committed,1,0.75,0.625,12,3,1,5,4,,,0.500000,,,,,,"
+    assert lines[2] == 'gestures,training,2,abandoned,,,,,0,5,5,4,,,0.250000,"0 reports, 5 of 5 failed",,,,,'
+    accuracies = ClientAccuracies(0.625, 0.25, 0.375, 1.0, 0.5)
+    gains = RoundMetrics(2, 12, 12, 9, 7.5, gains=Gains(6, 1, 0, 0.5), accuracies=accuracies)
     sink.note(RoundSummary("accuracy", 1, Phase.COMMITTED, 4, 4, 2, 0, 1, gains), 1)
-    assert (
-        path.read_text().splitlines()[3] == "accuracy,evaluation,1,committed,1,0.75,0.625,12,2,0,4,4,0.5,0.25,1.000000,"
-    )
+    numbers = "0.75,0.625,12,2,0,4,4,0.5,0.25,1.000000,,0.625,0.25,0.375,1.0,0.5"
+    assert path.read_text().splitlines()[3] == f"accuracy,evaluation,1,committed,1,{numbers}"
     sink.close()
 
 

@@ -107,7 +107,7 @@ def by_task(lines: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
 
 
 def test_one_process_many_processes_and_grpc_give_the_same_bits(files: Path) -> None:
-    """Every round of every kind of task, its loss and its gains among them, and the released file."""
+    """Every round of every kind of task, its loss, gains and worst decile among them, and the released file."""
     modes = {"one": (), "many": ("--processes", "2"), "grpc": ("--grpc",)}
     found = {mode: run(*argv(files, "--out", str(files / mode), *options)) for mode, options in modes.items()}
     results = {mode: lines[-len(TASKS) :] for mode, lines in found.items()}
@@ -118,6 +118,7 @@ def test_one_process_many_processes_and_grpc_give_the_same_bits(files: Path) -> 
     gains = by_task(found["grpc"])["gains"]
     assert [line["round"] for line in gains[:-1]] == [1, 2, 3]
     assert all(line["num_gained"] + line["num_lost"] > 0 for line in gains[:-1])
+    assert all(line["accuracy_worst_decile"] < line["accuracy_maximum"] for line in gains[:-1])
     for task in ("gestures", "drift"):
         models = [(files / mode / f"{task}.tflite").read_bytes() for mode in modes]
         assert models[0] == models[1] == models[2]

@@ -48,8 +48,7 @@ def as_dict(summary: RoundSummary) -> dict[str, object]:
         result["num_examples"] = summary.metrics.num_examples
         result["loss"] = summary.metrics.mean_loss
         result["accuracy"] = summary.metrics.accuracy
-        if summary.metrics.accuracies is not None:
-            result |= {f"accuracy_{name}": value for name, value in vars(summary.metrics.accuracies).items()}
+        result |= by_client(summary.metrics)
         if summary.metrics.gains is not None:
             result["accuracy_before"] = summary.metrics.accuracy_before
             result["mean_gain"] = summary.metrics.mean_gain
@@ -64,6 +63,12 @@ def as_dict(summary: RoundSummary) -> dict[str, object]:
     if summary.reason:
         result["reason"] = summary.reason
     return result
+
+
+def by_client(metrics: RoundMetrics) -> dict[str, float]:
+    """How the accuracy differs from client to client, by the names that programs read; {} where that is not known."""
+    found = metrics.accuracies
+    return {} if found is None else {f"accuracy_{name}": value for name, value in vars(found).items()}
 
 
 def learned(summary: RoundSummary) -> RoundMetrics | None:
@@ -82,9 +87,7 @@ def print_line(summary: RoundSummary, prefix: str = "") -> None:
         if found.gains is not None:
             text += f" from {found.accuracy_before:.4f}, {found.gains.num_gained} devices gained"
         if found.accuracies is not None:
-            text += (
-                f"  by device spread {found.accuracies.spread:.4f}, worst decile {found.accuracies.worst_decile:.4f}"
-            )
+            text += f"  by device {found.accuracies}"
     if summary.reason:
         text += f"  ({summary.reason})"
     ended = summary.phase in (Phase.COMMITTED, Phase.ABANDONED)

@@ -89,6 +89,9 @@ class ClientAccuracies:
     maximum: float
     worst_decile: float
 
+    def __str__(self) -> str:
+        return f"spread {self.spread:.4f}, worst decile {self.worst_decile:.4f}"
+
 
 @dataclass(frozen=True)
 class RoundMetrics:
@@ -131,7 +134,7 @@ class RoundMetrics:
         counted = f"{self.num_correct} of {self.num_examples} examples right, {self.num_reports} clients"
         text = f"accuracy {self.accuracy:.4f}, mean loss {self.mean_loss:.4f} ({counted})"
         if self.accuracies is not None:
-            text += f"; by client spread {self.accuracies.spread:.4f}, worst decile {self.accuracies.worst_decile:.4f}"
+            text += f"; by client {self.accuracies}"
         if self.gains is None:
             return text
         return (

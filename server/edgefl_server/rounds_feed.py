@@ -95,4 +95,6 @@ def describe(summary: RoundSummary) -> str:
         line += f", accuracy {metrics.accuracy:.4f}, loss {metrics.mean_loss:.4f}"
     if metrics.gains is not None:
         line += f", before fine-tuning {metrics.accuracy_before:.4f}"
+    if metrics.accuracies is not None:
+        line += f", by device {metrics.accuracies}"
     return line

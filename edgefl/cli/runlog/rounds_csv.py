@@ -10,14 +10,18 @@ run keeps the lines that are there (a round that is worked again gives the same 
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from edgefl.cli.rounds import learned
+from edgefl.cli.rounds import by_client, learned
 from edgefl.errors import ConflictError, StorageError
 from edgefl.protocol.events import RoundSummary
+from edgefl.protocol.process import ClientAccuracies
 from edgefl.protocol.task import TaskSpec
+
+_BY_CLIENT = tuple(f"accuracy_{field.name}" for field in dataclasses.fields(ClientAccuracies))
 
 COLUMNS = (
     "task",
@@ -36,6 +40,7 @@ COLUMNS = (
     "mean_gain",
     "seconds",
     "reason",
+    *_BY_CLIENT,
 )
 """What each means: docs/guide.md."""
 
@@ -81,6 +86,7 @@ class RoundsCsv:
 
     def _row(self, summary: RoundSummary, seconds: float) -> list[str]:
         metrics, found = summary.metrics, learned(summary)
+        clients = by_client(found) if found is not None else {}
         gained = found if found is not None and found.gains is not None else None
         return [
             summary.task,
@@ -99,6 +105,7 @@ class RoundsCsv:
             repr(gained.mean_gain) if gained is not None else "",
             f"{seconds:.6f}",
             summary.reason,
+            *(repr(clients[name]) if clients else "" for name in _BY_CLIENT),
         ]
 
     def _append(self, row: list[str]) -> None:

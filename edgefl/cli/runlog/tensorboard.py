@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tensorboardX import SummaryWriter
 
-from edgefl.cli.rounds import learned
+from edgefl.cli.rounds import by_client, learned
 from edgefl.errors import StorageError
 from edgefl.protocol.events import Phase, RoundSummary
 
@@ -35,7 +35,7 @@ class EventFiles:
         }
         metrics = learned(summary)
         if metrics is not None:
-            scalars |= {"accuracy": metrics.accuracy, "loss": metrics.mean_loss}
+            scalars |= {"accuracy": metrics.accuracy, "loss": metrics.mean_loss, **by_client(metrics)}
             if metrics.gains is not None:
                 scalars |= {"accuracy_before": metrics.accuracy_before, "mean_gain": metrics.mean_gain}
         for name, value in scalars.items():

@@ -21,7 +21,7 @@ from edgefl.learning import build_process
 from edgefl.learning.client import run_cohort
 from edgefl.protocol.events import Phase, RoundSummary, SaveTask, TaskRecord, TaskStatus
 from edgefl.protocol.messages import Assignment, Refused, WorkFailure
-from edgefl.protocol.process import Gains, ProcessState, RoundMetrics
+from edgefl.protocol.process import ClientAccuracies, Gains, ProcessState, RoundMetrics
 from edgefl.simulation import Checkpoint, SimulationResult
 from edgefl.simulation.checkpoint import Keeper
 from edgefl.simulation.checkpoint_file import MAGIC, Origin, read_checkpoint, write_checkpoint
@@ -196,7 +196,8 @@ def test_no_checkpoint_while_a_device_is_on_its_way_to_work_for_a_round_that_has
 
 
 def test_a_checkpoint_reads_as_it_was_written(tmp_path: Path) -> None:
-    gains = RoundMetrics(2, 5, 5, 3, 0.1 + 0.2, (1, 2, 3, 4), Gains(2, 1, 0, -1 / 3))
+    accuracies = ClientAccuracies(2 / 3, 0.1 + 0.2, 1 / 3, 1.0, 1 / 3)
+    gains = RoundMetrics(2, 5, 5, 3, 0.1 + 0.2, (1, 2, 3, 4), Gains(2, 1, 0, -1 / 3), accuracies)
     rounds = (
         RoundSummary("a", 1, Phase.COMMITTED, 3, 4, 3, 1, 1, gains, latency_shares=(0.25, 0.75)),
         RoundSummary("b", 1, Phase.ABANDONED, 3, 4, 0, 4, reason="out of reach: \u2013 \n"),
@@ -236,7 +237,7 @@ def test_a_file_that_is_not_whole_is_refused_in_one_line(tmp_path: Path) -> None
         assert "is corrupt" in refused(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
     assert "is corrupt" in refused(whole + b"\0")
     assert "is no checkpoint of EdgeFL" in refused(b"PK\x03\x04 something else that is long enough" * 3)
-    assert "is of format 2; this EdgeFL reads 1" in refused(whole[:8] + b"\x02" + whole[9:])
+    assert "is of format 1; this EdgeFL reads 2" in refused(whole[:8] + b"\x01" + whole[9:])
     path.unlink()
     path.mkdir()
     with pytest.raises(StorageError, match="cannot be read: Is a directory"):

@@ -29,7 +29,8 @@ from edgefl.simulation.plain import from_plain, to_plain
 from edgefl.simulation.record import Key
 
 MAGIC = b"EDGEFLCK"
-FORMAT = 1
+FORMAT = 2
+"""1 has rounds without their conditions and their clients' accuracies."""
 _HEAD = struct.Struct("<8sIQQ32s")
 
 

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import json
 import math
 import random
+import sqlite3
 from array import array
+from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from server_kit import Caller, definition, run, update_for
 from small_fleet import fleet
 from wire_kit import PROPERTY
 
@@ -20,10 +29,14 @@ from edgefl.aggregators import Contribution, IntegerSum
 from edgefl.cli.rounds import as_dict, print_line
 from edgefl.learning.counts import client_accuracies
 from edgefl.protocol.events import Phase, RoundSummary
+from edgefl.protocol.messages import Assignment
 from edgefl.protocol.process import ClientAccuracies, RoundMetrics
 from edgefl.sums.grid import share_on_grid
 from edgefl.types import Weights
+from edgefl.wire.control import round_from_proto
+from edgefl_server.check import check
 from edgefl_server.metrics_text import is_text_of, read_metrics, write_metrics
+from edgefl_server.rounds_feed import describe
 
 STEP = 2**30
 COUNTS = IntegerSum(1, 0, 1, 1000, 2**32)
@@ -137,3 +150,76 @@ def test_rounds_show_them(capsys: pytest.CaptureFixture[str]) -> None:
     assert (row["accuracy_spread"], row["accuracy_worst_decile"]) == (0.25, 0.5)
     assert (row["accuracy_minimum"], row["accuracy_maximum"], row["accuracy_mean"]) == (0.5, 1.0, 0.75)
     assert "by client spread 0.2500, worst decile 0.5000" in str(metrics)
+    assert describe(summary).endswith(", accuracy 0.7500, loss 0.4688, by device spread 0.2500, worst decile 0.5000")
+
+
+# ------------------------------------------------------------------------------------------------ from a server
+
+EVALUATION = """
+name = "eval"
+kind = "evaluation"
+population = "lab"
+evaluates = "train"
+rounds = 1
+
+[round]
+goal = 3
+minimum = 3
+deadline_s = 600.0
+"""
+RIGHT_OF = {"a": (1, 4), "b": (8, 8), "c": (1, 2)}
+
+
+async def report(caller: Caller, device: str, assignment: Assignment) -> None:
+    right, size = RIGHT_OF[device]
+    payload = array("q", [right, size - right, 0, 0]).tobytes()
+    counts = {"weight": size, "num_examples": size, "num_correct": right}
+    await caller.report(device, update_for(assignment, device, encoding="int64", payload=payload, **counts))
+
+
+def change_stored(folder: Path, change: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
+    """Change what the database says of the evaluation's metrics; returns what it said before."""
+    with contextlib.closing(sqlite3.connect(folder / "data" / "edgefl.db")) as db, db:
+        (text,) = db.execute("SELECT metrics FROM rounds WHERE task = 'eval'").fetchone()
+        fields = json.loads(text)
+        change(fields)
+        db.execute("UPDATE rounds SET metrics = ? WHERE task = 'eval'", (json.dumps(fields),))
+    before: dict[str, Any] = json.loads(text)
+    return before
+
+
+def test_a_server_that_restarts_counts_all_reports_and_what_older_ones_stored_is_computed_again(tmp_path: Path) -> None:
+    given: dict[str, Assignment] = {}
+    seen: list[RoundSummary] = []
+
+    async def until_it_stops(caller: Caller) -> None:
+        await caller.create(definition(goal=1, rounds=1))
+        await caller.run_round(("a",))
+        await caller.create(EVALUATION)
+        given.update(zip(RIGHT_OF, await asyncio.gather(*map(caller.assignment, RIGHT_OF)), strict=True))
+        await report(caller, "a", given["a"])
+        await report(caller, "b", given["b"])
+
+    async def the_rest(caller: Caller) -> None:
+        if "c" in given:
+            await report(caller, "c", given.pop("c"))
+        seen.append(round_from_proto(await caller.ended(1, "eval")))
+
+    def findings() -> list[str]:
+        return [str(finding) for finding in check(tmp_path / "data").findings]
+
+    run(tmp_path, until_it_stops)
+    run(tmp_path, the_rest)
+    expected = of(2, 8, 4)
+    assert seen[0].metrics is not None
+    assert (seen[0].metrics.accuracy, seen[0].metrics.accuracies) == (10 / 14, expected)
+    assert findings() == []
+
+    stored = change_stored(tmp_path, lambda fields: fields.pop("accuracies"))
+    assert stored["accuracies"] == vars(expected)
+    assert findings() == []  # as an older server wrote it
+    run(tmp_path, the_rest)
+    assert seen[1] == replace(seen[0], metrics=replace(seen[0].metrics, accuracies=None))
+
+    change_stored(tmp_path, lambda fields: fields.update(accuracies={**vars(expected), "worst_decile": 0.5}))
+    assert any("differs in the metrics" in line for line in findings())

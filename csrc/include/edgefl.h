@@ -218,18 +218,25 @@ size_t edgefl_cohort_scratch_bytes(const edgefl_cohort_job *jobs, size_t num_job
 void edgefl_cohort_run(const edgefl_variant *variant, edgefl_cohort_job *jobs, size_t num_jobs,
                        edgefl_cohort_cursor *cursor, const edgefl_stop_flag *stop, void *scratch, size_t scratch_bytes);
 
-/* Where one thread folds the deltas of the jobs that it takes; n is C * F + C of the jobs' one start. */
+/* Where one thread folds the deltas of the jobs that it takes; n is C * F + C, the same for all jobs of the cohort. */
 typedef struct edgefl_cohort_fold {
-    int64_t *sums;           /* in and out, (n,): the kernel's, then the bias's */
-    float *delta;            /* scratch, (n,) */
-    double max_squared_norm; /* finite: what edgefl_squared_norm of a delta may be */
-    int grid_shift;          /* [MIN_GRID_SHIFT, MAX_GRID_SHIFT] */
+    int64_t *sums;           /* in and out, (n,): the kernel's, row-major, then the bias's; of this thread alone */
+    float *delta;            /* scratch, (n,); of this thread alone */
+    double max_squared_norm; /* what edgefl_squared_norm of a delta may be, at least 0; infinity for no bound */
+    int grid_shift;          /* [MIN_GRID_SHIFT, MAX_GRID_SHIFT]: EDGEFL_BAD_ARGUMENT of each job for another */
 } edgefl_cohort_fold;
 
 /* As edgefl_cohort_run, but each delta is folded while it is in the caches, as edgefl_accumulate does with the job's
- * number of rows as its weight and no clipping, and is kept nowhere; kernel, bias and as_delta of a job are not read.
- * All jobs have start's shape. EDGEFL_OUT_OF_RANGE, without a place, also for a delta of a larger norm or with a
- * value that is not finite. sums lack the jobs whose status is not EDGEFL_OK. */
+ * number of rows as its weight and factor 1, and is kept nowhere. kernel, bias and as_delta of a job are neither read
+ * nor written. num_classes and num_features of every job must be those that n counts: a job of another shape is not
+ * refused, but writes outside of delta and sums.
+ *
+ * status is also what edgefl_accumulate answers, with its place, an index into sums; and EDGEFL_OUT_OF_RANGE, with
+ * place (0, 0), for a squared norm above the bound or a norm that is not a number. sums hold the jobs with EDGEFL_OK
+ * that were not stopped, whole, and nothing of any other: not the part that a stopped job was trained.
+ *
+ * The sums of all threads, added, do not depend on who took which job. Whether a job meets EDGEFL_OVERFLOW does, since
+ * that is said of the sums of its own thread. */
 void edgefl_cohort_run_and_fold(const edgefl_variant *variant, edgefl_cohort_job *jobs, size_t num_jobs,
                                 edgefl_cohort_cursor *cursor, const edgefl_stop_flag *stop, void *scratch,
                                 size_t scratch_bytes, const edgefl_cohort_fold *fold);
@@ -318,12 +325,14 @@ typedef struct edgefl_adaptive_options {
     double epsilon;       /* finite, above 0 */
 } edgefl_adaptive_options;
 
-/* In binary64, each operation rounded:
+/* One step of a server, in binary64, each operation rounded:
  *   m = beta_1 * m + (1 - beta_1) * delta, below 2^-50 in magnitude +0; without first moments m = delta
  *   v as the rule says, below 2^-100 +0
  *   model = (float)(model + learning_rate * (m / (sqrt(v) + epsilon))), below 2^-50 in magnitude +0
- * delta: in, (n,); first: in and out, (n,), or NULL; second: in and out, (n,), at least 0; model: in and out, (n,).
- * EDGEFL_NON_FINITE_RESULT names the index. */
+ * delta: in, (n,); first: in and out, (n,), or NULL; second: in and out, (n,), each at least 0; model: in and out,
+ * (n,). None may overlap another. Options outside their ranges are not looked for, but for an unknown rule, which is
+ * EDGEFL_BAD_ARGUMENT and changes nothing. EDGEFL_NON_FINITE_RESULT names the first index whose weight or second
+ * moment is not finite, as it is where a delta, moment or weight was not; all n are then written. place: out, then. */
 edgefl_status edgefl_adaptive_step(const edgefl_adaptive_options *options, const double *delta, size_t n, double *first,
                                    double *second, float *model, edgefl_place *place);
 

@@ -35,16 +35,18 @@ static void fold_job(const edgefl_variant *variant, edgefl_cohort_job *job, cons
     const size_t num_classes = job->start->num_classes;
     const size_t num_weights = num_classes * job->features.num_features;
     const size_t n = num_weights + num_classes;
-    job->kernel = fold->delta;
-    job->bias = fold->delta + num_weights;
-    job->as_delta = true;
-    run_job(variant, job, stop, scratch, scratch_bytes);
-    job->kernel = NULL;
-    job->bias = NULL;
-    if (job->status != EDGEFL_OK) {
+    edgefl_cohort_job own = *job;
+    own.kernel = fold->delta;
+    own.bias = fold->delta + num_weights;
+    own.as_delta = true;
+    run_job(variant, &own, stop, scratch, scratch_bytes);
+    job->stats = own.stats;
+    job->place = own.place;
+    job->status = own.status;
+    if (own.status != EDGEFL_OK || own.stats.stopped) {
         return;
     }
-    /* A value that is not finite makes a norm that no bound reaches: the squares of all others fit binary64. */
+    /* Written so that a norm that is not a number is refused. The squares of finite values fit binary64. */
     if (!(edgefl_squared_norm(fold->delta, n) <= fold->max_squared_norm)) {
         job->place = (edgefl_place){0, 0};
         job->status = EDGEFL_OUT_OF_RANGE;

@@ -29,7 +29,7 @@ struct trainer {
     struct tile tile;
 };
 
-/* What is added to the gradient of the examples. */
+/* Whether anything is added to the gradient of the examples. */
 static bool has_terms(const edgefl_train_options *options) {
     return options->l2 > 0.0f || options->proximal > 0.0f || options->correction != NULL;
 }

@@ -1,5 +1,6 @@
 /* A cohort trained by several threads gives what each client gives alone; a client that fails spoils no other. */
 #define _DEFAULT_SOURCE
+#include <math.h>
 #include <pthread.h>
 
 #include "check.h"
@@ -118,47 +119,152 @@ static void scratch_is_the_largest(void) {
 #define NUM_VALUES (NUM_CLASSES * NUM_FEATURES + NUM_CLASSES)
 #define GRID_SHIFT 27
 
-static edgefl_status fold_all(int64_t *sums, double max_squared_norm) {
-    static float delta[NUM_VALUES];
-    const edgefl_cohort_fold fold = {sums, delta, max_squared_norm, GRID_SHIFT};
+struct folder {
+    int64_t sums[NUM_VALUES];
+    float delta[NUM_VALUES];
+    double max_squared_norm;
+    int grid_shift;
+    const edgefl_stop_flag *stop;
+};
+
+/* Takes what is left of `together`. */
+static void *fold(void *argument) {
+    struct folder *folder = argument;
+    const edgefl_cohort_fold fold = {folder->sums, folder->delta, folder->max_squared_norm, folder->grid_shift};
     const size_t size = edgefl_cohort_scratch_bytes(together.jobs, NUM_JOBS);
-    fill(&together);
-    edgefl_cohort_run_and_fold(edgefl_variant_find(NULL), together.jobs, NUM_JOBS, &together.cursor, NULL,
-                               guarded(size), size, &fold);
-    return together.jobs[0].status;
+    void *scratch = malloc(size);
+    if (scratch == NULL) {
+        exit(2);
+    }
+    edgefl_cohort_run_and_fold(edgefl_variant_find(NULL), together.jobs, NUM_JOBS, &together.cursor, folder->stop,
+                               scratch, size, &fold);
+    free(scratch);
+    return NULL;
 }
 
-/* Each delta, weighted by its client's rows; a client that fails, or whose delta is too long, is not in the sums. */
-static void deltas_are_folded_where_they_arise(void) {
-    static int64_t expected[NUM_VALUES], sums[NUM_VALUES];
+/* Trains `alone` and adds up what may be folded; the largest squared norm of a delta. */
+static double fold_apart(int64_t sums[NUM_VALUES]) {
     double largest = 0.0;
     fill(&alone);
     for (size_t j = 0; j < NUM_JOBS; j++) {
         alone.jobs[j].as_delta = true;
     }
-    const size_t size = edgefl_cohort_scratch_bytes(alone.jobs, NUM_JOBS);
-    edgefl_cohort_run(edgefl_variant_find(NULL), alone.jobs, NUM_JOBS, &alone.cursor, NULL, guarded(size), size);
+    work(&alone);
+    memset(sums, 0, NUM_VALUES * sizeof *sums);
     for (size_t j = 0; j < NUM_JOBS; j++) {
         const float *delta = alone.outputs[j].kernel;
         edgefl_place place;
         if (alone.jobs[j].status == EDGEFL_OK) {
             const double norm = edgefl_squared_norm(delta, NUM_VALUES);
             largest = norm > largest ? norm : largest;
-            CHECK(edgefl_accumulate(edgefl_variant_find(NULL), expected, delta, NUM_VALUES,
-                                    alone.jobs[j].features.num_rows, GRID_SHIFT, 1.0, &place) == EDGEFL_OK);
+            CHECK(edgefl_accumulate(edgefl_variant_find(NULL), sums, delta, NUM_VALUES, alone.jobs[j].features.num_rows,
+                                    GRID_SHIFT, 1.0, &place) == EDGEFL_OK);
         }
     }
-    CHECK(fold_all(sums, largest) == EDGEFL_OK);
-    CHECK(memcmp(expected, sums, sizeof sums) == 0 && sums[0] != 0);
-    for (size_t j = 0; j < NUM_JOBS; j++) {
-        CHECK(together.jobs[j].status == alone.jobs[j].status);
-        CHECK(together.jobs[j].kernel == NULL);
+    CHECK(sums[0] != 0);
+    return largest;
+}
+
+/* Each delta, weighted by its client's rows; a client that fails is not in the sums. */
+static void deltas_are_folded_where_they_arise(void) {
+    static struct folder folders[NUM_THREADS];
+    int64_t expected[NUM_VALUES];
+    const double largest = fold_apart(expected);
+    for (size_t count = 1; count <= NUM_THREADS; count++) {
+        pthread_t threads[NUM_THREADS];
+        edgefl_place place;
+        fill(&together);
+        memset(together.outputs, 0x55, sizeof together.outputs);
+        for (size_t j = 0; j < count; j++) {
+            folders[j] = (struct folder){.max_squared_norm = largest, .grid_shift = GRID_SHIFT};
+            CHECK(pthread_create(&threads[j], NULL, fold, &folders[j]) == 0);
+        }
+        for (size_t j = 0; j < count; j++) {
+            CHECK(pthread_join(threads[j], NULL) == 0);
+        }
+        for (size_t j = 1; j < count; j++) {
+            CHECK(edgefl_add_sums(folders[0].sums, folders[j].sums, NUM_VALUES, &place) == EDGEFL_OK);
+        }
+        CHECK(memcmp(expected, folders[0].sums, sizeof expected) == 0);
+        for (size_t j = 0; j < NUM_JOBS; j++) {
+            const edgefl_cohort_job *job = &together.jobs[j];
+            CHECK(job->status == alone.jobs[j].status);
+            CHECK(job->status != EDGEFL_OK || job->stats.num_correct == alone.jobs[j].stats.num_correct);
+            CHECK(job->kernel == together.outputs[j].kernel && !job->as_delta);
+            CHECK(bits_of(job->kernel[0]) == 0x55555555u);
+        }
     }
-    memset(sums, 0, sizeof sums);
-    CHECK(fold_all(sums, 0.0) == EDGEFL_OUT_OF_RANGE);
+}
+
+static bool all_are(const int64_t sums[NUM_VALUES], int64_t value) {
     for (size_t i = 0; i < NUM_VALUES; i++) {
-        CHECK(sums[i] == 0);
+        if (sums[i] != value) {
+            return false;
+        }
     }
+    return true;
+}
+
+/* A delta that is too long, and every one on a grid that there is not. */
+static void what_may_not_be_folded_is_left_out(void) {
+    struct folder folder = {.max_squared_norm = 0.0, .grid_shift = GRID_SHIFT};
+    fill(&together);
+    fold(&folder);
+    CHECK(together.jobs[0].status == EDGEFL_OUT_OF_RANGE && all_are(folder.sums, 0));
+    CHECK(together.jobs[0].place.row == 0 && together.jobs[0].place.column == 0);
+    folder.max_squared_norm = NAN;
+    fill(&together);
+    fold(&folder);
+    CHECK(together.jobs[0].status == EDGEFL_OUT_OF_RANGE && all_are(folder.sums, 0));
+    folder.max_squared_norm = INFINITY;
+    folder.grid_shift = EDGEFL_MAX_GRID_SHIFT + 1;
+    fill(&together);
+    fold(&folder);
+    CHECK(together.jobs[0].status == EDGEFL_BAD_ARGUMENT && all_are(folder.sums, 0));
+}
+
+/* Stopped before its first batch, a job still has a delta where the start holds values that are read as 0: it shows
+ * on a fine grid. */
+static void a_job_that_was_stopped_is_left_out(void) {
+    edgefl_stop_flag stop;
+    float little[NUM_CLASSES * NUM_FEATURES];
+    const edgefl_model from = {NUM_CLASSES, little, little};
+    struct folder folder = {.max_squared_norm = INFINITY, .grid_shift = 60, .stop = &stop};
+    for (size_t i = 0; i < NUM_CLASSES * NUM_FEATURES; i++) {
+        little[i] = 0x1p-51f;
+    }
+    edgefl_stop_flag_init(&stop);
+    edgefl_stop_flag_set(&stop);
+    fill(&together);
+    for (size_t j = 0; j < NUM_JOBS; j++) {
+        together.jobs[j].start = &from;
+    }
+    fold(&folder);
+    CHECK(together.jobs[0].status == EDGEFL_OK && together.jobs[0].stats.stopped && all_are(folder.sums, 0));
+}
+
+/* The last of the values leaves int64 for some jobs: those before it are as if these jobs had not been. */
+static void a_job_that_overflows_a_sum_is_left_out(void) {
+    int64_t expected[NUM_VALUES] = {0};
+    struct folder folder = {.max_squared_norm = INFINITY, .grid_shift = GRID_SHIFT};
+    fold_apart(expected);
+    memset(expected, 0, sizeof expected);
+    expected[NUM_VALUES - 1] = folder.sums[NUM_VALUES - 1] = INT64_MAX;
+    fill(&together);
+    fold(&folder);
+    size_t refused = 0;
+    for (size_t j = 0; j < NUM_JOBS; j++) {
+        edgefl_place place = {0, 0};
+        if (alone.jobs[j].status == EDGEFL_OK) {
+            const edgefl_status status =
+                edgefl_accumulate(edgefl_variant_find(NULL), expected, alone.outputs[j].kernel, NUM_VALUES,
+                                  alone.jobs[j].features.num_rows, GRID_SHIFT, 1.0, &place);
+            CHECK(together.jobs[j].status == status);
+            CHECK(status == EDGEFL_OK || (status == EDGEFL_OVERFLOW && together.jobs[j].place.row == NUM_VALUES - 1));
+            refused += status != EDGEFL_OK;
+        }
+    }
+    CHECK(refused > 0 && memcmp(expected, folder.sums, sizeof expected) == 0);
 }
 
 int main(void) {
@@ -181,5 +287,8 @@ int main(void) {
     a_closed_cursor_gives_no_job();
     scratch_is_the_largest();
     deltas_are_folded_where_they_arise();
+    what_may_not_be_folded_is_left_out();
+    a_job_that_was_stopped_is_left_out();
+    a_job_that_overflows_a_sum_is_left_out();
     return failures != 0;
 }

@@ -2,6 +2,8 @@
  * buffers lie changes no bit. Every buffer lies between unreadable pages, inputs are read-only bytes to be unchanged.
  */
 #define _DEFAULT_SOURCE
+#include <math.h>
+
 #include "edgefl.h"
 #include "guard.h"
 #include "variant.h"
@@ -150,6 +152,21 @@ static uint64_t statistics(const edgefl_variant *variant, const struct shape *sh
     return result;
 }
 
+/* A digest of the jobs' folded deltas, n values. */
+static uint64_t folded(struct arena_of_guards *arena, const edgefl_variant *variant, edgefl_cohort_job *jobs,
+                       size_t num_jobs, size_t n, void *scratch, size_t size) {
+    edgefl_cohort_cursor cursor;
+    edgefl_cohort_cursor_init(&cursor);
+    int64_t *sums = give(arena, n, sizeof(int64_t));
+    memset(sums, 0, n * sizeof(int64_t));
+    const edgefl_cohort_fold fold = {sums, give(arena, n, sizeof(float)), INFINITY, 10};
+    edgefl_cohort_run_and_fold(variant, jobs, num_jobs, &cursor, NULL, scratch, size, &fold);
+    for (size_t j = 0; j < num_jobs; j++) {
+        CHECK(jobs[j].status == EDGEFL_OK);
+    }
+    return digest(0, sums, n * sizeof(int64_t));
+}
+
 /* A cohort of two clients that share a start. */
 static uint64_t cohort(const edgefl_variant *variant, const struct shape *shape, enum placement placement) {
     struct arena_of_guards arena = {.placement = placement};
@@ -177,8 +194,9 @@ static uint64_t cohort(const edgefl_variant *variant, const struct shape *shape,
     edgefl_cohort_cursor cursor;
     edgefl_cohort_cursor_init(&cursor);
     const size_t scratch = edgefl_cohort_scratch_bytes(jobs, 2);
-    edgefl_cohort_run(variant, jobs, 2, &cursor, NULL, give(&arena, scratch, 1), scratch);
-    uint64_t result = 0;
+    void *memory = give(&arena, scratch, 1);
+    uint64_t result = folded(&arena, variant, jobs, 2, c * f + c, memory, scratch);
+    edgefl_cohort_run(variant, jobs, 2, &cursor, NULL, memory, scratch);
     for (size_t j = 0; j < 2; j++) {
         CHECK(jobs[j].status == EDGEFL_OK);
         result = digest(result, jobs[j].kernel, c * f * sizeof(float));

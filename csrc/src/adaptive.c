@@ -4,7 +4,8 @@
  * Source: Reddi et al., "Adaptive Federated Optimization", ICLR 2021, algorithm 2. */
 #include "numeric.h"
 
-/* A second moment below this becomes +0, as its root would: one that decays for ever would become subnormal. */
+/* A second moment below this becomes +0, as its root would: one that decays for ever would become subnormal. Here and
+ * for a first moment the comparison is one that a NaN fails, so that it stays and is named. */
 #define MIN_SECOND_MOMENT ((double)EDGEFL_STORED_MIN_MAGNITUDE * (double)EDGEFL_STORED_MIN_MAGNITUDE)
 
 static double moved(const edgefl_adaptive_options *options, double v, double square) {
@@ -19,6 +20,17 @@ static double moved(const edgefl_adaptive_options *options, double v, double squ
     }
 }
 
+/* An infinite second moment makes steps of 0 for ever, and no weight would tell. */
+static edgefl_status check_finite(const double *second, const float *model, size_t n, edgefl_place *place) {
+    for (size_t j = 0; j < n; j++) {
+        if (!(second[j] <= DBL_MAX && is_finite(model[j]))) {
+            *place = (edgefl_place){j, 0};
+            return EDGEFL_NON_FINITE_RESULT;
+        }
+    }
+    return EDGEFL_OK;
+}
+
 edgefl_status edgefl_adaptive_step(const edgefl_adaptive_options *options, const double *delta, size_t n, double *first,
                                    double *second, float *model, edgefl_place *place) {
     if ((unsigned)options->rule > (unsigned)EDGEFL_ADAGRAD) {
@@ -30,19 +42,13 @@ edgefl_status edgefl_adaptive_step(const edgefl_adaptive_options *options, const
         double m = delta[j];
         if (first != NULL) {
             const double moment = keep * first[j] + fresh * m;
-            m = first[j] = __builtin_fabs(moment) >= (double)EDGEFL_STORED_MIN_MAGNITUDE ? moment : 0.0;
+            m = first[j] = __builtin_fabs(moment) < (double)EDGEFL_STORED_MIN_MAGNITUDE ? 0.0 : moment;
         }
         const double v = moved(options, second[j], delta[j] * delta[j]);
-        second[j] = v >= MIN_SECOND_MOMENT ? v : 0.0;
+        second[j] = v < MIN_SECOND_MOMENT ? 0.0 : v;
         const double scaled = m / (__builtin_sqrt(second[j]) + options->epsilon);
         const double change = options->learning_rate * scaled;
         model[j] = flush((float)((double)model[j] + change));
     }
-    const size_t bad = edgefl_first_non_finite(model, n);
-    if (bad < n) {
-        place->row = bad;
-        place->column = 0;
-        return EDGEFL_NON_FINITE_RESULT;
-    }
-    return EDGEFL_OK;
+    return check_finite(second, model, n, place);
 }

@@ -65,6 +65,21 @@ static void a_result_that_is_not_finite_is_named(void) {
     CHECK(place.row == 1 && place.column == 0);
 }
 
+/* A NaN is not taken for a small value, and a square beyond binary64 not for a large one. */
+static void what_is_not_finite_does_not_vanish(void) {
+    for (int rule = EDGEFL_ADAM; rule <= EDGEFL_ADAGRAD; rule++) {
+        const edgefl_adaptive_options options = {(edgefl_adaptive_rule)rule, 1.0, 0.5, 0.5, 1.0};
+        const double bads[] = {NAN, INFINITY, -INFINITY, 0x1p600};
+        for (size_t j = 0; j < sizeof bads / sizeof bads[0]; j++) {
+            const struct step step = step1(options, 0.0, 1.0, 0.0f, bads[j]);
+            CHECK(step.status == EDGEFL_NON_FINITE_RESULT && step.place.row == 0 && step.place.column == 0);
+        }
+        CHECK(step1(options, 0.0, NAN, 0.0f, 1.0).status == EDGEFL_NON_FINITE_RESULT);
+        CHECK(step1(options, 0.0, 1.0, NAN, 1.0).status == EDGEFL_NON_FINITE_RESULT);
+        CHECK(rule == EDGEFL_ADAGRAD || step1(options, NAN, 1.0, 0.0f, 1.0).status == EDGEFL_NON_FINITE_RESULT);
+    }
+}
+
 static void a_rule_that_does_not_exist_is_refused(void) {
     const edgefl_adaptive_options options = {(edgefl_adaptive_rule)3, 1.0, 0.5, 0.5, 1.0};
     const struct step step = step1(options, 1.0, 2.0, 3.0f, 4.0);
@@ -77,6 +92,7 @@ int main(void) {
     by_hand();
     small_values_become_zero();
     a_result_that_is_not_finite_is_named();
+    what_is_not_finite_does_not_vanish();
     a_rule_that_does_not_exist_is_refused();
     return failures != 0;
 }

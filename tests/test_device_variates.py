@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
+import random
 import struct
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,6 +18,7 @@ from test_device_state import UPDATE, Died, MortalOps, closed, reopen
 from test_session import CONFIG, JOB, WINDOW, answer, upper
 from test_session import UPDATE as REPORT
 
+from edgefl.cli.faults.card import Card
 from edgefl.errors import StorageError
 from edgefl.learning.client import run_plan
 from edgefl.protocol.messages import (
@@ -48,6 +51,7 @@ from edgefl.protocol.session_events import (
     WorkDone,
 )
 from edgefl.types import Examples
+from edgefl_device.files import FileOps
 from edgefl_device.state import StateDir, pack_outbox, unpack_outbox
 
 KEY = RoundKey("train", 3)
@@ -153,23 +157,29 @@ def test_other_work_does_not_wait_for_a_proposal() -> None:
 # ------------------------------------------------------------------------------------------------ the folder
 
 WITH_VARIATE = replace(UPDATE, variate=struct.pack("<3f", 1.5, -2.0, 0.25))
+NEXT = replace(WITH_VARIATE, round_num=4, variate=bytes(12))
 SHOULDER = RoundKey("shoulder", 3)
+
+
+def own(state: StateDir, round_num: int = 9) -> bytes:
+    """What the device works with in ``round_num``."""
+    return state.variates.load("shoulder", round_num, 12)
 
 
 def test_a_variate_is_in_the_outbox_and_then_proposed_and_then_the_devices_own(tmp_path: Path) -> None:
     state = reopen(tmp_path)
-    assert state.variates.load("shoulder") == b""
+    assert own(state) == b""
     state.save_update(WITH_VARIATE)
     assert closed(state).variates.proposals() == ()
     state = reopen(tmp_path)
     assert state.found_outbox == WITH_VARIATE
     state.clear_outbox(SHOULDER)
-    assert closed(state).variates.load("shoulder") == b""
+    assert own(closed(state)) == b""
     state = reopen(tmp_path)
     assert (state.found_outbox, state.variates.proposals()) == (None, (SHOULDER,))
     state.variates.adopt("shoulder")
     assert closed(state).variates.proposals() == ()
-    assert closed(reopen(tmp_path)).variates.load("shoulder") == WITH_VARIATE.variate
+    assert own(closed(reopen(tmp_path))) == WITH_VARIATE.variate
 
 
 def test_a_dropped_proposal_leaves_the_devices_own(tmp_path: Path) -> None:
@@ -177,11 +187,11 @@ def test_a_dropped_proposal_leaves_the_devices_own(tmp_path: Path) -> None:
     state.save_update(WITH_VARIATE)
     state.clear_outbox(SHOULDER)
     state.variates.adopt("shoulder")
-    state.save_update(replace(WITH_VARIATE, round_num=4, variate=bytes(12)))
+    state.save_update(NEXT)
     state.clear_outbox(RoundKey("shoulder", 4))
     state.variates.drop("shoulder")
     assert closed(state).variates.proposals() == ()
-    assert state.variates.load("shoulder") == WITH_VARIATE.variate
+    assert own(state) == WITH_VARIATE.variate
 
 
 @pytest.mark.parametrize("cut", [False, True])
@@ -206,8 +216,103 @@ def test_no_crash_loses_a_variate_or_adopts_one_twice(tmp_path: Path, lives: int
     if state.variates.proposals():
         state.variates.adopt("shoulder")
     durable = lives >= 4  # write, sync, rename, sync of the folder
-    assert state.variates.load("shoulder") in ((WITH_VARIATE.variate,) if durable else (WITH_VARIATE.variate, b""))
+    assert own(state) in ((WITH_VARIATE.variate,) if durable else (WITH_VARIATE.variate, b""))
     closed(state)
+
+
+class ForgetfulCard(Card):
+    """A power cut takes every change of names whose folder was not synced."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda _: None, KeepsNothing())
+
+
+class KeepsNothing(random.Random):
+    def randrange(self, *_: int) -> int:  # type: ignore[override]
+        return 0
+
+
+def counted(state: StateDir, update: ClientUpdate) -> None:
+    """A whole round that counts the device."""
+    state.save_update(update)
+    state.clear_outbox(RoundKey(update.task, update.round_num))
+    state.variates.adopt(update.task)
+
+
+def test_no_power_cut_takes_a_variate_that_the_next_outbox_followed(tmp_path: Path) -> None:
+    """The folders are synced apart: an outbox that is durable does not make what came before it so."""
+    card = ForgetfulCard()
+    state = StateDir.open(tmp_path, "pi-01", card)
+    counted(state, WITH_VARIATE)
+    state.save_update(NEXT)
+    closed(state)
+    card.power_cut()
+    state = StateDir.open(tmp_path, "pi-01", card)
+    assert (state.found_outbox, own(closed(state))) == (NEXT, WITH_VARIATE.variate)
+
+
+def test_no_restart_and_power_cut_take_a_proposal(tmp_path: Path) -> None:
+    """The session counter is synced at a start, and with it that the outbox is gone."""
+    card = ForgetfulCard()
+    state = StateDir.open(tmp_path, "pi-01", card)
+    state.save_update(WITH_VARIATE)
+    state.clear_outbox(SHOULDER)
+    closed(state)
+    closed(StateDir.open(tmp_path, "pi-01", card))
+    card.power_cut()
+    assert closed(StateDir.open(tmp_path, "pi-01", card)).variates.proposals() == (SHOULDER,)
+
+
+class FullCard(FileOps):
+    """No rename into ``variates`` succeeds while ``full``."""
+
+    full = True
+
+    def replace(self, source: Path, target: Path) -> None:
+        if self.full and target.parent.name == "variates":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        super().replace(source, target)
+
+
+def test_a_step_that_failed_comes_before_all_that_would_overtake_it(tmp_path: Path) -> None:
+    ops = FullCard()
+    state = StateDir.open(tmp_path, "pi-01", ops)
+    state.save_update(WITH_VARIATE)
+    for step in (
+        lambda: state.clear_outbox(SHOULDER),
+        lambda: state.variates.adopt("shoulder"),
+        lambda: own(state),
+        lambda: state.save_update(NEXT),
+        lambda: state.clear_outbox(),
+    ):
+        with pytest.raises(StorageError, match="No space left"):
+            step()
+    assert unpack_outbox((tmp_path / "outbox").read_bytes())[0] == WITH_VARIATE
+    ops.full = False
+    assert own(state) == WITH_VARIATE.variate
+    state.save_update(NEXT)
+    assert closed(state).variates.proposals() == ()
+
+
+def test_a_step_whose_file_somebody_removed_is_given_up(tmp_path: Path) -> None:
+    state = reopen(tmp_path)
+    state.save_update(WITH_VARIATE)
+    (tmp_path / "outbox").unlink()
+    with pytest.raises(StorageError, match="No such file"):
+        state.clear_outbox(SHOULDER)
+    assert own(closed(state)) == b""
+
+
+@pytest.mark.parametrize(("round_num", "size"), [(3, 12), (2, 12), (4, 16)])
+def test_a_variate_of_another_servers_task_is_none(
+    tmp_path: Path, round_num: int, size: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A new server counts its rounds from 1 again, and may know another task by the same name."""
+    state = reopen(tmp_path)
+    counted(state, WITH_VARIATE)
+    assert own(state, 4) == WITH_VARIATE.variate
+    assert closed(state).variates.load("shoulder", round_num, size) == b""
+    assert "another task of that name" in caplog.text
 
 
 def test_a_file_that_cannot_be_used_is_put_aside(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -216,10 +321,10 @@ def test_a_file_that_cannot_be_used_is_put_aside(tmp_path: Path, caplog: pytest.
     (folder / "shoulder.adopted").write_bytes(pack_outbox(WITH_VARIATE, 1)[:-1] + b"x")
     (folder / "shoulder.proposed").write_bytes(b"")
     state = closed(reopen(tmp_path))
-    assert state.variates.load("shoulder") == b""
+    assert own(state) == b""
     assert state.variates.proposals() == ()
     assert sorted(file.name for file in folder.iterdir()) == ["shoulder.adopted.corrupt", "shoulder.proposed.corrupt"]
-    assert caplog.text.count("the task begins at zero") == 2
+    assert caplog.text.count("the agent goes on without it") == 2
 
 
 def test_an_outbox_of_the_version_before_is_read(tmp_path: Path) -> None:

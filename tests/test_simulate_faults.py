@@ -24,6 +24,7 @@ from edgefl.datasets import load
 from edgefl.errors import ConfigError, VerificationError
 from edgefl.protocol.task import parse_task
 from edgefl.simulation import simulate
+from edgefl_device.variates import Variates
 
 EDGEFL = str(Path(sys.executable).with_name("edgefl"))
 SEEDS = 6
@@ -104,6 +105,22 @@ def test_the_models_are_those_of_a_fleet_that_does_not_break(files: Path) -> Non
                 assert task.state.model == wanted[0][task.state.version - 1]
                 equal += 1
     assert equal >= 3
+
+
+def test_devices_work_with_the_variate_of_the_last_round_that_counted_them(
+    files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SCAFFOLD, with devices that lose power again and again; and what is seen where a device does not sync."""
+    task, faults = tmp_path / "scaffold.toml", tmp_path / "faults.toml"
+    text = (files / "plain.toml").read_text().replace('kind = "training"', 'kind = "training"\nprocess = "scaffold"')
+    task.write_text(text)
+    faults.write_text("rounds = [8, 12]\n[device]\nkills = 15\npower_cuts = 15\ncard_full = 3\ncard_errors = 3\n")
+    command = ["simulate", str(task), "--dataset", str(files / "people.csv"), "--faults", str(faults), "--seeds", "20"]
+    assert main(command) == 0
+    capsys.readouterr()
+    monkeypatch.setattr(Variates, "secure", lambda _: None)
+    assert main(command) == VerificationError.exit_code
+    assert re.search(r"worked in gestures \d+ without the variate of round \d+", capsys.readouterr().err)
 
 
 # ------------------------------------------------------------------------------------------------ when a promise breaks

@@ -257,13 +257,13 @@ class Agent:
         try:
             self._state.clear_outbox(effect.proposal)
         except StorageError as error:
-            log.warning("%s; the update may be sent again, which is harmless", error)
+            log.warning("%s; an update that is sent again is harmless", error)
 
     def _keep_variate(self, step: Callable[[], None]) -> None:
         try:
             step()
         except StorageError as error:
-            log.warning("%s; the next start looks again", error)
+            log.warning("%s; it is done before the next work that needs it", error)
 
     def _note(self, **changes: Any) -> None:
         try:

@@ -144,7 +144,6 @@ class Jobs:
     def work(self, effect: StartWork, stop: StopFlag) -> SessionEvent:
         """Run the plan on this device's examples."""
         assignment = effect.assignment
-        plan_work = assignment.plan.work
         try:
             model = b""
             if assignment.model_digest:
@@ -153,7 +152,7 @@ class Jobs:
                     raise StorageError(f"the model {assignment.model_digest[:12]} left the cache; check the card")
                 model = cached
             train, held_out = self._load(assignment)
-            variate = self._state.variates.load(assignment.task) if isinstance(plan_work, ScaffoldWork) else b""
+            variate = self._own_variate(assignment)
         except EdgeFLError as error:
             return WorkFailed(WorkFailure(assignment.task, assignment.round_num, type(error).__name__, str(error)))
         device = self._config.device.name
@@ -200,6 +199,12 @@ class Jobs:
         if isinstance(assignment.plan.work, PersonalizationWork):
             return self._store.load(Split.TRAIN), self._store.load(Split.HELD_OUT)
         return self._store.load(Split.TRAIN), none
+
+    def _own_variate(self, assignment: Assignment) -> bytes:
+        plan = assignment.plan
+        if not isinstance(plan.work, ScaffoldWork):
+            return b""
+        return self._state.variates.load(assignment.task, assignment.round_num, plan.model.update_bytes)
 
     def _take_inbox(self) -> None:
         if self._config.examples.inbox is None:

@@ -6,7 +6,7 @@
       lock          held by the one agent of this folder
       session       durable: how often the agent started, and whose folder this is
       outbox        durable: the update that has no receipt yet (the one durable write of a round)
-      variates/     control variates: each was an outbox once (edgefl_device.variates)
+      variates/     control variates: each was an outbox once; durable with the next one (edgefl_device.variates)
       notes.json    unsynced: the assignment, the last accepted round, the last retry window
       status.json   unsynced: for people (edgefl_device.status)
       examples.db   models/  releases/
@@ -87,12 +87,21 @@ class Notes:
 class StateDir:
     """The state folder of one running agent. Made by ``open``, which takes the lock."""
 
-    def __init__(self, path: Path, ops: FileOps, lock_fd: int, session: int, outbox: Report | None, notes: Notes):
+    def __init__(
+        self,
+        path: Path,
+        ops: FileOps,
+        lock_fd: int,
+        session: int,
+        outbox: Report | None,
+        notes: Notes,
+        variates: Variates,
+    ) -> None:
         self.path = path
         self.session = session
         self.notes = notes
         self.found_outbox = outbox
-        self.variates = Variates(path / "variates", ops, unpack_outbox)
+        self.variates = variates
         self._ops = ops
         self._lock_fd = lock_fd
 
@@ -111,11 +120,13 @@ class StateDir:
             session = _read_session(ops, path / "session", device)
             outbox, outbox_session = _read_outbox(ops, path / "outbox")
             session = 1 + max(session, outbox_session, notes.session)
+            variates = Variates(path / "variates", ops, unpack_outbox)
+            variates.secure()  # what an outbox became, before the next sync of this folder makes the outbox disappear
             write_durable(ops, path / "session", _pack_json({"device": device, "session": session}))
         except BaseException:
             os.close(lock_fd)
             raise
-        return cls(path, ops, lock_fd, session, outbox, notes)
+        return cls(path, ops, lock_fd, session, outbox, notes, variates)
 
     def close(self) -> None:
         """Give the folder back."""
@@ -123,6 +134,7 @@ class StateDir:
 
     def save_update(self, update: ClientUpdate) -> None:
         """Make the outbox entry durable: the one durable write of a round. Raises ``StorageError``."""
+        self.variates.secure()
         write_durable(self._ops, self.path / "outbox", pack_outbox(update, self.session))
 
     def clear_outbox(self, proposal: RoundKey | None = None) -> None:
@@ -133,6 +145,7 @@ class StateDir:
         if proposal is not None:
             self.variates.propose(proposal.task, self.path / "outbox")
             return
+        self.variates.settle()
         with storage_errors(self.path / "outbox", "remove"):
             self._ops.unlink(self.path / "outbox")
 

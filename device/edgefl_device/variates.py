@@ -5,10 +5,12 @@
     outbox ──accepted──> variates/TASK.proposed ──counted──> variates/TASK.adopted
                                         └──not counted──> removed
 
-Each step renames one file, unsynced: the bytes have been durable since they were the outbox. After a power cut a rename
-may be undone; the file is then what it was before, and its step is taken again: the outbox is reported once more and
-``ALREADY_ACCEPTED``, the proposal is asked for once more. A file that cannot be used is put aside: the device then
-begins again at zero, like a new one.
+Each step renames one file; the bytes have been durable since they were the outbox. A rename is not synced at once: a
+power cut may undo it, and its step is then taken again, for the outbox is reported once more and ``ALREADY_ACCEPTED``,
+the proposal is asked for once more. Before another outbox is written the renames are made durable (``secure``), for
+then nothing would lead to their steps again. A step that failed is owed: it comes before all that would overtake it.
+
+A file that cannot be used is put aside. Without its own variate a device begins again at zero, like a new one.
 """
 
 from __future__ import annotations
@@ -36,19 +38,16 @@ class Variates:
         self._path = path
         self._ops = ops
         self._unpack = unpack
+        self._owed: list[tuple[Path, Path]] = []
+        self._synced = False
 
     def proposals(self) -> tuple[RoundKey, ...]:
         """The rounds whose fate is not known, by task. Raises ``StorageError``."""
-        found = []
-        for file in sorted(self._path.glob(f"*{PROPOSED}")):
-            update = self._read(file)
-            if update is not None:
-                found.append(RoundKey(update.task, update.round_num))
-        return tuple(found)
+        found = (self._read(file) for file in sorted(self._path.glob(f"*{PROPOSED}")))
+        return tuple(RoundKey(update.task, update.round_num) for update in found if update is not None)
 
     def propose(self, task: str, outbox: Path) -> None:
         """Keep the variate of the file ``outbox``, which is gone then. Raises ``StorageError``."""
-        make_folder(self._path)
         self._move(outbox, self._file(task, PROPOSED))
 
     def adopt(self, task: str) -> None:
@@ -57,21 +56,63 @@ class Variates:
 
     def drop(self, task: str) -> None:
         """Forget what was proposed for ``task``. Raises ``StorageError``."""
+        self.settle()
         file = self._file(task, PROPOSED)
         with storage_errors(file, "remove"):
             self._ops.unlink(file)
 
-    def load(self, task: str) -> bytes:
-        """The device's own variate of ``task``; b"" while it has none. Raises ``StorageError``."""
+    def load(self, task: str, round_num: int, size_bytes: int) -> bytes:
+        """The device's own variate of ``task`` for its work in ``round_num``; b"" while it has none.
+
+        One of that round or a later one, or of another size than ``size_bytes``, is of another server's task of that
+        name: the device has none of this. Raises ``StorageError``.
+        """
+        self.settle()
         update = self._read(self._file(task, ADOPTED))
-        return b"" if update is None else update.variate
+        if update is None:
+            return b""
+        if update.round_num >= round_num or len(update.variate) != size_bytes:
+            log.warning(
+                "the control variate of task %s is of round %d and has %d bytes; round %d expects one of an earlier "
+                "round with %d: it is of another task of that name, and this one begins at zero",
+                task,
+                update.round_num,
+                len(update.variate),
+                round_num,
+                size_bytes,
+            )
+            return b""
+        return update.variate
+
+    def settle(self) -> None:
+        """Take the steps that failed before. To be called before the outbox changes. Raises ``StorageError``."""
+        while self._owed:
+            source, target = self._owed[0]
+            make_folder(self._path)
+            with storage_errors(target, "write"):
+                try:
+                    self._ops.replace(source, target)
+                except FileNotFoundError:
+                    del self._owed[0]  # somebody else removed it
+                    raise
+            del self._owed[0]
+            self._synced = False
+
+    def secure(self) -> None:
+        """Take the steps that failed before, and make all durable. Raises ``StorageError``."""
+        self.settle()
+        if self._synced or not self._path.exists():
+            return
+        with storage_errors(self._path, "sync"):
+            self._ops.sync_dir(self._path)
+        self._synced = True
 
     def _file(self, task: str, suffix: str) -> Path:
         return self._path / f"{task}{suffix}"  # a task's name is a file name
 
     def _move(self, source: Path, target: Path) -> None:
-        with storage_errors(target, "write"):
-            self._ops.replace(source, target)
+        self._owed.append((source, target))
+        self.settle()
 
     def _read(self, file: Path) -> ClientUpdate | None:
         raw = read_if_there(file)
@@ -81,5 +122,7 @@ class Variates:
             return self._unpack(raw)[0]
         except StorageError as error:
             aside = put_aside(self._ops, file)
-            log.warning("%s cannot be used (%s); it is now %s, and the task begins at zero", file, error, aside.name)
+            log.warning(
+                "%s cannot be used (%s); it is now %s, and the agent goes on without it", file, error, aside.name
+            )
             return None

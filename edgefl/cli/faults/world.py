@@ -25,6 +25,7 @@ from edgefl.cli.faults.points import Points
 from edgefl.cli.faults.scenario import Fault, Kind, Scenario
 from edgefl.cli.faults.server import SimServer
 from edgefl.cli.faults.tally import Tally
+from edgefl.cli.faults.variates import Variates
 from edgefl.errors import EdgeFLError
 from edgefl.protocol.events import Draining, TaskStatus
 from edgefl_server.sqlite_file import rewrite_log, take_lock
@@ -55,6 +56,7 @@ class World:
         self.now = 0.0
         self.tally = Tally()
         self.promises = Promises()
+        self.variates = Variates()
         self.checks = Checks(fleet.process, self.promises, scenario.retention)
         self.offered: dict[str, int] = {}
         self.paused: set[str] = set()
@@ -118,6 +120,7 @@ class World:
         self.tally.faults = struck  # this power cut is a question to the ledger, and none of the faults
         self._start_server()  # which looks at all that it finds
         require(self.finished(), "I4: what was completed is not, after a power cut")
+        self.variates.check(self.servers[-1].store.db)
         self.tally.close(self.servers[-1].store.db, self.promises, self.now)
         require(self.tally.lost == 0, f"I1: {self.tally.lost} acknowledged updates are in no round that ended")
 
@@ -177,6 +180,10 @@ class World:
         if not self.link.answer(token, value):
             self.operator.answered(token, value)
             self.perhaps_done = True
+
+    def is_cloned(self, device: str) -> bool:
+        """Whether two devices go by this name: the server takes them for one, whose variates it cannot follow."""
+        return sum(one.name == device for one in self.devices) > 1
 
     @property
     def faulty(self) -> bool:

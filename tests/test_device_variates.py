@@ -41,6 +41,7 @@ from edgefl.protocol.session_events import (
     DropVariate,
     ModelReady,
     ReceiptReceived,
+    RpcFailed,
     SaveAssignment,
     SendCheckIn,
     SendReport,
@@ -91,13 +92,23 @@ def test_an_accepted_update_proposes_its_variate_and_a_counted_one_is_adopted() 
     assert (made.state.last_task, made.state.last_fate) == ("", Fate.COUNTED)
 
 
-@pytest.mark.parametrize("receipt", [Late(), None])
-def test_what_was_not_accepted_proposes_nothing(receipt: Late | None) -> None:
+def test_what_was_not_accepted_proposes_nothing() -> None:
     made = SessionMachine(CONFIG, upper)
     made.handle(Started(outbox=PROPOSING), 0.0)
-    if receipt is not None:
-        assert made.handle(ReceiptReceived(receipt, WINDOW), 1.0)[0] == ClearOutbox(receipt, "", 0, WINDOW)
-        assert made.state.proposals == ()
+    assert made.handle(ReceiptReceived(Late(), WINDOW), 1.0)[0] == ClearOutbox(Late(), "", 0, WINDOW)
+    assert made.state.proposals == ()
+
+
+def test_what_may_have_been_accepted_is_asked_for() -> None:
+    """The first try arrived, and its answer got lost; the second is refused for good, because the device is."""
+    made = SessionMachine(CONFIG, upper)
+    made.handle(Started(outbox=PROPOSING), 0.0)
+    made.handle(RpcFailed("the link broke", transient=True), 1.0)
+    made.handle(TimerFired(), 2.0)
+    effects = made.handle(RpcFailed("no such device", transient=False), 3.0)
+    assert effects[0] == ClearOutbox(None, "", 0, None, KEY)
+    assert made.handle(TimerFired(), 4.0) == (SendCheckIn("train", 3, CONFIG.check_in_timeout_s),)
+    assert told(made, Fate.COUNTED)[0] == AdoptVariate(KEY)
 
 
 def test_an_update_found_after_a_crash_proposes_its_variate_too() -> None:

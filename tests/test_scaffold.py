@@ -124,6 +124,17 @@ def test_a_population_that_grows_keeps_the_servers_variate_the_mean() -> None:
     assert np.abs(server_variate(state) - mean).max() < 1e-6
 
 
+def test_a_population_that_shrinks_leaves_the_mean_and_not_the_sum_of_those_that_left() -> None:
+    """All six have the same examples, and so the same variates: the three that stay have the mean of the six."""
+    same = fleet(1)[0]
+    clients = [replace(same, client_id=f"c{number}") for number in range(6)]
+    process = learning.build_scaffold(MODEL, optimizers.sgd(RATE), num_clients=6, **FULL)
+    state, _ = process.next(process.initialize(), clients)
+    assert np.abs(server_variate(state)).max() > 0.01
+    state, _ = replace(process, population=3).next(state, clients[:3])
+    assert np.abs(server_variate(state) - wide(state.clients["c0"])).max() < 1e-6
+
+
 def test_a_finalizer_refuses_a_population_smaller_than_its_reports() -> None:
     step = VariateStep(optimizers.sgd(1.0))
     extra = step.init(18)

@@ -12,9 +12,10 @@ FedAvg, and no variate leaves its device. With ``n`` devices of ``N`` counted
     c' = (N_before * c + sum of d_i) / N = c + ((N_before - n) / N - 1) * c - n / (N * rate) * mean(delta_i / K_i)
 
 which keeps ``c`` the mean of the variates of all N devices of the population, those that were never in a round (whose
-variates are 0) among them, also while the population grows. N is recorded in the round.
+variates are 0) among them, also while the population grows. Where it shrinks, N_before counts as N: nobody knows whose
+variates have left, so those that stay are taken to have the same mean. N is recorded in the round.
 
-``ProcessState.extra`` is N_before (8 bytes), c (float32 like the model), then the server optimizer's state.
+``ProcessState.extra`` is the last round's N (8 bytes), c (float32 like the model), then the server optimizer's state.
 
 Source: Karimireddy et al., "SCAFFOLD: Stochastic Controlled Averaging for Federated Learning", 2020, algorithm 1 with
 option II; both means are unweighted there.
@@ -114,7 +115,7 @@ class VariateStep:
                 f"{closing.population}; expected at least as many as reports, and a rate above 0"
             )
         end, middle = _POPULATION_BYTES + len(model), 2 * len(model)
-        before = int.from_bytes(extra[:_POPULATION_BYTES], "little") or closing.population
+        before = min(int.from_bytes(extra[:_POPULATION_BYTES], "little") or closing.population, closing.population)
         inner, next_model = self.optimizer.apply(extra[end:], model, aggregate[:middle])
         variate = _follow(extra[_POPULATION_BYTES:end], before, aggregate[middle:], closing)
         return closing.population.to_bytes(_POPULATION_BYTES, "little") + variate + inner, next_model

@@ -44,7 +44,6 @@ from edgefl.protocol.messages import (
     Rejection,
     Report,
     RetryWindow,
-    RoundKey,
     WorkFailure,
 )
 from edgefl.protocol.session_events import (
@@ -281,23 +280,18 @@ def _report_failed(ctx: Context, state: SessionState, event: RpcFailed) -> Resul
 def _receipt(ctx: Context, state: SessionState, event: ReceiptReceived) -> Result:
     report, receipt = state.report, event.receipt
     assert report is not None
-    state, proposal = replace(state, failures=0, last_receipt=receipt), None
+    state = replace(state, failures=0, last_receipt=receipt)
     if isinstance(receipt, Accepted | AlreadyAccepted):
         state = replace(state, last_task=report.task, last_round=report.round_num, last_fate=Fate.OPEN, last_error="")
-        state, proposal = propose(state, report)
     elif isinstance(receipt, Refused):
         state = replace(state, last_error=f"refused ({receipt.reason.name}): {receipt.message}")
-    return _put_away(ctx, state, receipt, event.retry, ctx.draw(event.retry), proposal)
+    return _put_away(ctx, state, receipt, event.retry, ctx.draw(event.retry))
 
 
 def _put_away(
-    ctx: Context,
-    state: SessionState,
-    receipt: Receipt | None,
-    retry: RetryWindow | None,
-    delay_s: float,
-    proposal: RoundKey | None = None,
+    ctx: Context, state: SessionState, receipt: Receipt | None, retry: RetryWindow | None, delay_s: float
 ) -> Result:
+    state, proposal = propose(state, receipt)
     clear = ClearOutbox(receipt, state.last_task, state.last_round, retry, proposal)
     return ctx.wait(state, delay_s, clear, phase=SessionPhase.IDLE, assignment=None, report=None)
 

@@ -1,7 +1,7 @@
 """A device's control variates in its session: proposed with an update, adopted only if its round counted it.
 
-    accepted, not yet known ──> proposal ──counted──> adopted
-                                    └──not counted──> dropped
+    (perhaps) accepted ──> proposal ──counted──> adopted
+                               └──not counted──> dropped
 
 Several tasks may have a proposal at once, one each. A check-in asks for one of them; while that is open, the next asks
 for another. A device does not work on a task again before it knows what became of its proposal there: it would correct
@@ -14,14 +14,28 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from edgefl.protocol.messages import Assignment, ClientUpdate, Fate, Report, RoundKey, ScaffoldWork
+from edgefl.protocol.messages import (
+    Accepted,
+    AlreadyAccepted,
+    Assignment,
+    ClientUpdate,
+    Fate,
+    Receipt,
+    RoundKey,
+    ScaffoldWork,
+)
 from edgefl.protocol.session_events import AdoptVariate, DropVariate, SessionEffect
 from edgefl.protocol.session_state import SessionState
 
 
-def propose(state: SessionState, report: Report) -> tuple[SessionState, RoundKey | None]:
-    """``report`` was accepted: the proposal that it makes, if it has a variate."""
-    if not isinstance(report, ClientUpdate) or not report.variate:
+def propose(state: SessionState, receipt: Receipt | None) -> tuple[SessionState, RoundKey | None]:
+    """The report got ``receipt``: the proposal that it makes, if it has a variate and may have been accepted.
+
+    It may also where it was refused for good without a receipt (None): an earlier try may have arrived.
+    """
+    report = state.report
+    taken = receipt is None or isinstance(receipt, Accepted | AlreadyAccepted)
+    if not taken or not isinstance(report, ClientUpdate) or not report.variate:
         return state, None
     proposal = RoundKey(report.task, report.round_num)
     others = tuple(one for one in state.proposals if one.task != report.task)

@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 import pytest
 from protocol_kit import (
     ENCODING,
+    MAX_WEIGHT,
+    MODEL,
     NOT_A_NUMBER,
     POISON,
     Adding,
@@ -24,6 +26,7 @@ from protocol_kit import (
 )
 
 from edgefl.errors import ConfigError, ConflictError, EdgeFLError, NotFoundError, StorageError, UpdateRefusal
+from edgefl.models.softmax import SoftmaxModel
 from edgefl.protocol.coordinator import Coordinator
 from edgefl.protocol.events import (
     AnswerCheckIn,
@@ -59,7 +62,9 @@ from edgefl.protocol.messages import (
     Assignment,
     ClientUpdate,
     Late,
+    LocalWork,
     Noted,
+    Plan,
     Receipt,
     Refused,
     Rejection,
@@ -68,7 +73,7 @@ from edgefl.protocol.messages import (
 )
 from edgefl.protocol.pace import CoordinatorConfig
 from edgefl.protocol.task import ModelSpec, TaskSpec
-from edgefl.types import Standardization
+from edgefl.types import Examples, Standardization, TrainStats, Weights
 
 E = TypeVar("E")
 
@@ -608,6 +613,23 @@ def test_a_wrong_control_event_raises_and_changes_nothing(event: Any, error: typ
         fleet.handle(event)
     assert (fleet.server.coordinator.tasks(), fleet.server.coordinator.rounds()) == before
     assert rejection(fleet.handle(Ticked()))
+
+
+class Own(LocalWork):
+    """Work of a user's own."""
+
+    max_weight = MAX_WEIGHT
+    local_epochs = 1
+
+    def run(self, model: SoftmaxModel, start: Weights, examples: Examples, key: bytes) -> tuple[Weights, TrainStats]:
+        raise NotImplementedError
+
+
+def test_work_that_cannot_be_sent_is_given_to_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server's process may be a user's own: what it cannot do ends no server."""
+    monkeypatch.setattr(Adding, "plan", lambda *_: Plan(MODEL, Own(), ENCODING))
+    text, _ = rejection(Fleet(training()).arrive("a", kinds=("training", "Own", "")))
+    assert "work of a user's own, which cannot be sent" in text
 
 
 def test_counts_of_more_classes_than_fit_a_report_are_refused_when_the_task_is_created() -> None:

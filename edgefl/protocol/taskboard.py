@@ -269,7 +269,9 @@ def unfit(run: TaskRun, check_in: CheckIn) -> str:
     spec = run.spec
     if check_in.population != spec.population:
         return f"task {spec.name!r} is of population {spec.population!r}"
-    kind = KINDS[type(run.plan.work)] if run.plan is not None else spec.kind.value
+    kind = spec.kind.value if run.plan is None else KINDS.get(type(run.plan.work), "")
+    if not kind:
+        return f"task {spec.name!r} has work of a user's own, which cannot be sent; run it in one Python process"
     if kind not in check_in.kinds:
         return f"task {spec.name!r} is of kind {kind!r}, which this agent does not know; update it"
     if run.plan is not None and run.plan.encoding not in check_in.encodings:

@@ -58,6 +58,33 @@ def test_a_digest_of_another_size_is_refused(size: int) -> None:
     refused(message, f"release: a digest of {size} bytes; expected 32")
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("learning_rate", 0.0), ("local_epochs", 0), ("momentum", 0.5), ("proximal", 0.5), ("clip_norm", 1.0)],
+)
+def test_a_scaffold_whose_variates_mean_nothing_is_refused(field: str, value: float) -> None:
+    """Without a step, or at rate 0, its variate would be a division by zero."""
+    message = response()
+    training = plan_pb2.TrainingWork(learning_rate=0.1, batch_size=8, local_epochs=1, max_weight=100)
+    message.assignment.plan.scaffold.training.CopyFrom(training)
+    wire.answer_from_proto(message)
+    setattr(message.assignment.plan.scaffold.training, field, value)
+    refused(message, "expected the first two above 0, and the others 0")
+
+
+def test_a_description_larger_than_an_update_may_be_is_refused() -> None:
+    """It would be the device's memory."""
+    message = response()
+    softmax = plan_pb2.SoftmaxModel(num_features=8192, num_classes=2, feature_type=plan_pb2.FEATURE_TYPE_FLOAT32)
+    message.assignment.plan.softmax.CopyFrom(softmax)
+    description = message.assignment.plan.description
+    description.statistics.CopyFrom(plan_pb2.StatisticsWork(feature_bound=1.0, grid_shift=20, max_weight=100))
+    description.num_bins = 1023
+    wire.answer_from_proto(message)
+    description.num_bins = 1024
+    refused(message, "num_bins 1024 of 8192 features make an update of 67174400 bytes; expected at most 67108864")
+
+
 @pytest.mark.parametrize("field", ["learning_rate", "l2", "momentum", "proximal", "clip_norm"])
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, -0.1, 1e-20])
 def test_a_rate_that_the_kernel_would_not_take_is_refused(field: str, value: float) -> None:

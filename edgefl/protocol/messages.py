@@ -97,6 +97,11 @@ MAX_BINS = 1024
 """Far above what a histogram is read by; bounds what a plan makes a device count and send."""
 
 
+def description_bytes(num_features: int, num_bins: int, extremes: bool) -> int:
+    """The size of a ``DescriptionWork``'s payload; at most ``MAX_UPLOAD_BYTES``, by which a device may refuse it."""
+    return 8 * num_features * (1 + num_bins + 2 * extremes)
+
+
 @dataclass(frozen=True)
 class DescriptionWork:
     """``StatisticsWork`` and, after its sums, what ``edgefl.learning.description`` tells of each feature.

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from edgefl.errors import ConfigError
 from edgefl.models.softmax import SoftmaxModel
-from edgefl.protocol.messages import MAX_BINS, MAX_UPLOAD_BYTES, MAX_WEIGHT
+from edgefl.protocol.messages import MAX_BINS, MAX_UPLOAD_BYTES, MAX_WEIGHT, description_bytes
 from edgefl.protocol.schedule import CONSTANT, Schedule
 from edgefl.settings import parse_toml
 from edgefl.types import MAX_EPOCHS, DType, Quantization, TrainConfig
@@ -304,7 +304,7 @@ class TaskSpec:
             raise ConfigError(f"rounds is {self.rounds}; expected 2 for statistics: sums, then squares about the mean")
         assert self.model is not None
         assert self.statistics is not None
-        size = 8 * self.model.num_features * (1 + self.statistics.bins + 2 * self.statistics.extremes)
+        size = description_bytes(self.model.num_features, self.statistics.bins, self.statistics.extremes)
         if size > MAX_UPLOAD_BYTES:
             raise ConfigError(f"an update of {size} bytes; expected at most {MAX_UPLOAD_BYTES}: lower statistics.bins")
         if self.model.standardize_by:

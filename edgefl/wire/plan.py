@@ -80,7 +80,7 @@ def plan_from_proto(message: plan_pb2.Plan) -> m.Plan:
     elif work_kind == "personalization":
         work = m.PersonalizationWork(_training_from_proto(message.personalization.training))
     elif work_kind == "scaffold":
-        work = m.ScaffoldWork(_training_from_proto(message.scaffold.training))
+        work = _scaffold_from_proto(message.scaffold)
     elif work_kind == "description":
         work = _description_from_proto(message.description, model.num_features)
     else:
@@ -102,7 +102,25 @@ def _statistics_from_proto(s: plan_pb2.StatisticsWork, num_features: int) -> m.S
 def _description_from_proto(d: plan_pb2.DescriptionWork, num_features: int) -> m.DescriptionWork:
     if d.num_bins > m.MAX_BINS:
         raise RemoteProtocolError(f"num_bins is {d.num_bins}; expected at most {m.MAX_BINS}")
+    size = m.description_bytes(num_features, d.num_bins, d.extremes)
+    if size > m.MAX_UPLOAD_BYTES:
+        raise RemoteProtocolError(
+            f"num_bins {d.num_bins} of {num_features} features make an update of {size} bytes; expected at most "
+            f"{m.MAX_UPLOAD_BYTES}"
+        )
     return m.DescriptionWork(_statistics_from_proto(d.statistics, num_features), d.num_bins, d.extremes)
+
+
+def _scaffold_from_proto(s: plan_pb2.ScaffoldWork) -> m.ScaffoldWork:
+    """A variate is the mean gradient of the steps: so there must be some, and nothing else may move the model."""
+    work = _training_from_proto(s.training)
+    if work.learning_rate <= 0 or work.local_epochs < 1 or work.momentum or work.proximal or work.clip_norm:
+        raise RemoteProtocolError(
+            f"scaffold with learning_rate {work.learning_rate}, local_epochs {work.local_epochs}, momentum "
+            f"{work.momentum}, proximal {work.proximal}, clip_norm {work.clip_norm}; expected the first two above 0, "
+            "and the others 0"
+        )
+    return m.ScaffoldWork(work)
 
 
 def _training_from_proto(t: plan_pb2.TrainingWork) -> m.TrainingWork:

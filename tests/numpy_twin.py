@@ -397,3 +397,15 @@ def feature_sums(
         distance = row if center is None else row - center.astype(np.float64)
         total = total + (distance if center is None else distance * distance)
     return np.asarray(np.rint(np.ldexp(total, grid_shift)), dtype=np.int64)
+
+
+def feature_extremes(features: Array, *, quantization: Quantization | None = None) -> tuple[F32, F32]:
+    """Sorted, not compared; + 0 makes +0 of -0."""
+    ordered = np.sort(dequantize(features, quantization) + np.float32(0), axis=0)
+    return ordered[0], ordered[-1]
+
+
+def feature_counts(features: Array, edges: F64, *, quantization: Quantization | None = None) -> I64:
+    """(F, bins) counts for (bins - 1,) edges, by NumPy's search."""
+    bins = np.searchsorted(edges, dequantize(features, quantization).astype(np.float64), side="right")
+    return np.array([np.bincount(column, minlength=len(edges) + 1) for column in bins.T], dtype=np.int64)

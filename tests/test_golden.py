@@ -16,8 +16,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = ROOT / "tests" / "golden" / "kernel.txt"
-NUM_CASES = 318
-"""Shapes 90, ways 180, edges and errors 41, aggregation 4, adaptive steps 3.
+NUM_CASES = 321
+"""Shapes 90, ways 180, edges and errors 41, aggregation 4, adaptive steps 3, extremes and counts 3.
 
 A file that was cut short compares equal to nothing.
 """

@@ -40,6 +40,7 @@
 #define EDGEFL_MAX_GRID_VALUE (INT64_C(1) << 30)
 #define EDGEFL_MAX_WEIGHT (UINT64_C(1) << 32)
 #define EDGEFL_MAX_FEATURE_SUM (INT64_C(1) << 62)
+#define EDGEFL_MAX_BINS 1024u
 
 typedef enum edgefl_status {
     EDGEFL_OK = 0,
@@ -59,6 +60,7 @@ typedef enum edgefl_status {
     EDGEFL_NON_FINITE_RESULT = 13,     /* place: row is the index */
     EDGEFL_FEATURE_OUT_OF_BOUNDS = 14, /* above the declared bound; place: row, column */
     EDGEFL_BAD_CORRECTION = 15,        /* not finite; place as for BAD_START_WEIGHT */
+    EDGEFL_BAD_EDGE = 16,              /* not finite, or below the edge before it; place: row is the index */
     EDGEFL_NUM_STATUSES
 } edgefl_status;
 
@@ -348,5 +350,22 @@ size_t edgefl_feature_sums_scratch_bytes(const edgefl_features *features);
 edgefl_status edgefl_feature_sums(const edgefl_variant *variant, const edgefl_features *features, const float *center,
                                   double bound, int grid_shift, void *scratch, size_t scratch_bytes, int64_t *sums,
                                   edgefl_place *place);
+
+size_t edgefl_feature_extremes_scratch_bytes(const edgefl_features *features);
+
+/* smallest[f], largest[f] = the extremes of x over the rows, a -0 as +0: they do not depend on the order of rows.
+ * features: standardization must be NULL; smallest, largest: out, (num_features,). */
+edgefl_status edgefl_feature_extremes(const edgefl_variant *variant, const edgefl_features *features, void *scratch,
+                                      size_t scratch_bytes, float *smallest, float *largest, edgefl_place *place);
+
+size_t edgefl_feature_counts_scratch_bytes(const edgefl_features *features);
+
+/* counts[f, b] = how many rows have x in bin b, the number of edges that are not above x. Nothing is divided: a value
+ * that is an edge lies in the bin above it, and the first and the last bin have no end.
+ * features: standardization must be NULL; num_bins: [1, EDGEFL_MAX_BINS]; edges: in, (num_bins - 1,), those between the
+ * bins, each finite and none below the one before; counts: out, (num_features, num_bins). */
+edgefl_status edgefl_feature_counts(const edgefl_variant *variant, const edgefl_features *features, const double *edges,
+                                    size_t num_bins, void *scratch, size_t scratch_bytes, int64_t *counts,
+                                    edgefl_place *place);
 
 #endif

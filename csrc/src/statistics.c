@@ -1,4 +1,4 @@
-/* Sums of features over a client's rows, on an integer grid, for standardization across a fleet. */
+/* What a client tells of its features: sums over its rows on an integer grid, extremes, and counts in bins. */
 #include "arena.h"
 #include "numeric.h"
 #include "rows.h"
@@ -86,4 +86,100 @@ edgefl_status edgefl_feature_sums(const edgefl_variant *variant, const edgefl_fe
         add_row(taken.sums, x, center, n);
     }
     return round_sums(taken.sums, n, grid_shift, sums, place);
+}
+
+size_t edgefl_feature_extremes_scratch_bytes(const edgefl_features *features) {
+    struct arena arena = arena_open(NULL);
+    arena_take(&arena, features->num_features, sizeof(float));
+    return arena_bytes(&arena);
+}
+
+static void widen(float *smallest, float *largest, const float *x, size_t n) {
+    for (size_t f = 0; f < n; f++) {
+        smallest[f] = x[f] < smallest[f] ? x[f] : smallest[f];
+        largest[f] = x[f] > largest[f] ? x[f] : largest[f];
+    }
+}
+
+edgefl_status edgefl_feature_extremes(const edgefl_variant *variant, const edgefl_features *features, void *scratch,
+                                      size_t scratch_bytes, float *smallest, float *largest, edgefl_place *place) {
+    const size_t n = features->num_features;
+    if (!features_shape_ok(features) || features->mean != NULL) {
+        return EDGEFL_BAD_ARGUMENT;
+    }
+    if (scratch_bytes < edgefl_feature_extremes_scratch_bytes(features)) {
+        return EDGEFL_SCRATCH_TOO_SMALL;
+    }
+    struct arena arena = arena_open(scratch);
+    float *loaded = arena_take(&arena, n, sizeof(float));
+    const edgefl_status status = features_check(variant, features, loaded, place);
+    if (status != EDGEFL_OK) {
+        return status;
+    }
+    const float *first = features_row(variant, features, 0, loaded);
+    memcpy(smallest, first, n * sizeof(float));
+    memcpy(largest, first, n * sizeof(float));
+    for (size_t row = 1; row < features->num_rows; row++) {
+        widen(smallest, largest, features_row(variant, features, row, loaded), n);
+    }
+    for (size_t f = 0; f < n; f++) { /* -0 becomes +0: which of the two came first would show otherwise */
+        smallest[f] += 0.0f;
+        largest[f] += 0.0f;
+    }
+    return EDGEFL_OK;
+}
+
+size_t edgefl_feature_counts_scratch_bytes(const edgefl_features *features) {
+    return edgefl_feature_extremes_scratch_bytes(features);
+}
+
+static edgefl_status check_edges(const double *edges, size_t num_edges, edgefl_place *place) {
+    for (size_t k = 0; k < num_edges; k++) {
+        const double before = k > 0 ? edges[k - 1] : -DBL_MAX;
+        if (!(edges[k] >= before && edges[k] <= DBL_MAX)) {
+            place->row = k;
+            return EDGEFL_BAD_EDGE;
+        }
+    }
+    return EDGEFL_OK;
+}
+
+/* How many edges are not above x, by halving what is left of them. Without a jump that depends on x: those of data
+ * cannot be foreseen. */
+static size_t bin_of(double x, const double *edges, size_t num_edges) {
+    const double *from = edges;
+    for (size_t left = num_edges; left > 0; left -= (left + 1) / 2) {
+        const size_t half = (left + 1) / 2;
+        from += half * (size_t)(from[half - 1] <= x);
+    }
+    return (size_t)(from - edges);
+}
+
+edgefl_status edgefl_feature_counts(const edgefl_variant *variant, const edgefl_features *features, const double *edges,
+                                    size_t num_bins, void *scratch, size_t scratch_bytes, int64_t *counts,
+                                    edgefl_place *place) {
+    const size_t n = features->num_features;
+    if (!features_shape_ok(features) || features->mean != NULL || num_bins < 1 || num_bins > EDGEFL_MAX_BINS) {
+        return EDGEFL_BAD_ARGUMENT;
+    }
+    if (scratch_bytes < edgefl_feature_counts_scratch_bytes(features)) {
+        return EDGEFL_SCRATCH_TOO_SMALL;
+    }
+    struct arena arena = arena_open(scratch);
+    float *loaded = arena_take(&arena, n, sizeof(float));
+    edgefl_status status = features_check(variant, features, loaded, place);
+    if (status == EDGEFL_OK) {
+        status = check_edges(edges, num_bins - 1, place);
+    }
+    if (status != EDGEFL_OK) {
+        return status;
+    }
+    memset(counts, 0, n * num_bins * sizeof(int64_t));
+    for (size_t row = 0; row < features->num_rows; row++) {
+        const float *x = features_row(variant, features, row, loaded);
+        for (size_t f = 0; f < n; f++) {
+            counts[f * num_bins + bin_of((double)x[f], edges, num_bins - 1)]++;
+        }
+    }
+    return EDGEFL_OK;
 }

@@ -43,6 +43,7 @@ static const char *const status_names[EDGEFL_NUM_STATUSES] = {
     [EDGEFL_NON_FINITE_RESULT] = "NON_FINITE_RESULT",
     [EDGEFL_FEATURE_OUT_OF_BOUNDS] = "FEATURE_OUT_OF_BOUNDS",
     [EDGEFL_BAD_CORRECTION] = "BAD_CORRECTION",
+    [EDGEFL_BAD_EDGE] = "BAD_EDGE",
 };
 
 static void add_line(struct text *text, const char *name, const char *rest) {
@@ -227,6 +228,7 @@ static struct text run_all(const edgefl_variant *variant) {
     golden_run_aggregation(&text, variant);
     run_ways(&text, variant, corrected_ways, COUNT(corrected_ways), 5000);
     golden_run_adaptive(&text);
+    golden_run_distributions(&text, variant);
     return text;
 }
 

@@ -72,6 +72,7 @@ void golden_add_result(struct text *text, const char *name, edgefl_status status
 /* golden_server.c */
 void golden_run_statistics(struct text *text, const edgefl_variant *variant);
 void golden_run_aggregation(struct text *text, const edgefl_variant *variant);
+void golden_run_distributions(struct text *text, const edgefl_variant *variant);
 void golden_run_adaptive(struct text *text); /* no variant has a loop of its own for it */
 
 /* size bytes of zeros, until release_all. */

@@ -1,4 +1,5 @@
-/* The golden cases of what a server computes: sums of features, a fold of updates, and adaptive steps. */
+/* The golden cases of what a server computes: sums, extremes and counts of features, a fold of updates, and adaptive
+ * steps. */
 #include "golden.h"
 #include "sha256.h"
 
@@ -26,6 +27,41 @@ void golden_run_statistics(struct text *text, const edgefl_variant *variant) {
     run_feature_sums(text, variant, EDGEFL_FLOAT32, "feature_sums/float32");
     run_feature_sums(text, variant, EDGEFL_UINT8, "feature_sums/uint8");
     run_feature_sums(text, variant, EDGEFL_INT8, "feature_sums/int8");
+}
+
+/* Extremes, and counts in bins: few of one width, then many of another. */
+static void run_distribution(struct text *text, const edgefl_variant *variant, edgefl_dtype dtype, const char *name) {
+    static const size_t num_bins[] = {8, 1000};
+    const struct shape shape = {GOLDEN_NUM_ROWS, 75, 1, 1, 1, dtype, 0};
+    const size_t n = shape.num_features;
+    struct inputs in;
+    golden_draw(&in, &shape, 7000 + (uint32_t)dtype);
+    float *extremes = golden_take(2 * n, sizeof *extremes);
+    const size_t size = edgefl_feature_counts_scratch_bytes(&in.features); /* enough for both */
+    void *scratch = golden_take(size, 1);
+    edgefl_place place = {0};
+    edgefl_status status =
+        edgefl_feature_extremes(variant, &in.features, scratch, size, extremes, extremes + n, &place);
+    struct sha256 hash;
+    sha256_open(&hash);
+    sha256_add(&hash, extremes, 2 * n * sizeof *extremes);
+    for (size_t j = 0; j < 2 && status == EDGEFL_OK; j++) {
+        double *edges = golden_take(num_bins[j] - 1, sizeof *edges);
+        int64_t *counts = golden_take(num_bins[j] * n, sizeof *counts);
+        for (size_t k = 0; k + 1 < num_bins[j]; k++) {
+            edges[k] = -1.0 + 2.0 * (double)(k + 1) / (double)num_bins[j];
+        }
+        status = edgefl_feature_counts(variant, &in.features, edges, num_bins[j], scratch, size, counts, &place);
+        sha256_add(&hash, counts, num_bins[j] * n * sizeof *counts);
+    }
+    golden_add_result(text, name, status, &hash, &place);
+    golden_release_all();
+}
+
+void golden_run_distributions(struct text *text, const edgefl_variant *variant) {
+    run_distribution(text, variant, EDGEFL_FLOAT32, "distribution/float32");
+    run_distribution(text, variant, EDGEFL_UINT8, "distribution/uint8");
+    run_distribution(text, variant, EDGEFL_INT8, "distribution/int8");
 }
 
 /* A fold of updates with a clip factor, its mean, and the step of a model. */

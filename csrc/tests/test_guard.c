@@ -147,7 +147,22 @@ static uint64_t statistics(const edgefl_variant *variant, const struct shape *sh
     const size_t scratch = edgefl_feature_sums_scratch_bytes(&features);
     CHECK(edgefl_feature_sums(variant, &features, center, 100.0, 20, give(&arena, scratch, 1), scratch, sums, place) ==
           EDGEFL_OK);
-    const uint64_t result = digest(0, sums, shape->num_features * sizeof(int64_t));
+    uint64_t result = digest(0, sums, shape->num_features * sizeof(int64_t));
+    const size_t f = shape->num_features, num_bins = centered ? 2 : 5;
+    float *smallest = give(&arena, f, sizeof(float)), *largest = give(&arena, f, sizeof(float));
+    const size_t room = edgefl_feature_extremes_scratch_bytes(&features);
+    CHECK(edgefl_feature_extremes(variant, &features, give(&arena, room, 1), room, smallest, largest, place) ==
+          EDGEFL_OK);
+    double *edges = give(&arena, num_bins - 1, sizeof(double));
+    for (size_t j = 0; j + 1 < num_bins; j++) {
+        edges[j] = (double)j * 0.25 - 0.5;
+    }
+    int64_t *counts = give(&arena, num_bins * f, sizeof(int64_t));
+    const size_t more = edgefl_feature_counts_scratch_bytes(&features);
+    CHECK(edgefl_feature_counts(variant, &features, edges, num_bins, give(&arena, more, 1), more, counts, place) ==
+          EDGEFL_OK);
+    result = digest(digest(result, smallest, f * sizeof(float)), largest, f * sizeof(float));
+    result = digest(result, counts, num_bins * f * sizeof(int64_t));
     take_back(&arena);
     return result;
 }

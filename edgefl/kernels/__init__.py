@@ -10,7 +10,8 @@ from edgefl.kernels._kernels import StopFlag, active_variant, available_variants
 from edgefl.kernels.adaptive import adaptive_step
 from edgefl.kernels.cohort import CohortClient, CohortResult, FoldedCohort, fold_cohort, train_cohort
 from edgefl.kernels.randomness import permutation, random_words
-from edgefl.kernels.softmax import evaluate_softmax, feature_sums, predict_softmax, train_softmax
+from edgefl.kernels.softmax import evaluate_softmax, predict_softmax, train_softmax
+from edgefl.kernels.statistics import MAX_BINS, feature_counts, feature_extremes, feature_sums
 from edgefl.kernels.vectors import (
     accumulate,
     add_sums,
@@ -22,6 +23,7 @@ from edgefl.kernels.vectors import (
 )
 
 __all__ = [
+    "MAX_BINS",
     "CohortClient",
     "CohortResult",
     "FoldedCohort",
@@ -33,6 +35,8 @@ __all__ = [
     "apply_update",
     "available_variants",
     "evaluate_softmax",
+    "feature_counts",
+    "feature_extremes",
     "feature_sums",
     "finalize_mean",
     "first_non_finite",

@@ -5,6 +5,7 @@ from typing_extensions import Buffer
 from edgefl.types import Quantization, Standardization, TrainConfig
 
 NUM_STATUSES: int
+MAX_BINS: int
 VARIABLE: str
 ADAPTIVE_RULES: dict[str, int]
 
@@ -102,3 +103,5 @@ def adaptive_step(
     epsilon: float,
 ) -> tuple[bytes, bytes]: ...
 def feature_sums(features: Features, center: Buffer | None, bound: float, grid_shift: int) -> bytes: ...
+def feature_extremes(features: Features) -> tuple[bytes, bytes]: ...
+def feature_counts(features: Features, edges: Buffer) -> bytes: ...

@@ -18,6 +18,7 @@ from edgefl.errors import ConfigError, DataError
 from edgefl.kernels._status import StatusError
 
 NUM_STATUSES = <int>EDGEFL_NUM_STATUSES
+MAX_BINS = EDGEFL_MAX_BINS
 
 VARIABLE = "EDGEFL_KERNEL"
 
@@ -302,27 +303,6 @@ def permutation(bytes key not None, uint32_t epoch, size_t n):
     return out
 
 
-# ---- statistics ------------------------------------------------------------------------------------------------------
-
-def feature_sums(Features features not None, center, double bound, int grid_shift):
-    """Returns (F,) int64 as bytes."""
-    cdef const edgefl_variant *used = variant()
-    cdef edgefl_place place = edgefl_place(0, 0)
-    cdef edgefl_status status
-    cdef const float[::1] center_view
-    cdef const float *center_data = NULL
-    if center is not None:
-        center_view = center
-        center_data = float_pointer(center_view)
-    cdef bytes out = new_bytes(features.c.num_features, sizeof(int64_t))
-    cdef int64_t *data = <int64_t *>PyBytes_AS_STRING(out)
-    cdef Scratch scratch = Scratch(edgefl_feature_sums_scratch_bytes(&features.c))
-    with nogil:
-        status = edgefl_feature_sums(used, &features.c, center_data, bound, grid_shift, scratch.data, scratch.size,
-                                     data, &place)
-    check(status, &place)
-    return out
-
-
 include "_cohort.pxi"
 include "_vectors.pxi"
+include "_statistics.pxi"

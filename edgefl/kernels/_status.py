@@ -28,6 +28,7 @@ class Status(enum.IntEnum):
     NON_FINITE_RESULT = 13
     FEATURE_OUT_OF_BOUNDS = 14
     BAD_CORRECTION = 15
+    BAD_EDGE = 16
 
 
 class StatusError(Exception):

@@ -5,6 +5,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
 cdef extern from "edgefl.h" nogil:
     const Py_ssize_t EDGEFL_MAX_ROWS
+    const size_t EDGEFL_MAX_BINS
 
     ctypedef enum edgefl_status:
         EDGEFL_OK
@@ -145,3 +146,11 @@ cdef extern from "edgefl.h" nogil:
     edgefl_status edgefl_feature_sums(
         const edgefl_variant *variant, const edgefl_features *features, const float *center, double bound,
         int grid_shift, void *scratch, size_t scratch_bytes, int64_t *sums, edgefl_place *place)
+    size_t edgefl_feature_extremes_scratch_bytes(const edgefl_features *features)
+    edgefl_status edgefl_feature_extremes(
+        const edgefl_variant *variant, const edgefl_features *features, void *scratch, size_t scratch_bytes,
+        float *smallest, float *largest, edgefl_place *place)
+    size_t edgefl_feature_counts_scratch_bytes(const edgefl_features *features)
+    edgefl_status edgefl_feature_counts(
+        const edgefl_variant *variant, const edgefl_features *features, const double *edges, size_t num_bins,
+        void *scratch, size_t scratch_bytes, int64_t *counts, edgefl_place *place)

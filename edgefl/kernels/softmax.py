@@ -1,4 +1,4 @@
-"""Training, evaluation and prediction of a softmax layer, and sums of features: checked calls into libedgefl.
+"""Training, evaluation and prediction of a softmax layer: checked calls into libedgefl.
 
 Features are any C-contiguous buffer of shape (n, F), n >= 1: float32, or uint8/int8 with a ``Quantization`` (by
 default the stored value itself). No input is changed or copied; the GIL is released while C runs, so inputs must not be
@@ -7,13 +7,11 @@ changed by other threads meanwhile. Source: design §4.2, §4.3.
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
-from edgefl.errors import ConfigError, DataError, EdgeFLError
+from edgefl.errors import DataError, EdgeFLError
 from edgefl.kernels import _kernels
 from edgefl.kernels._buffers import feature_matrix, label_vector, shape_of, value_at, vector
-from edgefl.kernels._grid import check_grid_shift
 from edgefl.kernels._kernels import StopFlag
 from edgefl.kernels._status import StatusError, softmax_error
 from edgefl.types import MAX_FEATURES, EvalStats, Quantization, Standardization, TrainConfig, TrainStats, Weights
@@ -166,37 +164,6 @@ def predict_softmax(
     inputs = Inputs(features, None, None, quantization, standardization)
     try:
         return _kernels.predict(inputs.features, inputs.model(weights))
-    except StatusError as error:
-        raise inputs.explain(error) from None
-
-
-def feature_sums(
-    features: Buffer,
-    *,
-    grid_shift: int,
-    bound: float,
-    center: Buffer | None = None,
-    quantization: Quantization | None = None,
-) -> bytes:
-    """Sums over the rows of each feature, or of squared distances to ``center``, on the grid of 2**-grid_shift.
-
-    ``features``  (n, F) as in ``train_softmax``; no value may exceed ``bound`` in magnitude (finite, above 0).
-    ``center``    (F,) float32, finite.
-
-    Returns (F,) int64 as bytes, each within 2**62. Raises ``DataError`` naming the row or the feature.
-    """
-    inputs = Inputs(features, None, None, quantization, None)
-    check_grid_shift(grid_shift)
-    if not (math.isfinite(bound) and bound > 0):
-        raise ConfigError(f"bound is {bound!r}; expected a finite number above 0")
-    view = None
-    if center is not None:
-        view = vector("center", center, "float32", inputs.num_features)
-        bad = _kernels.first_non_finite(view)
-        if bad >= 0:
-            raise DataError(f"center[{bad}] is {value_at(view, bad)!r}; expected a finite number")
-    try:
-        return _kernels.feature_sums(inputs.features, view, bound, grid_shift)
     except StatusError as error:
         raise inputs.explain(error) from None
 

@@ -5,21 +5,18 @@ Integers in fixed layout, exact, the same on every machine, whatever the order o
     histogram   num_bins counts a feature; bin i holds edges[i] <= x < edges[i+1], the last one its upper edge too
     extremes    float32 values as integers of the same order (``as_ordered``): they are compared, never added
 
-A device sorts each feature's values once and looks the edges up: no NumPy, and as fast as counting in C would be worth.
+The kernel counts, by comparisons alone: nothing is divided there, so every machine puts a value in the same bin.
 The edges come from the task's bound, not from the data, so a histogram shows no device's extreme value.
 """
 
 from __future__ import annotations
 
-import bisect
 import struct
 from array import array
-from collections.abc import Callable
-from functools import partial
-from itertools import pairwise
 
+from edgefl import kernels
 from edgefl.errors import InvalidUpdateError, UpdateRefusal
-from edgefl.types import DType, Examples, to_float32
+from edgefl.types import DType, Examples
 
 
 def bin_edges(bound: float, num_bins: int) -> tuple[float, ...]:
@@ -44,37 +41,16 @@ def from_ordered(order: int) -> float:
 
 def describe(examples: Examples, bound: float, num_bins: int, *, extremes: bool) -> bytes:
     """Histogram counts by feature, then minima, then maxima, int64. The features are checked: finite, within bound."""
-    edges = bin_edges(bound, num_bins)[1:-1]
-    stored, width, meaning = _stored(examples), examples.num_features, _meaning_of(examples)
-    counts, minima, maxima = array("q"), array("q"), array("q")
-    for feature in range(width):
-        column = stored[feature::width].tolist()
-        column.sort()
-        if num_bins:
-            below = [0, *(bisect.bisect_left(column, edge, key=meaning) for edge in edges), len(column)]
-            counts.extend(after - before for before, after in pairwise(below))
-        if extremes:
-            minima.append(as_ordered(meaning(column[0])))
-            maxima.append(as_ordered(meaning(column[-1])))
-    return (counts + minima + maxima).tobytes()
-
-
-def _stored(examples: Examples) -> memoryview[float] | memoryview[int]:
-    raw = memoryview(examples.features)
-    if examples.dtype is DType.FLOAT32:
-        return raw.cast("f")
-    return raw.cast("B" if examples.dtype is DType.UINT8 else "b")
-
-
-def _meaning_of(examples: Examples) -> Callable[[float], float]:
-    if examples.dtype is DType.FLOAT32:
-        return float
-    return partial(_meaning, examples.quantization.scale, examples.quantization.zero_point)
-
-
-def _meaning(scale: float, zero_point: int, stored: float) -> float:
-    # The product of a float32 and a small integer is exact in binary64: rounded once, it is the kernel's float32 one.
-    return to_float32(scale * (stored - zero_point))
+    features = examples.features_view
+    quantization = None if examples.dtype is DType.FLOAT32 else examples.quantization
+    told = b""
+    if num_bins:
+        edges = array("d", bin_edges(bound, num_bins)[1:-1])
+        told += kernels.feature_counts(features, edges=edges, quantization=quantization)
+    if extremes:
+        for values in kernels.feature_extremes(features, quantization=quantization):
+            told += array("q", map(as_ordered, memoryview(values).cast("f"))).tobytes()
+    return told
 
 
 def check_description(values: memoryview[int], weight: int, bound: float, num_features: int, num_bins: int) -> None:

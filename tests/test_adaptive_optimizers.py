@@ -86,7 +86,7 @@ def oracle(name: str, first: list[float], second: list[float], delta: list[float
     return m, [value if value >= 2.0**-100 else 0.0 for value in v]
 
 
-EDGES = [0.0, -0.0, 2.0**-50, -(2.0**-50), 2.0**-51, 5e-324, -1e-300, 1e-170, 1e200, -1e200, TAU, -TAU, 1.0]
+EDGES = [0.0, -0.0, 2.0**-50, -(2.0**-50), 2.0**-51, 5e-324, -1e-300, 1e-170, 1e150, -1e150, TAU, -TAU, 1.0]
 
 
 @pytest.mark.parametrize("name", ALL)

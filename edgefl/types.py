@@ -12,7 +12,8 @@ import enum
 import hashlib
 import math
 import struct
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from edgefl.errors import ConfigError, DataError
@@ -254,7 +255,7 @@ class Examples:
     def __len__(self) -> int:
         return len(self.labels) // 4
 
-    @property
+    @cached_property  # both views: casting anew each round is a part of a small client's time
     def features_view(self) -> memoryview[float] | memoryview[int]:
         """Shape (n, num_features); not for zero examples (a buffer cannot have a dimension of 0)."""
         shape = [len(self), self.num_features]
@@ -262,9 +263,13 @@ class Examples:
             return memoryview(self.features).cast("f", shape=shape)
         return memoryview(self.features).cast("B" if self.dtype is DType.UINT8 else "b", shape=shape)
 
-    @property
+    @cached_property
     def labels_view(self) -> memoryview[int]:
         return memoryview(self.labels).cast("i")
+
+    def __reduce__(self) -> tuple[type[Examples], tuple[object, ...]]:
+        """Copies and pickles without the views, which cannot be pickled."""
+        return Examples, tuple(getattr(self, each.name) for each in fields(self))
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import math
+import pickle
 import struct
 from array import array
 from dataclasses import FrozenInstanceError
@@ -113,6 +115,17 @@ def test_examples_are_rows_of_their_dtype(dtype: DType, size: int) -> None:
 def test_int8_features_have_a_sign_and_uint8_have_none() -> None:
     for dtype, value in ((DType.INT8, -1), (DType.UINT8, 255)):
         assert Examples(1, b"\xff", bytes(4), dtype).features_view.tolist() == [[value]]
+
+
+def test_examples_are_copied_and_pickled_without_their_views() -> None:
+    examples = Examples(2, bytes(range(4)), bytes(8), DType.UINT8, Quantization(0.5, 3))
+    view = examples.features_view
+    assert examples.features_view is view
+    for other in (pickle.loads(pickle.dumps(examples)), copy.deepcopy(examples)):
+        assert other == examples
+        assert hash(other) == hash(examples)
+        assert other.features_view is not view
+        assert other.features_view.tolist() == view.tolist()
 
 
 def test_no_examples_are_examples() -> None:

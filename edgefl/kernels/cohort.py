@@ -129,8 +129,8 @@ def fold_cohort(
     cohort = _kernels.Cohort(model, weights.num_features, len(clients), True, None, folds=True)
     if _add_all(cohort, weights, clients):
         return None
-    size = 8 * weights.num_classes * (weights.num_features + 1)
-    parts = [array("q", bytes(size)) for _ in range(_num_threads(threads, len(clients)))]
+    size = weights.num_classes * (weights.num_features + 1)
+    parts = [array("q", (0,)) * size for _ in range(_num_threads(threads, len(clients)))]
     limit = norm_bound * norm_bound
     _run([partial(cohort.run_and_fold, cohort.new_scratch(), sums, grid_shift, limit) for sums in parts], cohort.close)
     totals = cohort.totals()

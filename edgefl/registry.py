@@ -92,7 +92,7 @@ class Registry:
     def _foreign(self, point: EntryPoint) -> ModuleType:
         try:
             module = point.load()
-        except (ImportError, AttributeError) as error:
+        except Exception as error:  # it is another's code: whatever it raises ends no server
             raise ConfigError(f"{self.what} {point.name!r} is {point.value!r}, which does not load: {error}") from error
         if not isinstance(module, ModuleType) or not hasattr(module, self.attribute):
             raise ConfigError(

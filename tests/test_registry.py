@@ -120,6 +120,8 @@ def test_one_distribution_that_is_found_twice_counts_once(site: Site, monkeypatc
     ("text", "said"),
     [
         ("import a_module_that_nobody_has\n", "does not load: No module named 'a_module_that_nobody_has'"),
+        ("1 +\n", "does not load: invalid syntax"),
+        ("1 / 0\n", "does not load: division by zero"),
         ("AGGREGATE = 1\n", "expected a module that defines AGGREGATOR"),
     ],
 )

@@ -13,7 +13,8 @@ import edgefl
 from edgefl import learning, optimizers
 from edgefl.errors import DataError, EdgeFLError
 from edgefl.learning import TrainingProcess, in_process
-from edgefl.learning.client import run_cohort, run_plan
+from edgefl.learning.client import run_plan
+from edgefl.learning.cohort import run_cohort
 from edgefl.protocol.messages import (
     Assignment,
     ClientUpdate,

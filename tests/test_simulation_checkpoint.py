@@ -18,7 +18,7 @@ from test_simulation import EVALUATION, PERSONALIZATION, STATISTICS, TRAINING, T
 from edgefl import simulation
 from edgefl.errors import ConfigError, ConflictError, StorageError, UpdateRefusal, VerificationError
 from edgefl.learning import build_process
-from edgefl.learning.client import run_cohort
+from edgefl.learning.cohort import run_cohort
 from edgefl.protocol.events import Phase, RoundSummary, SaveTask, TaskRecord, TaskStatus
 from edgefl.protocol.messages import Assignment, Refused, WorkFailure
 from edgefl.protocol.process import ClientAccuracies, Gains, ProcessState, RoundMetrics

@@ -7,7 +7,6 @@ may simply do it again. It imports no NumPy and does no I/O. ``delta = client_mo
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from edgefl import codecs, kernels
@@ -30,12 +29,10 @@ from edgefl.protocol.messages import (
     WorkFailure,
 )
 from edgefl.randomness import SHUFFLE, derive_key
-from edgefl.types import ClientDataset, DType, Examples, Quantization, TrainConfig, TrainStats, Weights
+from edgefl.types import DType, Examples, Quantization, TrainConfig, TrainStats, Weights
 
 INTEGER_ENCODING = "int64"
 """How counts and sums travel: exactly."""
-
-NO_VARIATES: Mapping[str, bytes] = {}
 
 
 @dataclass(frozen=True)
@@ -71,44 +68,13 @@ def run_plan(
         result = _run(assignment, model, train, held_out, device, variate, stop)
         if result is None:
             return None
-        return _update(assignment, result)
+        return update_of(assignment, result)
     except EdgeFLError as error:
-        return _failure(assignment, error)
-
-
-def run_cohort(
-    assignment: Assignment,
-    model: bytes,
-    clients: Sequence[ClientDataset],
-    held_out: Sequence[ClientDataset],
-    variates: Mapping[str, bytes] = NO_VARIATES,
-    *,
-    threads: int | None = None,
-) -> list[ClientUpdate | WorkFailure]:
-    """What ``run_plan`` returns for each client, in order; a training runs on ``threads`` cores, None for every one.
-
-    ``held_out`` is in the order of ``clients``; ``variates`` has those of clients that have one, by id. All updates are
-    held at once.
-    """
-    work = assignment.plan.work
-    if isinstance(work, (TrainingWork, ScaffoldWork)):
-        try:
-            _check_encoding(assignment.plan)
-            start, config = _Start.of(assignment.plan.model, work, model), _config(_sgd_of(work), None)
-        except EdgeFLError:
-            pass  # of the plan or the model, and so of every client: each says it below, in its own order of checks
-        else:
-            return _train_cohort(assignment, start, config, clients, variates, threads)
-    own = (variates.get(client.client_id, b"") for client in clients)
-    reports = [
-        run_plan(assignment, model, one.examples, kept.examples, one.client_id, variate=variate)
-        for one, kept, variate in zip(clients, held_out, own, strict=True)
-    ]
-    return [report for report in reports if report is not None]  # None is for a stop flag
+        return failure_of(assignment, error)
 
 
 @dataclass(frozen=True)
-class _Start:
+class Start:
     """What every client of a training starts from. ``server`` is the server's variate; None without variates."""
 
     model: SoftmaxModel
@@ -117,9 +83,9 @@ class _Start:
     server: bytes | None
 
     @classmethod
-    def of(cls, model: SoftmaxModel, work: TrainingWork | ScaffoldWork, content: bytes) -> _Start:
+    def of(cls, model: SoftmaxModel, work: TrainingWork | ScaffoldWork, content: bytes) -> Start:
         if isinstance(work, TrainingWork):
-            return cls(model, work, _weights(model, content), None)
+            return cls(model, work, weights_of(model, content), None)
         weights, server = variates_of.split_content(model, content)
         return cls(model, work.training, weights, server)
 
@@ -138,83 +104,16 @@ class _Start:
         return replace(result, variate=after)
 
 
-def _sgd_of(work: TrainingWork | ScaffoldWork) -> TrainingWork:
+def sgd_of(work: TrainingWork | ScaffoldWork) -> TrainingWork:
     return work if isinstance(work, TrainingWork) else work.training
 
 
-def _train_cohort(
-    assignment: Assignment,
-    start: _Start,
-    config: TrainConfig,
-    clients: Sequence[ClientDataset],
-    variates: Mapping[str, bytes],
-    threads: int | None,
-) -> list[ClientUpdate | WorkFailure]:
-    """Raises nothing of ours: what is wrong with a client becomes its failure."""
-    model, work = assignment.plan.model, start.training
-    reports: dict[int, ClientUpdate | WorkFailure] = {}
-    cohort: dict[int, kernels.CohortClient] = {}
-    for index, client in enumerate(clients):
-        try:
-            _check_examples(model, client.examples, "training", work.max_weight)
-            correction = start.correction(variates.get(client.client_id, b""))
-        except EdgeFLError as error:
-            reports[index] = _failure(assignment, error)
-            continue
-        cohort[index] = _cohort_client(assignment, work, config, client, correction)
-    trained = kernels.train_cohort(start.weights, tuple(cohort.values()), deltas=True, threads=threads)
-    for index, result in zip(cohort, trained, strict=True):
-        client = clients[index]
-        try:
-            delta, stats = result.get()
-            own = variates.get(client.client_id, b"")
-            reports[index] = _update(assignment, start.result(delta.to_bytes(), stats, len(client), own))
-        except EdgeFLError as error:
-            reports[index] = _failure(assignment, error)
-    return [reports[index] for index in range(len(clients))]
-
-
-def fold_cohort(
-    assignment: Assignment, model: bytes, clients: Sequence[ClientDataset], *, grid_shift: int, norm_bound: float
-) -> kernels.FoldedCohort | None:
-    """What all updates of ``run_cohort`` add up to, each weighted by its examples, without making them.
-
-    For a training whose deltas travel as they are and alone. None when any client would fail, or its update be refused.
-    """
-    work, wanted = assignment.plan.work, assignment.plan.model
-    if not isinstance(work, TrainingWork) or assignment.plan.encoding != "float32":
-        return None
-    try:
-        start, config = _weights(wanted, model), _config(work, None)
-        for client in clients:
-            _check_examples(wanted, client.examples, "training", work.max_weight)
-    except EdgeFLError:
-        return None
-    cohort = [_cohort_client(assignment, work, config, client, None) for client in clients]
-    return kernels.fold_cohort(start, cohort, grid_shift=grid_shift, norm_bound=norm_bound)
-
-
-def _cohort_client(
-    assignment: Assignment, work: TrainingWork, config: TrainConfig, client: ClientDataset, correction: Weights | None
-) -> kernels.CohortClient:
-    examples = client.examples
-    return kernels.CohortClient(
-        examples.features_view,
-        examples.labels_view,
-        config,
-        standardization=assignment.plan.model.standardization,
-        quantization=_meaning(examples),
-        shuffle_key=_shuffle_key(assignment, work, client.client_id),
-        correction=correction,
-    )
-
-
-def _failure(assignment: Assignment, error: EdgeFLError) -> WorkFailure:
+def failure_of(assignment: Assignment, error: EdgeFLError) -> WorkFailure:
     message = " ".join(str(error).split())
     return WorkFailure(assignment.task, assignment.round_num, type(error).__name__, message)
 
 
-def _update(assignment: Assignment, result: _Result) -> ClientUpdate:
+def update_of(assignment: Assignment, result: _Result) -> ClientUpdate:
     payload = codecs.codec(assignment.plan.encoding).encode(result.values)
     return ClientUpdate(
         task=assignment.task,
@@ -241,21 +140,21 @@ def _run(
 ) -> _Result | None:
     plan = assignment.plan
     work = plan.work
-    _check_encoding(plan)
+    check_encoding(plan)
     if stop is not None and stop.is_set():
         return None
     if isinstance(work, (TrainingWork, ScaffoldWork)):
-        _check_examples(plan.model, train, "training", work.max_weight)
-        key = _shuffle_key(assignment, _sgd_of(work), device)
-        return _train(_Start.of(plan.model, work, model), train, key, variate, stop)
+        check_examples(plan.model, train, "training", work.max_weight)
+        key = shuffle_key_of(assignment, sgd_of(work), device)
+        return _train(Start.of(plan.model, work, model), train, key, variate, stop)
     if isinstance(work, EvaluationWork):
-        _check_examples(plan.model, held_out, "held-out", work.max_weight)
-        return _evaluate(plan.model, _weights(plan.model, model), held_out)
-    _check_examples(plan.model, train, "training", work.max_weight)
+        check_examples(plan.model, held_out, "held-out", work.max_weight)
+        return _evaluate(plan.model, weights_of(plan.model, model), held_out)
+    check_examples(plan.model, train, "training", work.max_weight)
     if isinstance(work, PersonalizationWork):
-        _check_examples(plan.model, held_out, "held-out", work.max_weight)
-        key = _shuffle_key(assignment, work.training, device)
-        return _personalize(work.training, plan.model, _weights(plan.model, model), train, held_out, key, stop)
+        check_examples(plan.model, held_out, "held-out", work.max_weight)
+        key = shuffle_key_of(assignment, work.training, device)
+        return _personalize(work.training, plan.model, weights_of(plan.model, model), train, held_out, key, stop)
     if isinstance(work, LocalWork):
         return _run_local(work, plan.model, model, train, _key(assignment, device))
     if isinstance(work, DescriptionWork):
@@ -264,7 +163,7 @@ def _run(
 
 
 def _train(
-    start: _Start,
+    start: Start,
     examples: Examples,
     shuffle_key: bytes | None,
     variate: bytes,
@@ -279,7 +178,7 @@ def _train(
 
 
 def _run_local(work: LocalWork, model: SoftmaxModel, content: bytes, examples: Examples, key: bytes) -> _Result:
-    start = _weights(model, content)
+    start = weights_of(model, content)
     end, stats = work.run(model, start, examples, key)
     return _trained(kernels.subtract(end.to_bytes(), start.to_bytes()), stats, len(examples))
 
@@ -297,9 +196,9 @@ def _descend(
         start,
         examples.features_view,
         examples.labels_view,
-        _config(work, shuffle_key),
+        train_config(work, shuffle_key),
         standardization=model.standardization,
-        quantization=_meaning(examples),
+        quantization=meaning_of(examples),
         correction=correction,
         stop=stop,
     )
@@ -326,7 +225,7 @@ def _trained(delta: bytes, stats: TrainStats, weight: int) -> _Result:
     return _Result(delta, weight, stats.examples_seen, stats.num_correct, loss_to_grid(stats.loss_sum))
 
 
-def _config(work: TrainingWork, shuffle_key: bytes | None) -> TrainConfig:
+def train_config(work: TrainingWork, shuffle_key: bytes | None) -> TrainConfig:
     return TrainConfig(
         learning_rate=work.learning_rate,
         batch_size=work.batch_size,
@@ -339,7 +238,7 @@ def _config(work: TrainingWork, shuffle_key: bytes | None) -> TrainConfig:
     )
 
 
-def _shuffle_key(assignment: Assignment, work: TrainingWork, device: str) -> bytes | None:
+def shuffle_key_of(assignment: Assignment, work: TrainingWork, device: str) -> bytes | None:
     return _key(assignment, device) if work.shuffle else None
 
 
@@ -353,7 +252,7 @@ def _evaluate(model: SoftmaxModel, weights: Weights, examples: Examples) -> _Res
         examples.features_view,
         examples.labels_view,
         standardization=model.standardization,
-        quantization=_meaning(examples),
+        quantization=meaning_of(examples),
     )
     counts = stats.confusion.tobytes()
     return _Result(counts, len(examples), stats.num_examples, stats.num_correct, loss_to_grid(stats.loss_sum))
@@ -366,7 +265,7 @@ def _sum_features(work: StatisticsWork, examples: Examples) -> _Result:
         grid_shift=work.grid_shift,
         bound=work.feature_bound,
         center=center,
-        quantization=_meaning(examples),
+        quantization=meaning_of(examples),
     )
     return _Result(sums, len(examples), len(examples))
 
@@ -377,21 +276,21 @@ def _describe_features(work: DescriptionWork, examples: Examples) -> _Result:
     return replace(result, values=result.values + told)
 
 
-def _weights(model: SoftmaxModel, raw: bytes) -> Weights:
+def weights_of(model: SoftmaxModel, raw: bytes) -> Weights:
     return Weights.from_bytes(raw, model.num_classes, model.num_features)
 
 
-def _meaning(examples: Examples) -> Quantization | None:
+def meaning_of(examples: Examples) -> Quantization | None:
     return None if examples.dtype is DType.FLOAT32 else examples.quantization
 
 
-def _check_encoding(plan: Plan) -> None:
+def check_encoding(plan: Plan) -> None:
     wanted = "f" if isinstance(plan.work, (TrainingWork, ScaffoldWork, LocalWork)) else "q"
     if codecs.codec(plan.encoding).value_format != wanted:
         raise ConfigError(f"encoding is {plan.encoding!r}, which does not fit {type(plan.work).__name__}")
 
 
-def _check_examples(model: SoftmaxModel, examples: Examples, which: str, max_weight: int) -> None:
+def check_examples(model: SoftmaxModel, examples: Examples, which: str, max_weight: int) -> None:
     """Raises ``DataError`` when the device's examples are not what the plan's model reads."""
     count = len(examples)
     if not count:
@@ -404,5 +303,5 @@ def _check_examples(model: SoftmaxModel, examples: Examples, which: str, max_wei
         raise DataError(
             f"the examples have {found[0]} {found[1].value} features; the model reads {expected[0]} {expected[1].value}"
         )
-    if _meaning(examples) is not None and examples.quantization != model.quantization:
+    if meaning_of(examples) is not None and examples.quantization != model.quantization:
         raise DataError(f"the examples are {examples.quantization}; the model reads {model.quantization}")

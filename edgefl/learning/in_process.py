@@ -9,12 +9,12 @@ the order of the clients changes nothing. A process whose deltas need no convers
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from edgefl import errors
 from edgefl.errors import DataError, EdgeFLError, InvalidUpdateError
-from edgefl.learning.client import run_cohort
+from edgefl.learning.cohort import run_cohort
 from edgefl.protocol.messages import Assignment, ClientUpdate, WorkFailure, learning_rate
 from edgefl.protocol.process import Accumulator, Process, ProcessState, RoundConditions, RoundMetrics
 from edgefl.protocol.task import TaskSpec
@@ -71,9 +71,18 @@ def run_round(
         return process.finalize(state, folded, conditions)
     if content:
         assignment = replace(assignment, model_digest=hashlib.sha256(content).hexdigest())
+    accumulator, variates = _fold_each(process, _reports(assignment, content, taking_part, kept, state.clients))
+    after, metrics = process.finalize(state, accumulator, conditions)
+    return replace(after, clients={**state.clients, **variates}) if variates else after, metrics
+
+
+def _fold_each(
+    process: Process, reports: Iterable[tuple[ClientDataset, ClientUpdate | WorkFailure]]
+) -> tuple[Accumulator, dict[str, bytes]]:
+    """The sums, and the variates that the clients have from now on."""
     accumulator = process.new_accumulator()
     variates: dict[str, bytes] = {}
-    for client, report in _reports(assignment, content, taking_part, kept, state.clients):
+    for client, report in reports:
         if isinstance(report, WorkFailure):
             raise _as_error(client.client_id, report)
         try:
@@ -84,8 +93,7 @@ def run_round(
         process.fold(accumulator, report, decoded)
         if report.variate:
             variates[client.client_id] = report.variate
-    after, metrics = process.finalize(state, accumulator, conditions)
-    return replace(after, clients={**state.clients, **variates}) if variates else after, metrics
+    return accumulator, variates
 
 
 def _pairs(

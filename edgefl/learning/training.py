@@ -16,7 +16,7 @@ from edgefl import codecs
 from edgefl.aggregators import MAX_TOTAL_WEIGHT, Sums, TrainingAggregator
 from edgefl.aggregators.weighted_mean import WeightedMean
 from edgefl.errors import ConfigError, KernelError, LocalProtocolError
-from edgefl.learning.client import fold_cohort
+from edgefl.learning.cohort import fold_cohort
 from edgefl.learning.counts import as_sums, check_counts, contribution_of, round_metrics
 from edgefl.learning.in_process import run_round
 from edgefl.learning.loss_grid import loss_to_grid

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from edgefl.learning.client import run_cohort
+from edgefl.learning.cohort import run_cohort
 from edgefl.learning.in_process import CLIENTS_AT_ONCE
 from edgefl.protocol.messages import Assignment, Report
 from edgefl.simulation.holdings import Holdings

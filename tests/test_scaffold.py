@@ -135,6 +135,23 @@ def test_a_population_that_shrinks_leaves_the_mean_and_not_the_sum_of_those_that
     assert np.abs(server_variate(state) - wide(state.clients["c0"])).max() < 1e-6
 
 
+def test_what_a_device_lost_stays_in_the_servers_variate() -> None:
+    """docs/reliability.md says so: both add the same changes, so the difference stays as it is."""
+    clients = fleet(4, smallest=4)
+    process = learning.build_scaffold(MODEL, optimizers.sgd(RATE), num_clients=4, **FULL)
+    state = process.initialize()
+    for _ in range(3):
+        state, _ = process.next(state, clients)
+    (name, variate), *others = state.clients.items()
+    lost, state = wide(variate), replace(state, clients=dict(others))
+    assert name == clients[0].client_id
+    assert np.abs(lost).max() > 0.01
+    for _ in range(3):
+        state, _ = process.next(state, clients)
+        mean = sum(wide(variate) for variate in state.clients.values()) / 4
+        assert np.abs(server_variate(state) - mean - lost / 4).max() < 1e-6
+
+
 def test_a_finalizer_refuses_a_population_smaller_than_its_reports() -> None:
     step = VariateStep(optimizers.sgd(1.0))
     extra = step.init(18)

@@ -34,8 +34,8 @@ def adaptive_step(
     ``model``       float32.
     ``mean_delta``  float64, of the model's length.
 
-    The options are checked by the optimizer that has them. Raises ``KernelError`` when the new model would not be
-    finite, ``LocalProtocolError`` for a state of another length.
+    The options are checked by the optimizer that has them. Raises ``KernelError`` when the new model or a second
+    moment would not be finite, ``LocalProtocolError`` for a state of another length.
     """
     values = vector("model", model, "float32")
     delta = vector("mean_delta", mean_delta, "float64", len(values))

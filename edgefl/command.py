@@ -6,12 +6,13 @@ Shared by ``edgefl``, ``edgefl-server`` and ``edgefl-device``. Source: design §
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from edgefl.errors import EdgeFLError, InterruptedByUser
+from edgefl.errors import EdgeFLError, InterruptedByUser, StorageError
 
 USAGE_EXIT = 64
 """``EX_USAGE``: wrong options. argparse's own 2 would say nothing."""
@@ -39,8 +40,19 @@ def run_command(prog: str, body: Callable[[], int]) -> int:
         return InterruptedByUser.exit_code
     except BrokenPipeError:
         # The reader went away (`| head`): nothing is wrong. What is still buffered must not fail when Python exits.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return 0
+    except OSError as error:
+        # Files say their own errors: this is what is printed, into a file on a disk that is full.
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        _drop_output()
+        print(f"{prog}: error: the output cannot be written: {error.strerror}; make room for it", file=sys.stderr)
+        return StorageError.exit_code
+
+
+def _drop_output() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def one_line(text: str) -> str:

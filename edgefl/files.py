@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import stat
 import tempfile
 from pathlib import Path
 
@@ -15,6 +16,7 @@ def write_file(path: Path, data: bytes) -> None:
 
     When this returns, a power cut cannot undo it. Raises ``StorageError``.
     """
+    check_regular(path)
     temporary: str | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -32,6 +34,30 @@ def write_file(path: Path, data: bytes) -> None:
     finally:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
+
+
+def check_regular(path: Path) -> None:
+    """Refuse what is there and is no file: a device would be read for ever, and replaced for good where root asks.
+
+    Raises ``StorageError``.
+    """
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return  # not there, or said by whoever opens it
+    if not stat.S_ISREG(mode):
+        what = "a folder" if stat.S_ISDIR(mode) else "a device, a pipe or a socket"
+        raise StorageError(f"{path} is {what}; expected a file, or a path where there is nothing: choose another")
+
+
+def check_folder(path: Path) -> None:
+    """Make the folder and try to write in it: said before hours of work, not after. Raises ``StorageError``."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise StorageError(f"{path}: no file can be written there: {error.strerror}; choose another folder") from None
 
 
 def remove_leftovers(path: Path) -> None:

@@ -67,7 +67,10 @@ class Registry:
         fields = {field.name: field for field in dataclasses.fields(kind) if field.name not in given}
         for key in options:
             if key not in fields:
-                raise ConfigError(f"{self.what} {name!r} has no {key!r}; expected of {', '.join(fields) or 'none'}")
+                raise ConfigError(
+                    f"{self.what} {name!r} has no {key!r}; "
+                    + (f"expected of {', '.join(fields)}" if fields else "it has no options: leave it out")
+                )
         for key, field in fields.items():
             if key not in options and field.default is dataclasses.MISSING:
                 raise ConfigError(f"{self.what} {name!r} needs {key!r}, which has no default")

@@ -177,7 +177,7 @@ def test_options_that_are_not_the_optimizers_are_refused(options: str, said: str
 
 def test_an_aggregator_gets_its_options_and_no_other() -> None:
     spec = parse_task(f"{DEFINITION}[aggregator.options]\ntrim = 0.1\n", "t.toml")
-    with pytest.raises(ConfigError, match="aggregator 'weighted_mean' has no 'trim'; expected of none"):
+    with pytest.raises(ConfigError, match="aggregator 'weighted_mean' has no 'trim'; it has no options: leave it out"):
         learning.build_process(spec, None, None)
 
 

@@ -240,7 +240,7 @@ def test_a_file_that_is_not_whole_is_refused_in_one_line(tmp_path: Path) -> None
     assert "is of format 1; this EdgeFL reads 2" in refused(whole[:8] + b"\x01" + whole[9:])
     path.unlink()
     path.mkdir()
-    with pytest.raises(StorageError, match="cannot be read: Is a directory"):
+    with pytest.raises(StorageError, match="is a folder; expected a file"):
         run.go(Checkpoint(path, resume=True))
 
 

@@ -21,7 +21,7 @@ from edgefl.cli.runlog import open_run_log
 from edgefl.cli.statistics import print_features
 from edgefl.datasets import FederatedDataset
 from edgefl.errors import ConfigError
-from edgefl.files import write_file
+from edgefl.files import check_folder, check_regular, write_file
 from edgefl.models.tflite_writer import write_tflite
 from edgefl.protocol.events import RoundSummary
 from edgefl.protocol.process import FeatureStatistics
@@ -59,6 +59,7 @@ def simulate_tasks(args: argparse.Namespace) -> None:
         text = read_toml(Path(name))
         tasks.append((parse_task(text, name), text))
     checkpoint = _checkpoint(args)
+    _check_places(args)
     data = load_clients(args)
 
     folder = None if args.log is None else Path(args.log)
@@ -109,6 +110,15 @@ def _over_grpc(args: argparse.Namespace, tasks: Tasks, data: FederatedDataset, s
 
     finished = simulate_grpc(tasks, data, Path(args.out) if args.out else None, show)
     return [_Ended(one.spec, one.version, one.rounds, one.model_sha256, one.tflite) for one in finished]
+
+
+def _check_places(args: argparse.Namespace) -> None:
+    """What is written late is tried first."""
+    if args.out is not None:
+        check_folder(Path(args.out))
+    if args.checkpoint is not None:
+        check_regular(Path(args.checkpoint))
+        check_folder(Path(args.checkpoint).parent)
 
 
 def _checkpoint(args: argparse.Namespace) -> Checkpoint | None:

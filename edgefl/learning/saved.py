@@ -24,7 +24,7 @@ from typing import Any
 
 from edgefl._version import __version__
 from edgefl.errors import ConfigError, StorageError
-from edgefl.files import write_file
+from edgefl.files import check_regular, write_file
 from edgefl.learning.registry import LearningProcess, build_process
 from edgefl.learning.shapes import model_spec
 from edgefl.learning.training import TrainingProcess
@@ -74,6 +74,7 @@ def load(path: str | Path) -> tuple[LearningProcess, ProcessState]:
     Raises ``ConfigError`` for one that names what this installation does not have.
     """
     source = Path(path)
+    check_regular(source)
     try:
         raw = source.read_bytes()
     except OSError as error:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from edgefl.errors import StorageError, UpdateRefusal
-from edgefl.files import write_file
+from edgefl.files import check_regular, write_file
 from edgefl.protocol.events import RoundSummary
 from edgefl.protocol.messages import Refused, WorkFailure
 from edgefl.protocol.process import ProcessState
@@ -76,6 +76,7 @@ def write_checkpoint(path: Path, origin: Origin, past: Past) -> None:
 
 def read_checkpoint(path: Path) -> tuple[Origin, Past] | None:
     """None when there is no file. Raises ``StorageError`` for one that cannot be read, or is not whole."""
+    check_regular(path)
     try:
         raw = path.read_bytes()
     except FileNotFoundError:

@@ -76,6 +76,27 @@ def from_table(table: dict[str, Any], kind: type[T], where: str) -> T:
         raise ConfigError(f"{where}: {error}") from None
 
 
+def typed(kind: type[T], **values: Any) -> T:
+    """``kind(**values)`` for values of a caller's own: a scalar of a wrong type is refused as one of a file is."""
+    fields = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    for name in values:
+        if name not in fields:
+            raise ConfigError(f"unknown option {name!r}; expected of {', '.join(sorted(fields))}")
+    hints = _hints(kind)  # type: ignore[arg-type]
+    return kind(**{name: checked(name, value, hints[name]) for name, value in values.items()})
+
+
+def checked(name: str, value: Any, hint: Any) -> Any:
+    """``value``, of the scalar type ``hint``; NumPy's integers become Python's. Another ``hint`` must be its class."""
+    if hint in (int, float) and type(value).__module__ == "numpy" and getattr(value, "shape", None) == ():
+        value = value.item()
+    if isinstance(hint, type) and not issubclass(hint, (int, float, str)):
+        if not isinstance(value, hint):
+            raise ConfigError(f"{name} is {value!r:.80}; expected {hint.__module__}.{hint.__qualname__}")
+        return value
+    return _scalar(value, hint, name) if isinstance(hint, type) else value
+
+
 @functools.cache
 def _hints(kind: type[Any]) -> dict[str, Any]:
     """The types of its fields. Remembered: they take half the time of reading a task definition."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import enum
 import hashlib
 import math
+import operator
 import struct
 from dataclasses import dataclass, field, fields
 from functools import cached_property
@@ -279,6 +280,10 @@ class ClientDataset:
     client_id: str
     examples: Examples
 
+    def __post_init__(self) -> None:
+        check_kind("client_id", self.client_id, str, "text")
+        check_kind("examples", self.examples, Examples, "an edgefl.types.Examples")
+
     def __len__(self) -> int:
         return len(self.examples)
 
@@ -291,6 +296,24 @@ def check_multiplier(name: str, value: float) -> None:
         raise ConfigError(f"{name} is {value!r}; expected a finite number, at most {MAX_FLOAT32!r} (float32)")
     if 0 < abs(value) < MIN_MAGNITUDE:
         raise ConfigError(f"{name} is {value!r}; expected 0 or at least 2**-30 in magnitude")
+
+
+def check_whole(name: str, value: object) -> None:
+    """Refuse what is no whole number, such as 2.0 or True; NumPy's integers are whole numbers."""
+    try:
+        operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        value, whole = repr(value), False
+    else:
+        whole = not isinstance(value, bool)
+    if not whole:
+        raise ConfigError(f"{name} is {value}; expected a whole number")
+
+
+def check_kind(name: str, value: object, kind: type, how: str) -> None:
+    """Refuse an object of another class where it is handed over, not where it is first used; ``how`` to get one."""
+    if not isinstance(value, kind):
+        raise ConfigError(f"{name} is {value!r:.80}; expected {how}")
 
 
 def parse_feature(text: str, where: str) -> float:
@@ -307,6 +330,8 @@ def parse_feature(text: str, where: str) -> float:
 
 def check_shape(num_classes: int, num_features: int) -> None:
     """Refuse a model shape outside what the kernels take."""
+    check_whole("num_classes", num_classes)
+    check_whole("num_features", num_features)
     if not 1 <= num_classes <= MAX_CLASSES:
         raise ConfigError(f"num_classes is {num_classes}; expected 1 to {MAX_CLASSES}")
     if not 1 <= num_features <= MAX_FEATURES:

@@ -14,7 +14,7 @@ from edgefl.aggregators import MAX_TOTAL_WEIGHT, IntegerSum
 from edgefl.errors import LocalProtocolError
 from edgefl.learning.client import INTEGER_ENCODING
 from edgefl.learning.counts import as_sums, check_confusion, check_counts, contribution_of, round_metrics
-from edgefl.learning.in_process import run_round
+from edgefl.learning.in_process import check_weights, run_round
 from edgefl.models.softmax import SoftmaxModel
 from edgefl.protocol.messages import ClientUpdate, EvaluationWork, Plan
 from edgefl.protocol.process import Accumulator, ProcessState, RoundConditions, RoundMetrics
@@ -92,4 +92,5 @@ class EvaluationProcess:
 
         Raises what a client could not do (``DataError``, ``KernelError``), naming the client.
         """
+        check_weights(weights)
         return run_round(self, self.spec, self.initialize(), ProcessState(0, weights.to_bytes()), clients)[1]

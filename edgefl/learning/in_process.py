@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from edgefl import errors
-from edgefl.errors import DataError, EdgeFLError, InvalidUpdateError
+from edgefl.errors import ConfigError, DataError, EdgeFLError, InvalidUpdateError
 from edgefl.learning.cohort import run_cohort
 from edgefl.protocol.messages import Assignment, ClientUpdate, WorkFailure, learning_rate
 from edgefl.protocol.process import Accumulator, Process, ProcessState, RoundConditions, RoundMetrics
 from edgefl.protocol.task import TaskSpec
-from edgefl.types import ClientDataset
+from edgefl.types import ClientDataset, Weights, check_kind
 
 CLIENTS_AT_ONCE = 64
 """Updates held at a time: enough to keep some cores busy, few enough that those of a model of 7,850 parameters (31 kB
@@ -50,7 +50,8 @@ def run_round(
     Raises the first client's failure as its own class, and a refusal as ``InvalidUpdateError``, both naming the client;
     ``DataError`` when no client has examples or two have the same id.
     """
-    taking_part, kept = _pairs(clients, held_out)
+    check_state(state)
+    taking_part, kept = _pairs(_all("clients", clients), None if held_out is None else _all("held_out", held_out))
     ids = {client.client_id for client in taking_part}
     if not taking_part or len(ids) != len(taking_part):
         raise DataError(f"{len(taking_part)} clients with examples, {len(ids)} ids; expected at least one, all unique")
@@ -94,6 +95,25 @@ def _fold_each(
         if report.variate:
             variates[client.client_id] = report.variate
     return accumulator, variates
+
+
+def check_state(state: object) -> None:
+    """Raises ``ConfigError`` for what is no state, a pair of ``next`` above all."""
+    check_kind("state", state, ProcessState, "a ProcessState: of initialize(), or the first of the pair of next()")
+
+
+def check_weights(weights: object) -> None:
+    """Raises ``ConfigError`` for what is no model's weights."""
+    check_kind("weights", weights, Weights, "an edgefl.types.Weights, as process.get_model(state) returns")
+
+
+def _all(what: str, clients: Iterable[ClientDataset]) -> Sequence[ClientDataset]:
+    if not isinstance(clients, Iterable):
+        raise ConfigError(f"{what} is {clients!r:.80}; expected a sequence of edgefl.ClientDataset")
+    found = list(clients)
+    for one in found:
+        check_kind(f"one of {what}", one, ClientDataset, "an edgefl.ClientDataset")
+    return found
 
 
 def _pairs(

@@ -20,7 +20,7 @@ from edgefl.aggregators import MAX_TOTAL_WEIGHT, IntegerSum
 from edgefl.learning.client import INTEGER_ENCODING
 from edgefl.learning.counts import as_sums, check_confusion, check_counts, contribution_of, round_metrics
 from edgefl.learning.evaluation import known_model
-from edgefl.learning.in_process import run_round
+from edgefl.learning.in_process import check_weights, run_round
 from edgefl.models.softmax import SoftmaxModel
 from edgefl.protocol.messages import ClientUpdate, PersonalizationWork, Plan, TrainingWork
 from edgefl.protocol.process import Accumulator, Gains, ProcessState, RoundConditions, RoundMetrics
@@ -106,6 +106,7 @@ class PersonalizationProcess:
         A client without examples in either is left out. Raises what a client could not do (``DataError``,
         ``KernelError``), naming the client.
         """
+        check_weights(weights)
         start = ProcessState(0, weights.to_bytes())
         return run_round(self, self.spec, self.initialize(), start, clients, held_out)[1]
 

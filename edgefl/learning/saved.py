@@ -25,14 +25,15 @@ from typing import Any
 from edgefl._version import __version__
 from edgefl.errors import ConfigError, StorageError
 from edgefl.files import check_regular, write_file
+from edgefl.learning.in_process import check_state
 from edgefl.learning.registry import LearningProcess, build_process
 from edgefl.learning.shapes import model_spec
 from edgefl.learning.training import TrainingProcess
 from edgefl.models.softmax import SoftmaxModel
 from edgefl.protocol.process import ProcessState
-from edgefl.protocol.task import ModelSpec, parse_task
+from edgefl.protocol.task import ModelSpec, TaskSpec, parse_task
 from edgefl.settings import parse_toml, to_toml
-from edgefl.types import Quantization, Standardization
+from edgefl.types import Quantization, Standardization, check_kind
 
 MAGIC = b"EDGEFLPR"
 FORMAT = 1
@@ -45,6 +46,9 @@ def save(path: str | Path, process: LearningProcess, state: ProcessState) -> Non
     Raises ``ConfigError`` for a process that its definition does not make again, ``StorageError`` when the file cannot
     be written.
     """
+    check_state(state)
+    check_kind("process", getattr(process, "spec", process), TaskSpec, "what a learning.build_* function returned")
+    target = _path(path)
     shape = process.model.standardization
     again = _build(process.spec, process.model, getattr(process, "population", 0))
     if again != process:
@@ -65,7 +69,7 @@ def save(path: str | Path, process: LearningProcess, state: ProcessState) -> Non
     }
     raw = json.dumps(text, separators=(",", ":")).encode()
     body = b"".join([raw, *parts])
-    write_file(Path(path), _HEAD.pack(MAGIC, FORMAT, len(raw), hashlib.sha256(body).digest()) + body)
+    write_file(target, _HEAD.pack(MAGIC, FORMAT, len(raw), hashlib.sha256(body).digest()) + body)
 
 
 def load(path: str | Path) -> tuple[LearningProcess, ProcessState]:
@@ -73,7 +77,7 @@ def load(path: str | Path) -> tuple[LearningProcess, ProcessState]:
 
     Raises ``ConfigError`` for one that names what this installation does not have.
     """
-    source = Path(path)
+    source = _path(path)
     check_regular(source)
     try:
         raw = source.read_bytes()
@@ -96,6 +100,12 @@ def load(path: str | Path) -> tuple[LearningProcess, ProcessState]:
     )
     process = _build(parse_task(text["definition"], where), evaluated, text["population"])
     return process, ProcessState(text["version"], model, extra, dict(zip(text["clients"], kept, strict=True)))
+
+
+def _path(path: object) -> Path:
+    if not isinstance(path, (str, Path)):
+        raise ConfigError(f"path is {path!r:.80}; expected text or a pathlib.Path")
+    return Path(path)
 
 
 def _build(spec: Any, model: SoftmaxModel, population: int) -> LearningProcess:

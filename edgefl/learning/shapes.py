@@ -7,7 +7,7 @@ from typing import Any
 from edgefl.errors import ConfigError
 from edgefl.models.softmax import SoftmaxModel
 from edgefl.protocol.task import ModelSpec, RoundSpec, TaskKind, TaskSpec
-from edgefl.types import Quantization, Standardization
+from edgefl.types import Quantization, Standardization, check_kind
 
 POPULATION = "in-process"
 """The population that these definitions name: the clients that are handed to ``next``."""
@@ -39,7 +39,13 @@ def model_of(spec: TaskSpec, standardization: Standardization | None) -> Softmax
     )
 
 
+def check_model(model: object) -> None:
+    """Raises ``ConfigError`` for what is no model."""
+    check_kind("model", model, SoftmaxModel, "an edgefl.SoftmaxModel")
+
+
 def model_spec(model: SoftmaxModel) -> ModelSpec:
+    check_model(model)
     return ModelSpec(
         num_features=model.num_features,
         num_classes=model.num_classes,

@@ -18,7 +18,7 @@ from edgefl.aggregators.weighted_mean import WeightedMean
 from edgefl.errors import ConfigError, KernelError, LocalProtocolError
 from edgefl.learning.cohort import fold_cohort
 from edgefl.learning.counts import as_sums, check_counts, contribution_of, round_metrics
-from edgefl.learning.in_process import run_round
+from edgefl.learning.in_process import check_state, run_round
 from edgefl.learning.loss_grid import loss_to_grid
 from edgefl.learning.parts import ClientWork, Closing, Distributor, Finalizer, ModelDistributor
 from edgefl.learning.shapes import model_spec, one_process
@@ -26,7 +26,16 @@ from edgefl.models.softmax import SoftmaxModel
 from edgefl.protocol.messages import Assignment, ClientUpdate, Plan
 from edgefl.protocol.process import Accumulator, ProcessState, RoundConditions, RoundMetrics
 from edgefl.protocol.task import TaskKind, TaskSpec
+from edgefl.settings import checked
 from edgefl.types import ClientDataset, Standardization, Weights
+
+METHODS = {
+    "client_work": ("work", "local_epochs"),
+    "aggregator": ("check", "new", "fold", "finalize"),
+    "finalizer": ("init", "apply"),
+    "distributor": ("content",),
+}
+"""What ``compose`` looks for in a part (``edgefl.learning.parts``): the interfaces are structural."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +136,7 @@ class TrainingProcess:
 
     def get_model(self, state: ProcessState) -> Weights:
         """The global model of ``state``."""
+        check_state(state)
         return Weights.from_bytes(state.model, self.model.num_classes, self.model.num_features)
 
 
@@ -145,9 +155,14 @@ def compose(
     It runs in this Python process. A part that a server shall run belongs into a process of a name
     (``edgefl.learning.processes``), which a task file can give. Raises ``ConfigError`` for an unknown ``encoding``.
     """
+    parts = {"client_work": client_work, "aggregator": aggregator, "finalizer": finalizer, "distributor": distributor}
+    for name, part in parts.items():
+        lacking = [method for method in METHODS[name] if not hasattr(part, method)]
+        if isinstance(part, type) or (lacking and not (name == "distributor" and part is None)):
+            raise ConfigError(f"{name} is {part!r:.80}; expected an object with {', '.join(METHODS[name])}")
     spec = one_process("training", TaskKind.TRAINING, "", model=model_spec(model))
     return TrainingProcess(
-        replace(spec, seed=seed, encoding=encoding),
+        replace(spec, seed=checked("seed", seed, int), encoding=checked("encoding", encoding, str)),
         model,
         distributor=distributor or ModelDistributor(),
         client_work=client_work,

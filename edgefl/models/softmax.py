@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from edgefl.errors import ConfigError
-from edgefl.types import DType, Quantization, Standardization, Weights, check_shape
+from edgefl.types import DType, Quantization, Standardization, Weights, check_kind, check_shape
 
 _AS_STORED = Quantization()
 
@@ -37,6 +37,10 @@ class SoftmaxModel:
 
     def __post_init__(self) -> None:
         check_shape(self.num_classes, self.num_features)
+        check_kind("dtype", self.dtype, DType, "a DType, as edgefl.types.DType.UINT8")
+        check_kind("quantization", self.quantization, Quantization, "an edgefl.types.Quantization")
+        if self.standardization is not None:
+            check_kind("standardization", self.standardization, Standardization, "what a statistics process returned")
         if self.dtype is DType.FLOAT32 and self.quantization != _AS_STORED:
             raise ConfigError(f"{self.quantization} with float32 features; expected none (it is for uint8 and int8)")
         if self.standardization is not None and self.standardization.num_features != self.num_features:

@@ -29,7 +29,7 @@ from edgefl.simulation.holdings import Holdings
 from edgefl.simulation.past import KnownProcess, Past
 from edgefl.simulation.record import Key, MemoryRecord
 from edgefl.simulation.workers import Workers
-from edgefl.types import Examples, Standardization
+from edgefl.types import Examples, Standardization, check_kind, check_whole
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,9 @@ class Checkpoint:
     resume: bool = False
 
     def __post_init__(self) -> None:
+        if not isinstance(self.path, Path):
+            raise ConfigError(f"path is {self.path!r:.80}; expected a pathlib.Path")
+        check_whole("every", self.every)
         if self.every < 1:
             raise ConfigError(f"a checkpoint every {self.every} rounds; expected 1 or more")
 
@@ -68,6 +71,7 @@ class Keeper:
         self._expected: set[Key] = set()
         self._saved = 0
         if options is not None:
+            check_kind("checkpoint", options, Checkpoint, "an edgefl.simulation.Checkpoint")
             self._origin = origin_of(tasks, fleet)
             self.past = _load(options, self._origin)
             self._saved = len(self.past.rounds)

@@ -49,7 +49,7 @@ from edgefl.simulation.processes import ProcessWorkers
 from edgefl.simulation.record import MemoryRecord
 from edgefl.simulation.result import SimulationResult, TaskResult
 from edgefl.simulation.workers import OwnWorkers, Workers
-from edgefl.types import ClientDataset
+from edgefl.types import ClientDataset, check_whole
 
 LINK_S = 0.005
 """A message takes so long each way. Any positive number does: without one, failing devices would come back at once,
@@ -89,6 +89,8 @@ def simulate(
     finished: its rounds are abandoned again and again, or its aggregate cannot be applied; ``UnavailableError`` when
     one of the processes dies. With ``checkpoint`` also what ``edgefl.simulation.checkpoint.Keeper`` raises.
     """
+    if processes is not None:
+        check_whole("processes", processes)
     holdings = deal(tasks, clients, held_out)
     ordered = in_order(tasks)
     keeper = Keeper(checkpoint, [spec for spec, _ in ordered], holdings)

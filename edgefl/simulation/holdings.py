@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from edgefl.errors import ConfigError
 from edgefl.protocol.task import TaskKind, TaskSpec
-from edgefl.types import ClientDataset, Examples
+from edgefl.types import ClientDataset, Examples, check_kind
 
 MAX_CLIENTS = 49_999
 """Twice as many check-ins must be allowed to wait as there are clients (``edgefl.protocol.pace``)."""
@@ -27,6 +27,10 @@ def deal(
     tasks: Sequence[tuple[TaskSpec, str]], clients: Sequence[ClientDataset], held_out: Sequence[ClientDataset]
 ) -> list[Holdings]:
     """One device for each id, sorted. Raises ``ConfigError`` for a fleet that cannot do the tasks."""
+    if not isinstance(tasks, Sequence) or not all(isinstance(one, tuple) and len(one) == 2 for one in tasks):
+        raise ConfigError(f"tasks is {tasks!r:.80}; expected pairs (parse_task(text, name), text)")
+    if not tasks:
+        raise ConfigError("tasks is empty; expected at least one pair (parse_task(text, name), text)")
     populations = {spec.population for spec, _ in tasks}
     if len(populations) != 1:
         raise ConfigError(f"tasks of the populations {sorted(populations)}; expected tasks of exactly one")
@@ -63,6 +67,10 @@ def _read_by(kind: TaskKind, one: Holdings) -> tuple[Examples, ...]:
 
 
 def _by_id(what: str, datasets: Sequence[ClientDataset]) -> dict[str, ClientDataset]:
+    if not isinstance(datasets, Sequence):
+        raise ConfigError(f"{what} is {datasets!r:.80}; expected a sequence of edgefl.ClientDataset")
+    for one in datasets:
+        check_kind(f"one of {what}", one, ClientDataset, "an edgefl.ClientDataset")
     found = {one.client_id: one for one in datasets}
     if len(found) != len(datasets):
         raise ConfigError(f"{what} has {len(datasets)} parts of {len(found)} ids; expected each id once")

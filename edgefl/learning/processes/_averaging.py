@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import replace
 from typing import Any, TypedDict
 
@@ -15,7 +16,8 @@ from edgefl.optimizers import ServerOptimizer, Sgd, sgd
 from edgefl.protocol.messages import TrainingWork
 from edgefl.protocol.schedule import CONSTANT, Schedule
 from edgefl.protocol.task import AggregatorSpec, ClientSpec, ServerOptimizerSpec, TaskKind, TaskSpec
-from edgefl.types import Standardization
+from edgefl.settings import checked, typed
+from edgefl.types import Standardization, check_kind
 
 MEAN = "weighted_mean"
 """The aggregator of a definition that names none."""
@@ -58,8 +60,11 @@ def averaging_spec(
     schedule: Schedule = CONSTANT,
 ) -> TaskSpec:
     """The definition of a training that names ``process``; options as in ``build_weighted_fed_avg``."""
+    check_client_optimizer(client_optimizer)
     server = sgd(1.0) if server_optimizer is None else server_optimizer
-    client = ClientSpec(
+    check_server_optimizer(server)
+    client = typed(
+        ClientSpec,
         learning_rate=client_optimizer.learning_rate,
         batch_size=batch_size,
         local_epochs=local_epochs,
@@ -72,11 +77,22 @@ def averaging_spec(
     )
     return replace(
         one_process("training", TaskKind.TRAINING, process, model=model_spec(model), client=client),
-        seed=seed,
-        encoding=encoding,
-        aggregator=AggregatorSpec(norm_bound=norm_bound, clip_norm=update_clip_norm, max_weight=max_weight),
+        seed=checked("seed", seed, int),
+        encoding=checked("encoding", encoding, str),
+        aggregator=typed(AggregatorSpec, norm_bound=norm_bound, clip_norm=update_clip_norm, max_weight=max_weight),
         server_optimizer=ServerOptimizerSpec.of(server),
     )
+
+
+def check_client_optimizer(optimizer: object) -> None:
+    """Raises ``ConfigError``: devices run SGD, and no other optimizer."""
+    check_kind("client_optimizer", optimizer, Sgd, "an optimizers.sgd(RATE), the one that devices run")
+
+
+def check_server_optimizer(optimizer: object) -> None:
+    """Raises ``ConfigError`` for what is no server optimizer: a dataclass that a definition can name."""
+    if not dataclasses.is_dataclass(optimizer) or isinstance(optimizer, type) or not hasattr(optimizer, "apply"):
+        raise ConfigError(f"server_optimizer is {optimizer!r:.80}; expected one such as optimizers.sgd(1.0)")
 
 
 def client_of(spec: TaskSpec) -> ClientSpec:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from edgefl.learning.evaluation import EvaluationProcess
 from edgefl.learning.processes import ProcessType
-from edgefl.learning.shapes import one_process
+from edgefl.learning.shapes import check_model, one_process
 from edgefl.models.softmax import SoftmaxModel
 from edgefl.protocol.task import AggregatorSpec, TaskKind, TaskSpec
+from edgefl.settings import typed
 from edgefl.types import Standardization
 
 
@@ -19,6 +20,7 @@ PROCESS = ProcessType(TaskKind.EVALUATION, build)
 
 def build_fed_eval(model: SoftmaxModel, *, max_weight: int = 100_000) -> EvaluationProcess:
     """Evaluation: ``evaluate(weights, held_out)`` gives accuracy, mean loss and confusion counts over all examples."""
-    aggregator = AggregatorSpec(max_weight=max_weight)
+    check_model(model)
+    aggregator = typed(AggregatorSpec, max_weight=max_weight)
     spec = one_process("evaluation", TaskKind.EVALUATION, "fed_eval", evaluates="training", aggregator=aggregator)
     return build(spec, None, model)

@@ -16,7 +16,7 @@ from dataclasses import replace
 from edgefl.errors import ConfigError
 from edgefl.learning.parts import LocalSgd
 from edgefl.learning.processes import ProcessType
-from edgefl.learning.processes._averaging import averaging, averaging_spec, training_work
+from edgefl.learning.processes._averaging import averaging, averaging_spec, check_server_optimizer, training_work
 from edgefl.learning.training import TrainingProcess
 from edgefl.models.softmax import SoftmaxModel
 from edgefl.optimizers import ServerOptimizer, sgd
@@ -59,6 +59,7 @@ def build_fed_sgd(
     Options as in ``build_weighted_fed_avg``; ``max_weight`` is at most 2**20, the most examples in a batch: a client
     that has more is refused, for it would take several steps. Raises ``ConfigError`` for an option out of range.
     """
+    check_server_optimizer(server_optimizer)
     spec = averaging_spec(
         "fed_sgd",
         model,

@@ -7,6 +7,7 @@ from edgefl.learning.shapes import model_of, model_spec, one_process
 from edgefl.learning.statistics import NUM_ROUNDS, StatisticsProcess
 from edgefl.models.softmax import SoftmaxModel
 from edgefl.protocol.task import AggregatorSpec, StatisticsSpec, TaskKind, TaskSpec
+from edgefl.settings import checked, typed
 from edgefl.types import DType, Quantization, Standardization
 
 
@@ -43,10 +44,10 @@ def build_fed_statistics(
         "statistics",
         TaskKind.STATISTICS,
         "fed_statistics",
-        goal=max_clients,
+        goal=checked("max_clients", max_clients, int),
         rounds=NUM_ROUNDS,
         model=model_spec(model),
-        statistics=StatisticsSpec(feature_bound, bins, extremes),
-        aggregator=AggregatorSpec(max_weight=max_weight),
+        statistics=typed(StatisticsSpec, feature_bound=feature_bound, bins=bins, extremes=extremes),
+        aggregator=typed(AggregatorSpec, max_weight=max_weight),
     )
     return build(spec, None, None)

@@ -10,11 +10,12 @@ from typing import TypedDict, Unpack
 
 from edgefl.learning.personalization import PersonalizationProcess
 from edgefl.learning.processes import ProcessType
-from edgefl.learning.processes._averaging import client_of, training_work
-from edgefl.learning.shapes import one_process
+from edgefl.learning.processes._averaging import check_client_optimizer, client_of, training_work
+from edgefl.learning.shapes import check_model, one_process
 from edgefl.models.softmax import SoftmaxModel
 from edgefl.optimizers import Sgd
 from edgefl.protocol.task import AggregatorSpec, ClientSpec, TaskKind, TaskSpec
+from edgefl.settings import checked, typed
 from edgefl.types import Standardization
 
 
@@ -50,13 +51,17 @@ def build_personalization_eval(
     ``build_weighted_fed_avg``. What is counted is in ``RoundMetrics`` and its ``gains``. Raises ``ConfigError`` for an
     option out of range.
     """
-    client = ClientSpec(client_optimizer.learning_rate, momentum=client_optimizer.momentum, **options)
+    check_model(model)
+    check_client_optimizer(client_optimizer)
+    client = typed(
+        ClientSpec, learning_rate=client_optimizer.learning_rate, momentum=client_optimizer.momentum, **options
+    )
     spec = one_process(
         "personalization",
         TaskKind.PERSONALIZATION,
         "personalization_eval",
         evaluates="training",
         client=client,
-        aggregator=AggregatorSpec(max_weight=max_weight),
+        aggregator=typed(AggregatorSpec, max_weight=max_weight),
     )
-    return build(replace(spec, seed=seed), None, model)
+    return build(replace(spec, seed=checked("seed", seed, int)), None, model)

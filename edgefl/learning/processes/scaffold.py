@@ -19,7 +19,7 @@ from edgefl.models.softmax import SoftmaxModel
 from edgefl.optimizers import Sgd
 from edgefl.protocol.messages import MAX_UPLOAD_BYTES
 from edgefl.protocol.task import TaskKind, TaskSpec
-from edgefl.types import Standardization
+from edgefl.types import Standardization, check_whole
 
 
 def build(spec: TaskSpec, standardization: Standardization | None, _: SoftmaxModel | None) -> TrainingProcess:
@@ -77,6 +77,7 @@ def build_scaffold(
 
     Raises ``ConfigError`` for an option out of range.
     """
+    check_whole("num_clients", num_clients)
     if num_clients < 1:
         raise ConfigError(f"num_clients is {num_clients}; expected at least 1, the clients of the whole population")
     spec = averaging_spec("scaffold", model, client_optimizer, **options)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import glob
 import os
 import stat
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import IO, Any
 
-from edgefl.errors import StorageError
+from edgefl.errors import ConflictError, StorageError
 
 
 def write_file(path: Path, data: bytes) -> None:
@@ -58,6 +62,35 @@ def check_folder(path: Path) -> None:
             pass
     except OSError as error:
         raise StorageError(f"{path}: no file can be written there: {error.strerror}; choose another folder") from None
+
+
+def lock(file: IO[Any], path: Path) -> None:
+    """Refuse a file that another process holds open and locked; a kill gives it free. Raises ``ConflictError``."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise ConflictError(f"{path} is in use by another run; wait for its end, or choose another") from None
+
+
+@contextlib.contextmanager
+def used_alone(path: Path) -> Iterator[None]:
+    """Hold ``path``, which ``write_file`` replaces, against other processes, by a lock on a file beside it.
+
+    The file beside it goes with the lock; one that a killed process left holds nobody up. Raises ``ConflictError`` when
+    another process holds it, ``StorageError`` where no file can be made.
+    """
+    beside = path.with_name(f".{path.name}.lock")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = beside.open("ab")
+    except OSError as error:
+        raise StorageError(f"{beside}: cannot be written: {error.strerror}; choose another folder") from None
+    with file:
+        lock(file, path)
+        try:
+            yield
+        finally:
+            beside.unlink(missing_ok=True)
 
 
 def remove_leftovers(path: Path) -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from edgefl import learning
-from edgefl.errors import StorageError
-from edgefl.files import check_folder, write_file
+from edgefl.errors import ConflictError, StorageError
+from edgefl.files import check_folder, used_alone, write_file
 from edgefl.simulation.checkpoint_file import read_checkpoint
 
 
@@ -47,3 +47,18 @@ def test_output_onto_a_full_disk_is_one_line() -> None:
     assert ended.returncode == StorageError.exit_code
     expected = "x: error: the output cannot be written: No space left on device; make room for it\n"
     assert ended.stderr == expected
+
+
+def test_a_file_is_used_by_one_at_a_time(tmp_path: Path) -> None:
+    path = tmp_path / "run.ckpt"
+    with used_alone(path):
+        with (
+            pytest.raises(ConflictError, match=r"run.ckpt is in use by another run; wait for its end"),
+            used_alone(path),
+        ):
+            pass
+        write_file(path, b"x")
+    (tmp_path / ".run.ckpt.lock").touch()  # as a process that was killed leaves it
+    with used_alone(path):
+        pass
+    assert os.listdir(tmp_path) == ["run.ckpt"]

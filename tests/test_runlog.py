@@ -262,3 +262,14 @@ def test_seconds_are_those_since_the_round_before() -> None:
     log.note(ended(1))
     log.note(ended(2))
     assert heard.seconds == [0.5, 2.5]
+
+
+def test_a_log_that_another_run_writes_is_not_gone_on_with(tmp_path: Path) -> None:
+    path = tmp_path / "rounds.csv"
+    first = RoundsCsv(path, SPECS, resumed=False)
+    before = path.read_bytes()
+    with pytest.raises(ConflictError, match=r"rounds.csv is in use by another run; wait for its end"):
+        RoundsCsv(path, SPECS, resumed=True)
+    assert path.read_bytes() == before
+    first.close()
+    RoundsCsv(path, SPECS, resumed=True).close()

@@ -22,6 +22,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from edgefl.errors import ConflictError, LocalProtocolError
+from edgefl.files import used_alone
 from edgefl.learning.registry import build_process
 from edgefl.learning.statistics import StatisticsProcess
 from edgefl.protocol.coordinator import Coordinator
@@ -93,8 +94,10 @@ def simulate(
         check_whole("processes", processes)
     holdings = deal(tasks, clients, held_out)
     ordered = in_order(tasks)
-    keeper = Keeper(checkpoint, [spec for spec, _ in ordered], holdings)
     with contextlib.ExitStack() as stack:
+        if isinstance(checkpoint, Checkpoint):
+            stack.enter_context(used_alone(checkpoint.path))
+        keeper = Keeper(checkpoint, [spec for spec, _ in ordered], holdings)
         workers: Workers = OwnWorkers(holdings)
         if processes is not None:
             workers = stack.enter_context(ProcessWorkers(holdings, processes))

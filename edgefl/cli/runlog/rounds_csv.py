@@ -17,6 +17,7 @@ from pathlib import Path
 
 from edgefl.cli.rounds import by_client, learned
 from edgefl.errors import ConflictError, StorageError
+from edgefl.files import lock
 from edgefl.protocol.events import RoundSummary
 from edgefl.protocol.process import ClientAccuracies
 from edgefl.protocol.task import TaskSpec
@@ -54,18 +55,26 @@ class RoundsCsv:
         self._path = path
         self._kinds = {spec.name: spec.kind.value for spec in specs}
         self._there: dict[tuple[str, str], list[str]] = {}
+        going_on = resumed and path.exists()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            if resumed and path.exists():
-                self._keep_whole_lines()
-                self._file = path.open("a", encoding="utf-8", newline="")
-            else:
-                self._file = path.open("x", encoding="utf-8", newline="")
-                self._append(list(COLUMNS))
+            self._file = path.open("a" if going_on else "x", encoding="utf-8", newline="")
         except FileExistsError:
             raise ConflictError(f"{path} exists, the log of another run; choose another folder for --log") from None
         except OSError as error:
             raise self._unwritable(error) from None
+        try:
+            lock(self._file, path)
+            if going_on:
+                self._keep_whole_lines()
+            else:
+                self._append(list(COLUMNS))
+        except OSError as error:
+            self._file.close()
+            raise self._unwritable(error) from None
+        except ConflictError:
+            self._file.close()
+            raise
 
     def note(self, summary: RoundSummary, seconds: float) -> None:
         row = self._row(summary, seconds)

@@ -96,3 +96,18 @@ def test_what_does_not_fit_is_one_line(
     err = capsys.readouterr().err
     assert message in err
     assert err.count("\n") == 1
+
+
+def test_a_process_that_cannot_be_built_names_its_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Before the data is loaded: this one does not exist."""
+    file = tmp_path / "clothes.toml"
+    file.write_text(
+        'name = "clothes"\nkind = "training"\npopulation = "p"\nprocess = "scafold"\n'
+        "round = { goal = 1, minimum = 1 }\nmodel = { num_features = 4, num_classes = 2 }\n"
+        "client = { learning_rate = 0.1 }\n"
+    )
+    assert main(["simulate", str(file), "--dataset", "nowhere.csv"]) == 78
+    error = capsys.readouterr().err
+    assert error.startswith(f"edgefl: error: {file}: process is 'scafold'; expected one of ")
+    assert error.endswith("did you mean 'scaffold'?\n")
+    assert error.count("\n") == 1

@@ -22,6 +22,7 @@ from edgefl.cli.statistics import print_features
 from edgefl.datasets import FederatedDataset
 from edgefl.errors import ConfigError
 from edgefl.files import check_folder, check_regular, write_file
+from edgefl.learning import build_process
 from edgefl.models.tflite_writer import write_tflite
 from edgefl.protocol.events import RoundSummary
 from edgefl.protocol.process import FeatureStatistics
@@ -57,7 +58,7 @@ def simulate_tasks(args: argparse.Namespace) -> None:
     tasks = []
     for name in args.files:
         text = read_toml(Path(name))
-        tasks.append((parse_task(text, name), text))
+        tasks.append((_checked(parse_task(text, name), name), text))
     checkpoint = _checkpoint(args)
     _check_places(args)
     data = load_clients(args)
@@ -87,6 +88,15 @@ def simulate_tasks(args: argparse.Namespace) -> None:
     columns = ("task", "version", "accuracy", "model_sha256", "tflite_sha256")
     print()
     print_table([c.upper() for c in columns], [[row[c] for c in columns] for row in rows], "no tasks")
+
+
+def _checked(spec: TaskSpec, source: str) -> TaskSpec:
+    """``spec``, of which a process can be built. Raises ``ConfigError`` that names the file."""
+    try:
+        build_process(spec, None, None)
+    except ConfigError as error:
+        raise ConfigError(f"{source}: {error}") from None
+    return spec
 
 
 def _here(

@@ -35,6 +35,9 @@ def test_it_equals_the_pooled_evaluation() -> None:
     assert (metrics.num_examples, metrics.num_correct) == (stats.num_examples, stats.num_correct)
     assert metrics.accuracy == stats.accuracy
     assert metrics.num_reports == 6
+    evaluate = learning.build_fed_eval(MODEL)
+    state, same = evaluate.next(evaluate.next(evaluate.initialize(), weights, clients)[0], weights, clients)
+    assert (state.version, same) == (2, metrics)
     assert metrics.mean_loss == pytest.approx(stats.mean_loss, abs=6 * 2**-21 / stats.num_examples)
 
 

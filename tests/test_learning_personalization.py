@@ -57,6 +57,16 @@ def test_it_equals_each_clients_own_before_and_after() -> None:
     assert f"before fine-tuning {metrics.accuracy_before:.4f}" in str(metrics)
 
 
+def test_each_round_shuffles_anew_and_the_first_is_what_a_call_gives() -> None:
+    personal = process()
+    state, first = personal.next(personal.initialize(), START, TRAIN, KEPT)
+    assert (state.version, first) == (1, personal(START, TRAIN, KEPT))
+    state, second = personal.next(state, START, TRAIN, KEPT)
+    assert state.version == 2
+    assert second.loss_sum != first.loss_sum
+    assert abs(second.mean_loss - first.mean_loss) < 0.1
+
+
 def test_the_order_of_the_clients_changes_nothing() -> None:
     evaluate = process()
     assert evaluate(START, TRAIN, KEPT) == evaluate(START, TRAIN[::-1], KEPT[2:] + KEPT[:2])

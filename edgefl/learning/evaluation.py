@@ -87,10 +87,16 @@ class EvaluationProcess:
     def standardization(self, state: ProcessState) -> Standardization | None:  # noqa: ARG002
         return None
 
-    def __call__(self, weights: Weights, clients: Sequence[ClientDataset]) -> RoundMetrics:
+    def next(
+        self, state: ProcessState, weights: Weights, clients: Sequence[ClientDataset]
+    ) -> tuple[ProcessState, RoundMetrics]:
         """Evaluate ``weights`` on the examples of all ``clients`` in this process; those without examples are left out.
 
         Raises what a client could not do (``DataError``, ``KernelError``), naming the client.
         """
         check_weights(weights)
-        return run_round(self, self.spec, self.initialize(), ProcessState(0, weights.to_bytes()), clients)[1]
+        return run_round(self, self.spec, state, ProcessState(0, weights.to_bytes()), clients)
+
+    def __call__(self, weights: Weights, clients: Sequence[ClientDataset]) -> RoundMetrics:
+        """The metrics of one ``next``: no round of an evaluation depends on the one before."""
+        return self.next(self.initialize(), weights, clients)[1]

@@ -98,17 +98,26 @@ class PersonalizationProcess:
     def standardization(self, state: ProcessState) -> Standardization | None:  # noqa: ARG002
         return None
 
+    def next(
+        self,
+        state: ProcessState,
+        weights: Weights,
+        clients: Sequence[ClientDataset],
+        held_out: Sequence[ClientDataset],
+    ) -> tuple[ProcessState, RoundMetrics]:
+        """Fine-tune ``weights`` on each of ``clients`` and evaluate it on the part of ``held_out`` of the same id.
+
+        A client without examples in either is left out. Each round shuffles anew. Raises what a client could not do
+        (``DataError``, ``KernelError``), naming the client.
+        """
+        check_weights(weights)
+        return run_round(self, self.spec, state, ProcessState(0, weights.to_bytes()), clients, held_out)
+
     def __call__(
         self, weights: Weights, clients: Sequence[ClientDataset], held_out: Sequence[ClientDataset]
     ) -> RoundMetrics:
-        """Fine-tune ``weights`` on each of ``clients`` and evaluate it on the part of ``held_out`` of the same id.
-
-        A client without examples in either is left out. Raises what a client could not do (``DataError``,
-        ``KernelError``), naming the client.
-        """
-        check_weights(weights)
-        start = ProcessState(0, weights.to_bytes())
-        return run_round(self, self.spec, self.initialize(), start, clients, held_out)[1]
+        """The metrics of the first ``next``."""
+        return self.next(self.initialize(), weights, clients, held_out)[1]
 
     @property
     def _sum(self) -> IntegerSum:

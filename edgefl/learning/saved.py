@@ -6,25 +6,18 @@
 What is saved of a process is its definition, as TOML, with the standardization that it was given: ``load`` builds it
 from that as a server would. So a process with parts of a user's own is refused: no file can hold their code.
 
-    head   magic (8 bytes), format version (u32), size of the text (u64), SHA-256 of all that follows
-    text   UTF-8 JSON: the definitions, the version, and the sizes of the parts
-    parts  mean and inverse spread, the model, ``extra``, then what each client keeps
-
-Integers are little-endian. No code is in a file, and none is run.
+The file is a text and parts (``edgefl.sealed``): the definitions, the version and the sizes of the parts; then mean and
+inverse spread, the model, ``extra``, and what each client keeps.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import struct
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from edgefl._version import __version__
 from edgefl.errors import ConfigError, StorageError
-from edgefl.files import check_regular, write_file
 from edgefl.learning.in_process import check_state
 from edgefl.learning.registry import LearningProcess, build_process
 from edgefl.learning.shapes import model_spec
@@ -32,12 +25,11 @@ from edgefl.learning.training import TrainingProcess
 from edgefl.models.softmax import SoftmaxModel
 from edgefl.protocol.process import ProcessState
 from edgefl.protocol.task import ModelSpec, TaskSpec, parse_task
+from edgefl.sealed import SealedFormat
 from edgefl.settings import parse_toml, to_toml
-from edgefl.types import Quantization, Standardization, check_kind
+from edgefl.types import Standardization, check_kind
 
-MAGIC = b"EDGEFLPR"
-FORMAT = 1
-_HEAD = struct.Struct("<8sIQ32s")
+SAVED = SealedFormat(b"EDGEFLPR", 1, "saved process", "save it again")
 
 
 def save(path: str | Path, process: LearningProcess, state: ProcessState) -> None:
@@ -67,9 +59,7 @@ def save(path: str | Path, process: LearningProcess, state: ProcessState) -> Non
         "clients": list(state.clients),
         "sizes": [len(part) for part in parts],
     }
-    raw = json.dumps(text, separators=(",", ":")).encode()
-    body = b"".join([raw, *parts])
-    write_file(target, _HEAD.pack(MAGIC, FORMAT, len(raw), hashlib.sha256(body).digest()) + body)
+    SAVED.write(target, text, parts)
 
 
 def load(path: str | Path) -> tuple[LearningProcess, ProcessState]:
@@ -78,26 +68,14 @@ def load(path: str | Path) -> tuple[LearningProcess, ProcessState]:
     Raises ``ConfigError`` for one that names what this installation does not have.
     """
     source = _path(path)
-    check_regular(source)
-    try:
-        raw = source.read_bytes()
-    except OSError as error:
-        raise StorageError(f"{source} cannot be read: {error.strerror}") from None
-    text, body = _checked(source, raw)
-    at, parts = 0, []
-    for size in text["sizes"]:
-        parts.append(bytes(body[at : at + size]))
-        at += size
-    mean, spread, model, extra, *kept = parts
+    found = SAVED.read(source)
+    if found is None:
+        raise StorageError(f"saved process {source} cannot be read: No such file or directory")
+    text, parts = found
+    mean, spread, model, extra, *kept = (parts.take(size) for size in text["sizes"])
     where = f"{source}: its definition"
     shape = parse_toml(text["model"], ModelSpec, where)
-    evaluated = SoftmaxModel(
-        shape.num_features,
-        shape.num_classes,
-        dtype=shape.dtype,
-        quantization=Quantization(shape.scale, shape.zero_point),
-        standardization=Standardization(mean, spread) if mean else None,
-    )
+    evaluated = shape.build(Standardization(mean, spread) if mean else None)
     process = _build(parse_task(text["definition"], where), evaluated, text["population"])
     return process, ProcessState(text["version"], model, extra, dict(zip(text["clients"], kept, strict=True)))
 
@@ -112,19 +90,3 @@ def _build(spec: Any, model: SoftmaxModel, population: int) -> LearningProcess:
     standardizes = spec.model is not None and bool(spec.model.standardize_by)
     process = build_process(spec, model.standardization if standardizes else None, model if spec.evaluates else None)
     return replace(process, population=population) if isinstance(process, TrainingProcess) else process
-
-
-def _checked(source: Path, raw: bytes) -> tuple[dict[str, Any], memoryview]:
-    """The text and the parts of a file whose every byte is as it was written."""
-    if not raw.startswith(MAGIC):
-        raise StorageError(f"{source} is no saved process of EdgeFL: it starts with {raw[:8]!r}")
-    if len(raw) < _HEAD.size:
-        raise StorageError(f"{source} is cut off: {len(raw)} bytes, less than its head")
-    _, version, size, digest = _HEAD.unpack_from(raw)
-    if version != FORMAT:
-        raise StorageError(f"{source} is of format {version}; this EdgeFL reads {FORMAT}")
-    body = memoryview(raw)[_HEAD.size :]
-    if hashlib.sha256(body).digest() != digest:
-        raise StorageError(f"{source} is cut off or corrupt: its checksum is not that of its content")
-    text: dict[str, Any] = json.loads(bytes(body[:size]))
-    return text, body[size:]

@@ -7,7 +7,7 @@ from typing import Any
 from edgefl.errors import ConfigError
 from edgefl.models.softmax import SoftmaxModel
 from edgefl.protocol.task import ModelSpec, RoundSpec, TaskKind, TaskSpec
-from edgefl.types import Quantization, Standardization, check_kind
+from edgefl.types import Standardization, check_kind
 
 POPULATION = "in-process"
 """The population that these definitions name: the clients that are handed to ``next``."""
@@ -30,13 +30,7 @@ def model_of(spec: TaskSpec, standardization: Standardization | None) -> Softmax
     assert shape is not None  # TaskSpec checks it for the kinds that have a model
     if standardization is not None and not shape.standardize_by:
         raise ConfigError(f"task {spec.name!r} was given a standardization; its definition has no standardize_by")
-    return SoftmaxModel(
-        shape.num_features,
-        shape.num_classes,
-        dtype=shape.dtype,
-        quantization=Quantization(shape.scale, shape.zero_point),
-        standardization=standardization,
-    )
+    return shape.build(standardization)
 
 
 def check_model(model: object) -> None:

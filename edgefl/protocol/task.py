@@ -19,7 +19,7 @@ from edgefl.models.softmax import SoftmaxModel
 from edgefl.protocol.messages import MAX_BINS, MAX_UPLOAD_BYTES, MAX_WEIGHT, description_bytes
 from edgefl.protocol.schedule import CONSTANT, Schedule
 from edgefl.settings import parse_toml
-from edgefl.types import MAX_EPOCHS, DType, Quantization, TrainConfig
+from edgefl.types import MAX_EPOCHS, DType, Quantization, Standardization, TrainConfig
 
 if TYPE_CHECKING:
     from edgefl.optimizers import ServerOptimizer
@@ -114,11 +114,16 @@ class ModelSpec:
     standardize_by: str = ""
 
     def __post_init__(self) -> None:
-        SoftmaxModel(self.num_features, self.num_classes, self.dtype, Quantization(self.scale, self.zero_point))
+        self.build()
         if self.kind != "softmax":
             raise ConfigError(f"model kind is {self.kind!r}; expected 'softmax'")
         if self.standardize_by:
             check_name("standardize_by", self.standardize_by)
+
+    def build(self, standardization: Standardization | None = None) -> SoftmaxModel:
+        """The model of this shape. Raises ``ConfigError`` for a standardization of another width."""
+        meaning = Quantization(self.scale, self.zero_point)
+        return SoftmaxModel(self.num_features, self.num_classes, self.dtype, meaning, standardization)
 
 
 @dataclass(frozen=True)
@@ -280,7 +285,7 @@ class TaskSpec:
         assert self.model is not None
         if self.client is not None:
             self.client.schedule.check(self.client.learning_rate, self.rounds)
-        size = SoftmaxModel(self.model.num_features, self.model.num_classes).update_bytes
+        size = self.model.build().update_bytes
         if size > MAX_UPLOAD_BYTES:
             raise ConfigError(
                 f"an update of {self.model.num_classes} x {self.model.num_features} weights has {size} bytes; "

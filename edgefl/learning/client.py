@@ -29,7 +29,7 @@ from edgefl.protocol.messages import (
     WorkFailure,
 )
 from edgefl.randomness import SHUFFLE, derive_key
-from edgefl.types import DType, Examples, Quantization, TrainConfig, TrainStats, Weights
+from edgefl.types import DType, Examples, Quantization, TrainStats, Weights
 
 INTEGER_ENCODING = "int64"
 """How counts and sums travel: exactly."""
@@ -84,10 +84,9 @@ class Start:
 
     @classmethod
     def of(cls, model: SoftmaxModel, work: TrainingWork | ScaffoldWork, content: bytes) -> Start:
-        if isinstance(work, TrainingWork):
-            return cls(model, work, weights_of(model, content), None)
-        weights, server = variates_of.split_content(model, content)
-        return cls(model, work.training, weights, server)
+        if isinstance(work, ScaffoldWork):
+            return cls(model, work.training, *variates_of.split_content(model, content))
+        return cls(model, work, weights_of(model, content), None)
 
     def correction(self, own: bytes) -> Weights | None:
         """What joins every gradient of the client whose variate is ``own``."""
@@ -102,10 +101,6 @@ class Start:
         own = variates_of.own_variate(self.model, own)
         after = variates_of.next_variate(self.server, own, delta, stats.num_steps, self.training.learning_rate)
         return replace(result, variate=after)
-
-
-def sgd_of(work: TrainingWork | ScaffoldWork) -> TrainingWork:
-    return work if isinstance(work, TrainingWork) else work.training
 
 
 def failure_of(assignment: Assignment, error: EdgeFLError) -> WorkFailure:
@@ -145,7 +140,7 @@ def _run(
         return None
     if isinstance(work, (TrainingWork, ScaffoldWork)):
         check_examples(plan.model, train, "training", work.max_weight)
-        key = shuffle_key_of(assignment, sgd_of(work), device)
+        key = shuffle_key_of(assignment, work.training, device)
         return _train(Start.of(plan.model, work, model), train, key, variate, stop)
     if isinstance(work, EvaluationWork):
         check_examples(plan.model, held_out, "held-out", work.max_weight)
@@ -196,7 +191,7 @@ def _descend(
         start,
         examples.features_view,
         examples.labels_view,
-        train_config(work, shuffle_key),
+        work.config(shuffle_key),
         standardization=model.standardization,
         quantization=meaning_of(examples),
         correction=correction,
@@ -223,19 +218,6 @@ def _personalize(
 
 def _trained(delta: bytes, stats: TrainStats, weight: int) -> _Result:
     return _Result(delta, weight, stats.examples_seen, stats.num_correct, loss_to_grid(stats.loss_sum))
-
-
-def train_config(work: TrainingWork, shuffle_key: bytes | None) -> TrainConfig:
-    return TrainConfig(
-        learning_rate=work.learning_rate,
-        batch_size=work.batch_size,
-        num_epochs=work.local_epochs,
-        l2=work.l2,
-        momentum=work.momentum,
-        proximal=work.proximal,
-        clip_norm=work.clip_norm,
-        shuffle_key=shuffle_key,
-    )
 
 
 def shuffle_key_of(assignment: Assignment, work: TrainingWork, device: str) -> bytes | None:

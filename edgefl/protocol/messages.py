@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from edgefl.errors import ConfigError, UpdateRefusal
 from edgefl.models.softmax import SoftmaxModel
-from edgefl.types import to_float32
+from edgefl.types import TrainConfig, to_float32
 
 if TYPE_CHECKING:
     from edgefl.types import Examples, TrainStats, Weights
@@ -70,6 +70,24 @@ class TrainingWork:
     clip_norm: float
     shuffle: bool
     max_weight: int
+
+    @property
+    def training(self) -> TrainingWork:
+        """Itself: what every work that trains has."""
+        return self
+
+    def config(self, shuffle_key: bytes | None) -> TrainConfig:
+        """What the kernel is told. Raises ``ConfigError`` for what it would not take."""
+        return TrainConfig(
+            learning_rate=self.learning_rate,
+            batch_size=self.batch_size,
+            num_epochs=self.local_epochs,
+            l2=self.l2,
+            momentum=self.momentum,
+            proximal=self.proximal,
+            clip_norm=self.clip_norm,
+            shuffle_key=shuffle_key,
+        )
 
 
 @dataclass(frozen=True)
@@ -192,8 +210,9 @@ class Plan:
 def learning_rate(plan: Plan) -> float:
     """The clients' rate as the kernel has it; 0 for work without one."""
     work = plan.work
-    training = work.training if isinstance(work, (ScaffoldWork, PersonalizationWork)) else work
-    return to_float32(training.learning_rate) if isinstance(training, TrainingWork) else 0.0
+    if isinstance(work, (TrainingWork, ScaffoldWork, PersonalizationWork)):
+        return to_float32(work.training.learning_rate)
+    return 0.0
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from edgefl.errors import ConfigError, RemoteProtocolError
 from edgefl.models.softmax import SoftmaxModel
 from edgefl.proto.v1 import plan_pb2
 from edgefl.protocol import messages as m
-from edgefl.types import DType, Quantization, Standardization, TrainConfig
+from edgefl.types import DType, Quantization, Standardization
 from edgefl.wire.limits import MAX_TEXT
 
 _TYPES = {
@@ -135,13 +135,5 @@ def _training_from_proto(t: plan_pb2.TrainingWork) -> m.TrainingWork:
         shuffle=t.shuffle,
         max_weight=t.max_weight,
     )
-    TrainConfig(  # raises ConfigError for what the kernel would not take
-        learning_rate=t.learning_rate,
-        batch_size=t.batch_size,
-        num_epochs=t.local_epochs,
-        l2=t.l2,
-        momentum=t.momentum,
-        proximal=t.proximal,
-        clip_norm=t.clip_norm,
-    )
+    work.config(None)  # raises ConfigError for what the kernel would not take
     return work

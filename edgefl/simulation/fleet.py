@@ -62,7 +62,6 @@ MAX_ABANDONED = 10
 OnRound = Callable[[RoundSummary], None]
 
 _KIND_ORDER = (TaskKind.STATISTICS, TaskKind.TRAINING, TaskKind.EVALUATION, TaskKind.PERSONALIZATION)
-"""A task is created after the one that it depends on."""
 
 
 def simulate(
@@ -125,7 +124,12 @@ def hopeless(rounds: Sequence[RoundSummary], status: TaskStatus) -> bool:
 
 def in_order(tasks: Sequence[tuple[TaskSpec, str]]) -> list[tuple[TaskSpec, str]]:
     """The order in which they can be created."""
-    return sorted(tasks, key=lambda task: _KIND_ORDER.index(task[0].kind))
+    return sorted(tasks, key=lambda task: creation_rank(task[0]))
+
+
+def creation_rank(spec: TaskSpec) -> int:
+    """A task is created after those of a lower rank: it may depend on one of them."""
+    return _KIND_ORDER.index(spec.kind)
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from edgefl.protocol.process import Process
 from edgefl.protocol.session_state import SessionConfig
 from edgefl.protocol.task import TaskKind, TaskSpec
 from edgefl.simulation import simulate
+from edgefl.simulation.fleet import creation_rank
 from edgefl.types import ClientDataset, Examples, Standardization
 
 Definitions = tuple[tuple[TaskSpec, str], ...]
@@ -75,7 +76,7 @@ class TaskFleet:
     def __init__(self, tasks: Sequence[TaskSpec], data: FederatedDataset, num_devices: int) -> None:
         if num_devices > len(data.clients):
             raise ConfigError(f"devices is {num_devices}; data set {data.name!r} has {len(data.clients)} clients")
-        self._tasks = sorted(tasks, key=lambda spec: _KIND_ORDER.index(spec.kind))
+        self._tasks = sorted(tasks, key=creation_rank)
         kept = {part.client_id: part.examples for part in data.held_out}
         self._holdings: Mapping[str, _Holdings] = {
             client.client_id: _Holdings(client.examples, kept.get(client.client_id) or _nothing(client.examples))
@@ -112,10 +113,6 @@ class TaskFleet:
         report = run_plan(assignment, model, train, own.held_out, device, variate=variate)
         assert report is not None  # only a stop flag makes it so
         return report
-
-
-_KIND_ORDER = (TaskKind.STATISTICS, TaskKind.TRAINING, TaskKind.EVALUATION, TaskKind.PERSONALIZATION)
-"""A task is created after the one that it depends on."""
 
 
 def _nothing(like: Examples) -> Examples:

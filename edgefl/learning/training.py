@@ -116,8 +116,7 @@ class TrainingProcess:
 
     def _fold_at_once(self, assignment: Assignment, content: bytes, clients: Sequence[ClientDataset]) -> Sums | None:
         """What decode, check and fold make of each client's update, where they have nothing to convert, to scale or to
-        refuse: the delta then goes into the sums while it is in the caches. The clients' accuracies, which a training
-        does not report, are left out."""
+        refuse: the delta then goes into the sums while it is in the caches."""
         mean = self.aggregator
         if type(self) is not TrainingProcess or type(mean) is not WeightedMean or mean.clip_norm:
             return None

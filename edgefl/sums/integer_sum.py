@@ -1,7 +1,8 @@
 """``IntegerSum``: plain sums of int64 vectors, for the counts of an evaluation and the grid sums of statistics.
 
 The bounds that ``check`` is given make an overflow impossible: every value of one contribution stays within
-``weight * unit``, the weights add up to at most ``max_total_weight``, and their product stays within 2**62.
+``weight * unit``, the weights add up to at most ``max_total_weight``, and their product stays within 2**62. Beside the
+sums each client's accuracy is kept, which an evaluation tells; deltas have none of it.
 """
 
 from __future__ import annotations
@@ -53,6 +54,7 @@ class IntegerSum:
         check_total(sums.total_weight, contribution.weight, self.max_total_weight)
         kernels.add_sums(sums.values, memoryview(contribution.values).cast("q"))
         sums.add_counts(contribution)
+        sums.add_accuracy(contribution)
 
     def merge(self, sums: Sums, other: Sums) -> None:
         sums.merge(other, self.max_total_weight)

@@ -1,7 +1,7 @@
 """What aggregators add up: one client's contribution, and the running integer sums.
 
-All sums are integers, so neither the order of folding nor that of merging can change a bit (design §4.4). What is kept
-of each client is its accuracy on a grid, four bytes, among those of all clients in rising order.
+All sums are integers, so neither the order of folding nor that of merging can change a bit (design §4.4). What sums of
+counts keep of each client is its accuracy on a grid, four bytes, among those of all clients in rising order.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Contribution:
 class Sums:
     """Running sums over contributions; only an aggregator changes them. ``values`` are int64, one a coordinate.
 
-    ``accuracies``: uint32, rising: ``share_on_grid`` of the right answers of each client that counted examples.
+    ``accuracies``: uint32, rising: ``share_on_grid`` of the right answers of each client; only of sums of counts.
     """
 
     values: array[int]
@@ -50,12 +50,15 @@ class Sums:
         return cls(array("q", bytes(8 * num_values)))
 
     def add_counts(self, contribution: Contribution) -> None:
-        """Everything but ``values``."""
+        """Everything but ``values`` and ``accuracies``."""
         self.total_weight += contribution.weight
         self.num_reports += 1
         self.num_examples += contribution.num_examples
         self.num_correct += contribution.num_correct
         self.loss_grid += contribution.loss_grid
+
+    def add_accuracy(self, contribution: Contribution) -> None:
+        """The share of right answers, of a client that counted examples."""
         if contribution.num_examples:
             bisect.insort(self.accuracies, share_on_grid(contribution.num_correct, contribution.num_examples))
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from coordinator_kit import Fleet, of
 from protocol_kit import training
-from test_coordinator import Fleet, of
 
 from edgefl.protocol.events import SaveCommit
 from edgefl.protocol.latency import Latencies

@@ -2,8 +2,7 @@
 
 Invariants
 ----------
-- What is in the store can be trained on: shape, dtype and label range as declared, finite, 0 or at least 2**-30 in
-  magnitude (what is smaller is stored as 0).
+- What is in the store can be trained on (``edgefl_device.example_row``).
 - ``load`` gives the examples in the order in which they were appended: training is a function of that order.
 - The store holds at most ``quota_bytes``; the oldest go first. What is older than ``max_age_days`` goes too.
 - Any number of processes may append and read at once (write-ahead log, busy timeout).
@@ -11,60 +10,35 @@ Invariants
 Few writes: a batch is one transaction with one fsync; a single ``append`` is not synced, so that a power cut may lose
 the last ones, but never the file's integrity.
 
-Source: design §4.2 (range of features), §9 (example store).
+Source: design §9 (example store).
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
-import math
 import sqlite3
 import time
 from array import array
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgefl.errors import ConfigError, DataError, StorageError
+from edgefl.errors import DataError
 from edgefl.protocol.messages import Split
-from edgefl.types import MIN_MAGNITUDE, DType, Examples
+from edgefl.types import Examples
 from edgefl_device.aging import Aging
 from edgefl_device.config import ExampleSpec
+from edgefl_device.example_file import BUSY_TIMEOUT_S, corrupt, prepare, sqlite_errors
+from edgefl_device.example_row import Row, check_label, pack_features
 from edgefl_device.files import make_folder
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-SCHEMA_VERSION = 1
-BUSY_TIMEOUT_S = 30.0
-"""How long a writer waits for another; a batch's own transaction takes far less, even on a slow card."""
+__all__ = ["ExampleStore", "Row"]
 
-CACHE_KIB = 512
-"""SQLite's page cache: rows are read once, in order, so a larger one would only cost memory (its default is 2 MB)."""
-
-_SCHEMA = (
-    "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
-    "CREATE TABLE examples (id INTEGER PRIMARY KEY, split INTEGER NOT NULL, added INTEGER NOT NULL, "
-    "label INTEGER NOT NULL, features BLOB NOT NULL)",
-    "CREATE INDEX examples_by_age ON examples (split, added)",
-)
-_FORMATS = {DType.FLOAT32: "f", DType.UINT8: "B", DType.INT8: "b"}
 _SPLITS = {Split.TRAIN: 0, Split.HELD_OUT: 1}
-
-
-@dataclass(frozen=True)
-class Row:
-    """One example to append. ``features``: ``num_features`` values of the store's dtype, or their bytes.
-
-    ``where`` stands before an error's text, so that it names the place the row came from.
-    """
-
-    features: Buffer
-    label: int
-    split: Split = Split.TRAIN
-    where: str = ""
 
 
 class ExampleStore:
@@ -88,11 +62,11 @@ class ExampleStore:
         corrupt, of a newer version, or cannot be opened.
         """
         make_folder(path.parent)
-        with _sqlite_errors(path):
+        with sqlite_errors(path):
             # The owner may hand the store from thread to thread; it never uses it from two at once.
             db = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
             try:
-                _prepare(db, path, spec)
+                prepare(db, path, spec)
             except BaseException:
                 db.close()
                 raise
@@ -125,7 +99,7 @@ class ExampleStore:
         Raises ``DataError`` that names the first wrong row, counted from 0, or its ``where``.
         """
         count = 0
-        with _sqlite_errors(self._path):
+        with sqlite_errors(self._path):
             self._db.execute("CREATE TEMP TABLE staged (split INTEGER, label INTEGER, features BLOB)")
             try:
                 self._db.execute("BEGIN")  # touches the temporary file only: no lock on the store
@@ -145,18 +119,18 @@ class ExampleStore:
 
     def count(self, split: Split) -> int:
         """How many examples of ``split`` there are."""
-        with _sqlite_errors(self._path):
+        with sqlite_errors(self._path):
             row = self._db.execute("SELECT count(*) FROM examples WHERE split = ?", (_SPLITS[split],)).fetchone()
         return int(row[0])
 
     def load(self, split: Split) -> Examples:
         """All examples of ``split``, in the order in which they were appended."""
         features, labels = io.BytesIO(), array("i")
-        with _sqlite_errors(self._path):
+        with sqlite_errors(self._path):
             query = "SELECT features, label FROM examples WHERE split = ? ORDER BY id"
             for raw, label in self._db.execute(query, (_SPLITS[split],)):
                 if not isinstance(raw, bytes) or len(raw) != self._spec.row_bytes:
-                    raise _corrupt(self._path, "an example has a wrong size")
+                    raise corrupt(self._path, "an example has a wrong size")
                 features.write(raw)
                 labels.append(label)
         # getvalue() hands over the buffer without a copy.
@@ -166,7 +140,7 @@ class ExampleStore:
 
     def enforce_retention(self) -> int:
         """Drop what is too old; returns how many. Writes nothing when nothing is, but now and then what time it is."""
-        with _sqlite_errors(self._path):
+        with sqlite_errors(self._path):
             if not self._aging.is_due(self._now()):
                 return 0
             with self._transaction():
@@ -174,13 +148,13 @@ class ExampleStore:
 
     def trusts_clock(self) -> bool:
         """Whether examples have a greatest age, and the clock may be believed (``edgefl_device.aging``)."""
-        with _sqlite_errors(self._path):
+        with sqlite_errors(self._path):
             return self._aging.trusts(self._now())
 
     @property
     def last_source(self) -> str:
         """The ``source`` of the last batch that gave one: it became durable together with its rows."""
-        with _sqlite_errors(self._path):
+        with sqlite_errors(self._path):
             row = self._db.execute("SELECT value FROM meta WHERE key = 'last_source'").fetchone()
         return str(row[0]) if row else ""
 
@@ -217,7 +191,7 @@ class ExampleStore:
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
-        with _sqlite_errors(self._path):
+        with sqlite_errors(self._path):
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield
@@ -226,110 +200,3 @@ class ExampleStore:
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
                 raise
-
-
-def pack_features(spec: ExampleSpec, features: Buffer) -> bytes:
-    """The stored form of one example's features. Raises ``DataError`` that names the first wrong value."""
-    view = memoryview(features)
-    raw_bytes = isinstance(features, (bytes, bytearray)) or (view.format == "B" and spec.dtype is DType.FLOAT32)
-    kind = (view.format or "B").removeprefix("<")
-    if not raw_bytes and kind != _FORMATS[spec.dtype]:
-        raise DataError(f"features of buffer format {view.format!r}; expected {spec.dtype.value}")
-    if not view.c_contiguous or view.nbytes != spec.row_bytes:
-        found = view.nbytes / spec.dtype.size_bytes
-        raise DataError(f"{found:g} features; expected {spec.num_features} ({spec.dtype.value}), contiguous")
-    raw = bytes(view)
-    if spec.dtype is not DType.FLOAT32:
-        return raw
-    values = memoryview(raw).cast("f")
-    small = False
-    for index, value in enumerate(values):
-        if not MIN_MAGNITUDE <= abs(value) < math.inf:
-            if value != value or abs(value) == math.inf:
-                raise DataError(f"features[{index}] is {value!r}; expected a finite number")
-            small = True
-    if not small:
-        return raw
-    return array("f", [value if abs(value) >= MIN_MAGNITUDE else 0.0 for value in values]).tobytes()
-
-
-def check_label(spec: ExampleSpec, label: int) -> None:
-    """Raises ``DataError`` for a label that is not a class of the store."""
-    if isinstance(label, bool) or not isinstance(label, int) or not 0 <= label < spec.num_classes:
-        raise DataError(f"label is {label!r}; expected a whole number from 0 to {spec.num_classes - 1}")
-
-
-def _prepare(db: sqlite3.Connection, path: Path, spec: ExampleSpec) -> None:
-    db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
-    db.execute("PRAGMA synchronous = NORMAL")
-    db.execute("PRAGMA journal_size_limit = 1048576")
-    wanted = {
-        "num_features": str(spec.num_features),
-        "num_classes": str(spec.num_classes),
-        "dtype": spec.dtype.value,
-        "scale": spec.scale.hex(),
-        "zero_point": str(spec.zero_point),
-    }
-    if _version(db) == 0:
-        _make(db, wanted)
-    version = _version(db)
-    if version != SCHEMA_VERSION:
-        raise StorageError(
-            f"{path} has version {version}; this program knows {SCHEMA_VERSION}: update it, or use another state_dir"
-        )
-    found = dict(db.execute("SELECT key, value FROM meta").fetchall())
-    for key, value in wanted.items():
-        if found.get(key) != value:
-            text = [float.fromhex(v) if key == "scale" and v else v for v in (found.get(key), value)]
-            raise ConfigError(
-                f"{path} holds examples of {key} {text[0]}; the configuration says {text[1]}: "
-                "correct it, or use another state_dir"
-            )
-
-
-def _make(db: sqlite3.Connection, wanted: dict[str, str]) -> None:
-    """Make the schema, unless another process was faster."""
-    deadline = time.monotonic() + BUSY_TIMEOUT_S
-    while True:
-        try:
-            db.execute("PRAGMA journal_mode = WAL")
-            break
-        except sqlite3.OperationalError as error:
-            # SQLite does not wait here: two processes that change the mode at once would wait for each other.
-            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
-                raise
-            time.sleep(0.01)
-    db.execute("BEGIN IMMEDIATE")
-    try:
-        if _version(db) == 0:
-            for statement in _SCHEMA:
-                db.execute(statement)
-            db.executemany("INSERT INTO meta VALUES (?, ?)", wanted.items())
-            db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-    finally:
-        db.execute("COMMIT")
-
-
-def _version(db: sqlite3.Connection) -> int:
-    return int(db.execute("PRAGMA user_version").fetchone()[0])
-
-
-@contextlib.contextmanager
-def _sqlite_errors(path: Path) -> Iterator[None]:
-    """SQLite's errors become ``StorageError`` with what to do."""
-    try:
-        yield
-    except sqlite3.Error as error:
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-            raise _corrupt(path, str(error)) from error
-        if code == sqlite3.SQLITE_BUSY:
-            raise StorageError(f"{path}: another process has held it for {BUSY_TIMEOUT_S:g} s; end it") from error
-        raise StorageError(f"{path}: {error}; check free space, permissions and the card") from error
-
-
-def _corrupt(path: Path, detail: str) -> StorageError:
-    return StorageError(
-        f"{path} is corrupt ({detail}): move it away together with {path.name}-wal and {path.name}-shm; "
-        "a new, empty one is made, or put a copy from a backup in its place"
-    )

@@ -14,9 +14,10 @@ import pytest
 from device_fleet import environment, write_config
 
 from edgefl.datasets import from_csv, from_npz
+from edgefl.datasets.csv_file import read_csv
 from edgefl.errors import DataError
 from edgefl.protocol.messages import Split
-from edgefl.types import DType
+from edgefl.types import MAX_CLASSES, DType
 from edgefl_device.config import ExampleSpec
 from edgefl_device.example_store import ExampleStore
 from edgefl_device.inbox import SETTLE_S, take_inbox
@@ -58,8 +59,8 @@ def test_a_csv_file_is_added(tmp_path: Path) -> None:
         ("a,label\n1,0\n", r"has 1 feature columns \(a\); expected 2"),
         ("a,b,label,client\n1,2,0,x\n", "has 3 feature columns .*; expected 2"),
         ("a,b\n1,2\n", "has no column 'label'"),
-        ("a,a,label\n1,2,0\n", "column 2 is named 'a'; expected unique names"),
-        ("", "has no column 'label'"),
+        ("a,a,label\n1,2,0\n", "two columns named 'a'; expected unique names"),
+        ("", "is empty; expected a header line"),
         (HEADER, "has no example"),
         (HEADER + '1,0,"1,train\n', "expected comma-separated values"),
     ],
@@ -114,6 +115,22 @@ def test_csv_gives_the_bytes_that_a_simulation_reads(tmp_path: Path) -> None:
     path.write_text("x,y,label\n" + "".join(f"{cell},1,0\n" for cell in cells))
     with added(tmp_path, path) as store:
         assert store.load(Split.TRAIN) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "a,,label\n1,2,0\n", "a,a,label\n", "a,b,label\n1,2\n", 'a,b,label\n1,"2,0\n', "a,b,label\n1,x,0\n"]
+    + ["a,b,label\n1,2,zero\n", "a,b,label,split\n1,2,0,test\n", "a,b,label\n\xe9,2,0\n", "a,b,label\n"],
+)
+def test_a_device_and_a_simulation_refuse_a_csv_file_by_one_rule(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(text, encoding="latin-1")
+    spec = ExampleSpec(num_features=2, num_classes=MAX_CLASSES)
+    with ExampleStore.open(tmp_path / "e.db", spec) as store, pytest.raises(DataError) as on_device:
+        add_file(store, spec, path)
+    with pytest.raises(DataError) as in_simulation:
+        read_csv(path)
+    assert str(on_device.value) == str(in_simulation.value)
 
 
 def test_eight_bit_stores_take_whole_numbers(tmp_path: Path) -> None:

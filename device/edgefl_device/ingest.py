@@ -11,11 +11,11 @@ the single numbers ``scale`` and ``zero_point``, which must be the store's.
 
 from __future__ import annotations
 
-import csv
 from array import array
 from collections.abc import Iterator
 from pathlib import Path
 
+from edgefl.csv_rows import open_csv, parse_held_out, parse_whole
 from edgefl.errors import DataError
 from edgefl.protocol.messages import Split
 from edgefl.types import DType, parse_feature
@@ -52,39 +52,24 @@ def add_file(store: ExampleStore, spec: ExampleSpec, path: Path, *, source: str 
 
 def read_csv(path: Path, spec: ExampleSpec) -> Iterator[Row]:
     """The rows of a CSV file. Raises ``DataError`` while iterating."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file, strict=True)
-        try:
-            names = [name.strip() for name in next(reader, [])]
-            label, split, features = _find_columns(path, names, spec)
-            found = False
-            for cells in reader:
-                if not cells:
-                    continue  # a blank line
-                where = f"{path}, line {reader.line_num}"
-                if len(cells) != len(names):
-                    raise DataError(f"{where} has {len(cells)} values; expected {len(names)}, one a column")
-                found = True
-                yield Row(
-                    array(_CODES[spec.dtype], [_parse(where, names[i], cells[i], spec.dtype) for i in features]),
-                    _parse_whole(where, LABEL_COLUMN, cells[label], 0, spec.num_classes - 1),
-                    Split.TRAIN if split is None else _parse_split(where, cells[split]),
-                    where,
-                )
-        except csv.Error as error:
-            raise DataError(f"{path}, line {reader.line_num}: {error}; expected comma-separated values") from error
-        except UnicodeDecodeError as error:
-            raise DataError(f"{path} is not UTF-8 text ({error.reason}); save it as UTF-8") from error
+    with open_csv(path) as table:
+        names, found = table.names, False
+        label, split, features = _find_columns(path, names, spec)
+        for where, cells in table:
+            found = True
+            yield Row(
+                array(_CODES[spec.dtype], [_parse(where, names[i], cells[i], spec.dtype) for i in features]),
+                parse_whole(cells[label], f"{where}, column {LABEL_COLUMN!r}", 0, spec.num_classes - 1),
+                Split.TRAIN if split is None else _parse_split(where, cells[split]),
+                where,
+            )
     if not found:
-        raise DataError(f"{path} has no example; expected one a line below the header")
+        raise DataError(f"{path} has no example; expected one per line below the header")
 
 
-def _find_columns(path: Path, names: list[str], spec: ExampleSpec) -> tuple[int, int | None, list[int]]:
+def _find_columns(path: Path, names: tuple[str, ...], spec: ExampleSpec) -> tuple[int, int | None, list[int]]:
     if LABEL_COLUMN not in names:
         raise DataError(f"{path} has no column {LABEL_COLUMN!r}; its header is {', '.join(names)[:200]!r}")
-    for index, name in enumerate(names):
-        if not name or name in names[:index]:
-            raise DataError(f"{path}: column {index + 1} is named {name!r}; expected unique names that are not empty")
     features = [i for i, name in enumerate(names) if name not in (LABEL_COLUMN, SPLIT_COLUMN)]
     if len(features) != spec.num_features:
         raise DataError(
@@ -96,25 +81,14 @@ def _find_columns(path: Path, names: list[str], spec: ExampleSpec) -> tuple[int,
 
 
 def _parse(where: str, column: str, text: str, dtype: DType) -> float:
+    place = f"{where}, column {column!r}"
     if dtype is not DType.FLOAT32:
-        return _parse_whole(where, column, text, *_RANGES[dtype])
-    return parse_feature(text, f"{where}, column {column!r}")
-
-
-def _parse_whole(where: str, column: str, text: str, low: int, high: int) -> int:
-    text = text.strip()
-    # int() would also take "1_000" and digits of other scripts.
-    digits = text.removeprefix("-") if low < 0 else text
-    if not (digits.isascii() and digits.isdigit() and len(digits) < 10) or not low <= int(text) <= high:
-        raise DataError(f"{where}, column {column!r} is {text!r}; expected a whole number from {low} to {high}")
-    return int(text)
+        return parse_whole(text, place, *_RANGES[dtype])
+    return parse_feature(text, place)
 
 
 def _parse_split(where: str, text: str) -> Split:
-    try:
-        return Split(text.strip())
-    except ValueError:
-        raise DataError(f"{where}, column {SPLIT_COLUMN!r} is {text!r}; expected train or held_out") from None
+    return Split.HELD_OUT if parse_held_out(text, f"{where}, column {SPLIT_COLUMN!r}") else Split.TRAIN
 
 
 # NPZ

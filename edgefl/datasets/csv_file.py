@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+from edgefl.csv_rows import CsvRows, open_csv, parse_held_out, parse_whole
 from edgefl.datasets.central import CLIENT, CentralDataset
 from edgefl.datasets.federated import FederatedDataset
-from edgefl.datasets.own import HELD_OUT, LABEL, MAX_LABEL, TRAIN, Kind, Part, by_clients, make_central, special_columns
+from edgefl.datasets.own import LABEL, MAX_LABEL, Kind, Part, by_clients, make_central, special_columns
 from edgefl.errors import DataError
 from edgefl.types import parse_feature
 
@@ -73,39 +72,25 @@ def read_csv(
     """The same file in one place; its clients are a column. When ``client_column`` is not given, a column named
     ``client`` is taken if there is one, and without one there are no clients."""
     path = Path(path)
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True)
-            try:
-                columns = _find_columns(path, next(reader, []), client_column, label_column, split_column)
-                return _read_rows(path, reader, columns)
-            except csv.Error as error:
-                raise DataError(f"{path}, line {reader.line_num}: {error}; expected comma-separated values") from error
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text ({error.reason}); save it as UTF-8") from error
+    with open_csv(path) as rows:
+        columns = _find_columns(path, rows.names, client_column, label_column, split_column)
+        return _read_rows(rows, columns)
 
 
-def _read_rows(path: Path, reader: Any, columns: _Columns) -> CentralDataset:
-    """``reader`` is a ``csv.reader`` (its type has no public name)."""
-    training, held_out = _Rows(), _Rows()
-    for row in reader:
-        if not row:
-            continue  # a blank line
-        where = f"{path}, line {reader.line_num}"
-        if len(row) != len(columns.names):
-            raise DataError(f"{where} has {len(row)} values; expected {len(columns.names)}, one a column")
+def _read_rows(rows: CsvRows, columns: _Columns) -> CentralDataset:
+    path, training, held_out = rows.path, _Rows(), _Rows()
+    for where, row in rows:
         part = held_out if _is_held_out(where, columns, row) else training
         if columns.client is not None:
             client = row[columns.client].strip()
             if not client:
                 raise DataError(f"{where}, column {columns.client_name!r} is empty; expected the client's id")
             part.clients.append(client)
-        part.labels.append(_parse_label(where, columns.names[columns.label], row[columns.label]))
+        place = f"{where}, column {columns.names[columns.label]!r}"
+        part.labels.append(parse_whole(row[columns.label], place, 0, MAX_LABEL))
         part.features.extend(_parse_features(where, columns, row))
     if not training.labels and not held_out.labels:
-        raise DataError(f"{path} has no example; expected one a line below the header")
+        raise DataError(f"{path} has no example; expected one per line below the header")
     return make_central(
         path,
         Kind(len(columns.features)),
@@ -116,40 +101,19 @@ def _read_rows(path: Path, reader: Any, columns: _Columns) -> CentralDataset:
 
 
 def _find_columns(
-    path: Path, header: list[str], client_column: str | None, label_column: str, split_column: str | None
+    path: Path, names: tuple[str, ...], client_column: str | None, label_column: str, split_column: str | None
 ) -> _Columns:
-    names = [name.strip() for name in header]
-    if not names:
-        raise DataError(f"{path} is empty; expected a header line with {label_column!r} and features")
-    for index, name in enumerate(names):
-        if not name:
-            raise DataError(
-                f"{path}: column {index + 1} has no name; name it, or leave it out (pandas: to_csv(index=False))"
-            )
     client_column, split_column, special = special_columns(path, names, client_column, label_column, split_column)
     features = tuple(index for index, name in enumerate(names) if name not in special)
     split = names.index(split_column) if split_column is not None else None
     client = names.index(client_column) if client_column is not None else None
-    return _Columns(tuple(names), client, names.index(label_column), split, features)
+    return _Columns(names, client, names.index(label_column), split, features)
 
 
 def _is_held_out(where: str, columns: _Columns, row: list[str]) -> bool:
     if columns.split is None:
         return False
-    value = row[columns.split].strip()
-    if value not in (TRAIN, HELD_OUT):
-        raise DataError(
-            f"{where}, column {columns.names[columns.split]!r} is {value!r}; expected {TRAIN} or {HELD_OUT}"
-        )
-    return value == HELD_OUT
-
-
-def _parse_label(where: str, column: str, text: str) -> int:
-    text = text.strip()
-    # int() would also take "1_000" and digits of other scripts.
-    if not (text.isascii() and text.isdigit()) or int(text) > MAX_LABEL:
-        raise DataError(f"{where}, column {column!r} is {text!r}; expected a whole number from 0 to {MAX_LABEL}")
-    return int(text)
+    return parse_held_out(row[columns.split], f"{where}, column {columns.names[columns.split]!r}")
 
 
 def _parse_features(where: str, columns: _Columns, row: list[str]) -> Iterator[float]:

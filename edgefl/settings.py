@@ -14,6 +14,7 @@ import functools
 import tomllib
 import types
 import typing
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -42,15 +43,19 @@ def read_toml(path: Path) -> str:
 
 def parse_toml(text: str, kind: type[T], source: str) -> T:
     """Parse TOML ``text`` into the dataclass ``kind``. ``source`` names the file in errors (``ConfigError``)."""
+    return from_table(parse_table(text, source), kind, source)
+
+
+def parse_table(text: str, source: str) -> dict[str, Any]:
+    """Parse TOML ``text``. ``source`` names the file in errors (``ConfigError``)."""
     if len(text) > MAX_FILE_BYTES:
         raise ConfigError(f"{source}: {len(text)} characters; expected at most {MAX_FILE_BYTES}")
     try:
-        table = tomllib.loads(text)
+        return tomllib.loads(text)
     except RecursionError:
         raise ConfigError(f"{source}: not valid TOML: nested too deeply") from None
     except ValueError as error:  # TOMLDecodeError, or a number of more digits than Python converts
         raise ConfigError(f"{source}: not valid TOML: {error}") from None
-    return from_table(table, kind, source)
 
 
 def from_table(table: dict[str, Any], kind: type[T], where: str) -> T:
@@ -58,11 +63,7 @@ def from_table(table: dict[str, Any], kind: type[T], where: str) -> T:
     fields = {f.name: f for f in dataclasses.fields(kind) if f.init}  # type: ignore[arg-type]
     for key in table:
         if key not in fields:
-            import difflib  # for this error alone: the agent reads its configuration by this module
-
-            near = difflib.get_close_matches(key, fields, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else f"; expected one of {', '.join(sorted(fields))}"
-            raise ConfigError(f"{where}: unknown key {key!r}{hint}")
+            raise ConfigError(f"{where}: unknown key {key!r}{_hint(key, fields)}")
     hints = _hints(kind)  # type: ignore[arg-type]
     values: dict[str, Any] = {}
     for name, field in fields.items():
@@ -74,6 +75,29 @@ def from_table(table: dict[str, Any], kind: type[T], where: str) -> T:
         return kind(**values)
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from None
+
+
+def _hint(key: str, known: Iterable[str]) -> str:
+    import difflib  # for an error alone: the agent reads its configuration by this module
+
+    near = difflib.get_close_matches(key, known, n=1)
+    return f"; did you mean {near[0]!r}?" if near else f"; expected one of {', '.join(sorted(known))}"
+
+
+def check_key(kind: type[Any], key: str) -> None:
+    """Raises ``ConfigError`` for a dotted ``key`` that is not one of a file of the dataclass ``kind``."""
+    table: Any = kind
+    for name in key.split("."):
+        if typing.get_origin(table) is dict:
+            return  # the keys of such a table are its owner's
+        if not dataclasses.is_dataclass(table):
+            raise ConfigError(f"unknown key {key!r}: nothing stands below {key[: key.rindex('.' + name)]!r}")
+        names = {field.name for field in dataclasses.fields(table) if field.init}
+        if name not in names:
+            raise ConfigError(f"unknown key {key!r}: {name!r}{_hint(name, names)}")
+        hint = _hints(table)[name]  # type: ignore[arg-type]
+        options = [one for one in typing.get_args(hint) if one is not type(None)]
+        table = options[0] if typing.get_origin(hint) in (typing.Union, types.UnionType) else hint
 
 
 def typed(kind: type[T], **values: Any) -> T:

@@ -79,11 +79,11 @@ def test_a_failure_is_shrunk_and_tells_how_to_replay_it() -> None:
         shrunk = run.shrunk(next(failure for failure in failures if failure is not None))
         assert Kind.CLONE in shrunk.without
         assert run.run(shrunk.seed, shrunk.without, shrunk.until)[1] == shrunk
-    assert re.match(r"--seed \d+ --only [a-z]", shrunk.options)
+    assert re.match(r"--run \d+ --only [a-z]", shrunk.options)
 
 
 def test_the_long_run_replays_and_resumes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--seed", "1", "--only", "loss,delay", "--until", "5"]) == 0
+    assert main(["--run", "1", "--only", "loss,delay", "--until", "5"]) == 0
     assert "seed 1: keeps every invariant" in capsys.readouterr().out
     state = tmp_path / "build" / "state.json"
     assert main(["--seeds", "2", "--state", str(state)]) == 0

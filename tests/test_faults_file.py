@@ -110,7 +110,7 @@ def test_each_key_brings_its_kind_of_fault_and_no_other(
 ) -> None:
     path = tmp_path / "faults.toml"
     path.write_text(toml(QUIET, change))
-    assert set(report(capsys, *argv(files, "plain", faults=path), "--seeds", "8")["faults"]) == kinds
+    assert set(report(capsys, *argv(files, "plain", faults=path), "--runs", "8")["faults"]) == kinds
 
 
 @pytest.mark.parametrize("work_s", [0.0, 20.0])
@@ -120,7 +120,7 @@ def test_a_round_takes_what_work_and_link_take(
     path = tmp_path / "faults.toml"
     own: Tables = {"": {"work_s": [work_s, work_s]}, "network": {"latency_s": [0.05, 0.05]}, "server": {"releases": 0}}
     path.write_text(toml(QUIET, own))
-    found = report(capsys, *argv(files, "plain", faults=path), "--seeds", "3")["round_s"]
+    found = report(capsys, *argv(files, "plain", faults=path), "--runs", "3")["round_s"]
     messages_s = 3 * 0.05  # assignment, model, report
     assert found["median"] == found["max"] == pytest.approx(work_s + messages_s, abs=0.03)  # a save, a gathered batch
 
@@ -130,14 +130,14 @@ def test_a_run_has_the_rounds_and_the_devices_that_the_file_says(
 ) -> None:
     path = tmp_path / "faults.toml"
     path.write_text("rounds = [7, 7]\ndevices = 4")
-    found = report(capsys, *argv(files, "plain", faults=path), "--seeds", "2")
+    found = report(capsys, *argv(files, "plain", faults=path), "--runs", "2")
     assert (found["rounds"]["committed"], found["devices"]) == (14, 4)
     path.write_text("rounds = [100, 100]")  # the definition's 50 are the most
-    assert report(capsys, *argv(files, "plain", faults=path), "--seed", "1")["rounds"]["committed"] == 50
+    assert report(capsys, *argv(files, "plain", faults=path), "--run", "1")["rounds"]["committed"] == 50
 
 
 def test_the_faults_end_when_the_file_or_the_option_says(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command = [*argv(files, "plain"), "--seeds", "4"]
+    command = [*argv(files, "plain"), "--runs", "4"]
     whole = report(capsys, *command)["faults"]
     part = report(capsys, *command, "--until", "3")["faults"]
     assert 0 < sum(part.values()) < sum(whole.values())

@@ -39,7 +39,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_users_tasks_lose_nothing_on_a_fleet_that_breaks(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([*argv(files), "--seeds", str(SEEDS)]) == 0
+    assert main([*argv(files), "--runs", str(SEEDS)]) == 0
     out, err = capsys.readouterr()
     assert err == ""
     lines = [" ".join(line.split()) for line in out.splitlines()]
@@ -50,7 +50,7 @@ def test_the_users_tasks_lose_nothing_on_a_fleet_that_breaks(files: Path, capsys
     assert any(re.fullmatch(r"fault: server-power [1-9]\d*", line) for line in lines)
     assert out.splitlines()[-1].startswith("nothing was lost: ")
 
-    found = report(capsys, *argv(files), "--seeds", str(SEEDS))
+    found = report(capsys, *argv(files), "--runs", str(SEEDS))
     assert (found["runs"], found["wanted"], found["devices"]) == (SEEDS, SEEDS, CLIENTS)
     assert (found["failure"], found["interrupted"]) == (None, False)
     rounds = [scenario(seed, FaultsConfig()).rounds for seed in range(SEEDS)]
@@ -66,7 +66,7 @@ def test_the_users_tasks_lose_nothing_on_a_fleet_that_breaks(files: Path, capsys
 
 
 def test_the_same_seeds_give_the_same_json_in_another_process(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command = [*argv(files), "--seeds", "3", "--json"]
+    command = [*argv(files), "--runs", "3", "--json"]
     assert main(command) == 0
     here = capsys.readouterr().out
     there = subprocess.run([EDGEFL, *command], capture_output=True, text=True)
@@ -77,7 +77,7 @@ def test_the_same_seeds_give_the_same_json_in_another_process(files: Path, capsy
 def test_a_trace_is_the_same_in_every_folder(files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "faults.toml"
     path.write_text(toml(QUIET, {"server": {"write_errors": 20}}))
-    command = [*argv(files, "plain", faults=path), "--seed", "3"]
+    command = [*argv(files, "plain", faults=path), "--run", "3"]
     outs = []
     for _ in range(2):
         assert main(command) == 0
@@ -115,7 +115,7 @@ def test_devices_work_with_the_variate_of_the_last_round_that_counted_them(
     text = (files / "plain.toml").read_text().replace('kind = "training"', 'kind = "training"\nprocess = "scaffold"')
     task.write_text(text)
     faults.write_text("rounds = [8, 12]\n[device]\nkills = 15\npower_cuts = 15\ncard_full = 3\ncard_errors = 3\n")
-    command = ["simulate", str(task), "--dataset", str(files / "people.csv"), "--faults", str(faults), "--seeds", "20"]
+    command = ["simulate", str(task), "--dataset", str(files / "people.csv"), "--faults", str(faults), "--runs", "20"]
     assert main(command) == 0
     capsys.readouterr()
     monkeypatch.setattr(Variates, "secure", lambda _: None)
@@ -128,10 +128,10 @@ def test_devices_work_with_the_variate_of_the_last_round_that_counted_them(
 
 def test_a_defect_is_shrunk_and_replayed_by_one_command(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with MUTANTS["no dedupe"]():
-        assert main([*argv(files, "plain"), "--seeds", "50"]) == VerificationError.exit_code
+        assert main([*argv(files, "plain"), "--runs", "50"]) == VerificationError.exit_code
         out, err = capsys.readouterr()
         assert "nothing was lost" not in out
-        found = re.fullmatch(r"edgefl: error: seed (\d+): (I2: .+); replay: edgefl (.+)\n", err)
+        found = re.fullmatch(r"edgefl: error: run (\d+): (I2: .+); replay: edgefl (.+)\n", err)
         assert found is not None, err
         seed, message, command = found.groups()
         again = shlex.split(command)
@@ -140,7 +140,7 @@ def test_a_defect_is_shrunk_and_replayed_by_one_command(files: Path, capsys: pyt
 
         assert main(again) == VerificationError.exit_code
         out, err = capsys.readouterr()
-        assert err.startswith(f"edgefl: error: seed {seed}: {message}; replay: ")
+        assert err.startswith(f"edgefl: error: run {seed}: {message}; replay: ")
         assert "took" in out
         assert re.search(r"^ +\d+\.\d{3}  server\.\d +person \d gestures \d: ", out, re.MULTILINE)  # the trace
 
@@ -154,7 +154,7 @@ def test_a_defect_is_shrunk_and_replayed_by_one_command(files: Path, capsys: pyt
 def test_the_replay_of_a_fleet_that_was_dealt_deals_it_again(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     dealt = ["--partition", "iid", "--clients", "5", "--partition-seed", "3"]
     with MUTANTS["no dedupe"]():
-        assert main([*argv(files, "plain"), *dealt, "--seeds", "50"]) == VerificationError.exit_code
+        assert main([*argv(files, "plain"), *dealt, "--runs", "50"]) == VerificationError.exit_code
         (err,) = capsys.readouterr().err.splitlines()
         before, _, command = err.partition("; replay: edgefl ")
         again = shlex.split(command)
@@ -166,7 +166,7 @@ def test_the_replay_of_a_fleet_that_was_dealt_deals_it_again(files: Path, capsys
 
 def test_what_is_lost_is_counted(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with MUTANTS["synchronous = NORMAL"]():
-        found = report(capsys, *argv(files, "plain"), "--seeds", "50", status=VerificationError.exit_code)
+        found = report(capsys, *argv(files, "plain"), "--runs", "50", status=VerificationError.exit_code)
     assert found["failure"]["message"].startswith("I1: ")
     assert found["updates"]["lost"] >= 1
 
@@ -182,12 +182,12 @@ def test_ctrl_c_prints_what_was_done(
         return run(self, seed, *rest)
 
     monkeypatch.setattr(Runner, "run", interrupted)
-    assert main([*argv(files, "plain"), "--seeds", "1000"]) == 130
+    assert main([*argv(files, "plain"), "--runs", "1000"]) == 130
     out, err = capsys.readouterr()
     assert "2 of 1,000" in out
     assert err == "edgefl: error: stopped after 2 of 1000 runs; nothing was lost in them\n"
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    assert report(capsys, *argv(files, "plain"), "--seeds", "9", status=130)["interrupted"] is True
+    assert report(capsys, *argv(files, "plain"), "--runs", "9", status=130)["interrupted"] is True
 
 
 def test_ctrl_c_while_a_failure_is_shrunk_still_tells_it(
@@ -201,8 +201,8 @@ def test_ctrl_c_while_a_failure_is_shrunk_still_tells_it(
 
     monkeypatch.setattr(Runner, "shrunk", interrupted)
     with MUTANTS["no dedupe"]():
-        found = report(capsys, *argv(files, "plain"), "--seeds", "50", status=VerificationError.exit_code)
-    assert found["failure"]["replay"].endswith(f"--seed {found['failure']['seed']}")
+        found = report(capsys, *argv(files, "plain"), "--runs", "50", status=VerificationError.exit_code)
+    assert found["failure"]["replay"].endswith(f"--run {found['failure']['seed']}")
 
 
 # ------------------------------------------------------------------------------------------------ options and the fleet
@@ -223,14 +223,14 @@ def test_options_that_cannot_be_are_refused(
     assert capsys.readouterr().err.startswith(f"edgefl: error: {message}")
 
 
-@pytest.mark.parametrize("options", [["--seeds", "1"], ["--seed", "0"], ["--only", "loss"], ["--until", "0"]])
+@pytest.mark.parametrize("options", [["--runs", "1"], ["--run", "0"], ["--only", "loss"], ["--until", "0"]])
 def test_options_of_faults_without_faults_are_refused(
     options: list[str], files: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plain = argv(files, "plain")[: -len(["--faults", "file"])]
     assert main([*plain, *options]) == ConfigError.exit_code
     assert capsys.readouterr().err == (
-        "edgefl: error: --seeds, --seed, --only and --until belong to --faults; add it, or leave them out\n"
+        "edgefl: error: --runs, --run, --only and --until belong to --faults; add it, or leave them out\n"
     )
 
 

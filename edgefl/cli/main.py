@@ -15,7 +15,9 @@ examples:
   edgefl --insecure task create task.toml     start a task on the server at 127.0.0.1:7443
   edgefl --insecure rounds shoulder           watch its rounds live
   edgefl simulate task.toml --dataset watch   run the same task here, without a server
-  edgefl simulate task.toml --dataset watch --faults faults.toml --seeds 100
+  edgefl simulate task.toml --dataset watch --set client.learning_rate=0.05 --seed 3
+                                              with other values than the file has
+  edgefl simulate task.toml --dataset watch --faults faults.toml --runs 100
                                               what it would lose on a fleet that breaks
   edgefl simulate task.toml --dataset fashion_mnist --partition dirichlet:0.3 --clients 100
                                               on clients made of a data set that has none
@@ -179,6 +181,13 @@ def faults_example() -> Path:
     return Path(__file__).parent / "faults" / "faults.toml"
 
 
+_SET = (
+    "use another value than the task file has, as --set client.learning_rate=0.05: a dotted key of a definition and a "
+    "TOML value (quotes around a single word may be left out). It holds for every task of a kind that has the key, or "
+    "for TASK alone; repeat it for more keys"
+)
+
+
 _PARTITION = (
     "make clients of the data set: iid; dirichlet:ALPHA (class shares drawn, sizes equal); by-class:N (N classes a "
     "client); by-size[:EXPONENT] (sizes by a power law, default 1); by-column:NAME (a client for each value of a "
@@ -207,6 +216,8 @@ def _add_simulate(commands: argparse._SubParsersAction[argparse.ArgumentParser])
         required=True,
         help="a data set's name (watch, fashion_mnist, digits), a .csv, .npz or .parquet file, or a folder of images",
     )
+    simulate.add_argument("--set", action="append", metavar="[TASK:]KEY=VALUE", help=_SET)
+    simulate.add_argument("--seed", type=_seed, metavar="S", help="the seed of every task: the same as --set seed=S")
     simulate.add_argument("--partition", metavar="HOW", help=_PARTITION)
     simulate.add_argument("--clients", type=int, metavar="N", help="how many clients --partition makes")
     simulate.add_argument("--partition-seed", type=int, metavar="N", help="another seed deals otherwise (default: 0)")
@@ -238,8 +249,10 @@ def _add_simulate(commands: argparse._SubParsersAction[argparse.ArgumentParser])
         "--faults", metavar="FAULTS.toml", help="what breaks, and how often; in an empty file, the defaults"
     )
     which = faults.add_mutually_exclusive_group()
-    which.add_argument("--seeds", type=_count, metavar="N", help="runs, each with other faults (default: 100)")
-    which.add_argument("--seed", type=_seed, metavar="S", help="this run alone, with its trace")
+    which.add_argument("--runs", type=_count, metavar="N", help="how many, each with other faults (default: 100)")
+    which.add_argument(
+        "--run", type=_run_number, dest="fault_run", metavar="N", help="this run alone, with its trace (from 0)"
+    )
     faults.add_argument("--only", metavar="KIND,KIND", help="no faults but these kinds, or none (to replay a run)")
     faults.add_argument("--until", type=_seconds, metavar="SECONDS", help="end the faults earlier (to replay a run)")
     simulate.set_defaults(run=_lazy("simulate", "simulate_tasks"))
@@ -288,9 +301,17 @@ def _rounds(value: str) -> int:
     return int(value)
 
 
+def _run_number(value: str) -> int:
+    return _from_zero(value, "the number of a run")
+
+
 def _seed(value: str) -> int:
+    return _from_zero(value, "a seed")
+
+
+def _from_zero(value: str, what: str) -> int:
     if not (value.isascii() and value.isdecimal() and len(value) <= 18):
-        raise argparse.ArgumentTypeError(f"{value!r} is no seed; expected a whole number from 0 on")
+        raise argparse.ArgumentTypeError(f"{value!r} is not {what}; expected a whole number from 0 on")
     return int(value)
 
 

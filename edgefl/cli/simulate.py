@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgefl.cli.clients import load_clients
+from edgefl.cli.definitions import read_tasks
 from edgefl.cli.installed import need_packages
 from edgefl.cli.output import print_json, print_table
 from edgefl.cli.rounds import as_dict, print_line
@@ -26,8 +27,7 @@ from edgefl.learning import build_process
 from edgefl.models.tflite_writer import write_tflite
 from edgefl.protocol.events import RoundSummary
 from edgefl.protocol.process import FeatureStatistics
-from edgefl.protocol.task import TaskKind, TaskSpec, parse_task
-from edgefl.settings import read_toml
+from edgefl.protocol.task import TaskKind, TaskSpec
 from edgefl.simulation import Checkpoint, release_inputs, simulate
 
 Tasks = Sequence[tuple[TaskSpec, str]]
@@ -51,14 +51,13 @@ def simulate_tasks(args: argparse.Namespace) -> None:
     if args.faults is not None:
         _simulate_faults(args)
         return
-    if any(option is not None for option in (args.seeds, args.seed, args.only, args.until)):
-        raise ConfigError("--seeds, --seed, --only and --until belong to --faults; add it, or leave them out")
+    if any(option is not None for option in (args.runs, args.fault_run, args.only, args.until)):
+        raise ConfigError("--runs, --run, --only and --until belong to --faults; add it, or leave them out")
     if args.grpc and args.processes is not None:
-        raise ConfigError("--grpc has a process a client, --processes none of gRPC; leave one of the two out")
-    tasks = []
-    for name in args.files:
-        text = read_toml(Path(name))
-        tasks.append((_checked(parse_task(text, name), name), text))
+        raise ConfigError("--grpc and --processes exclude each other; choose one")
+    tasks = read_tasks(args.files, args.set or (), args.seed)
+    for (spec, _), name in zip(tasks, args.files, strict=True):
+        _check_process(spec, name)
     checkpoint = _checkpoint(args)
     _check_places(args)
     data = load_clients(args)
@@ -90,13 +89,12 @@ def simulate_tasks(args: argparse.Namespace) -> None:
     print_table([c.upper() for c in columns], [[row[c] for c in columns] for row in rows], "no tasks")
 
 
-def _checked(spec: TaskSpec, source: str) -> TaskSpec:
-    """``spec``, of which a process can be built. Raises ``ConfigError`` that names the file."""
+def _check_process(spec: TaskSpec, source: str) -> None:
+    """Whether a process can be built of ``spec``. Raises ``ConfigError`` that names the file."""
     try:
         build_process(spec, None, None)
     except ConfigError as error:
         raise ConfigError(f"{source}: {error}") from None
-    return spec
 
 
 def _here(

@@ -1,7 +1,7 @@
 """Many seeds of the fault simulation, over hours: remembers how far it came, and goes on there.
 
 python -m faults.long --seeds 100000 --state build/faults.json     (from tests/; `make test-long` is this)
-python -m faults.long --seed 17                                    one seed, with its trace
+python -m faults.long --run 17                                     one seed, with its trace
 """
 
 from __future__ import annotations
@@ -42,19 +42,19 @@ def _long(run: Runner, seeds: int, state: Path) -> int:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m faults.long", description=__doc__.split("\n")[0])
-    parser.add_argument("--seed", type=int, help="replay this one, and print its trace")
+    parser.add_argument("--run", type=int, help="replay this seed, and print its trace")
     parser.add_argument("--only", help="no faults but these kinds")
     parser.add_argument("--until", type=float, help="no fault after this time (s)")
     parser.add_argument("--seeds", type=int, default=1000)
     parser.add_argument("--state", type=Path, default=Path("build/faults.json"))
     options = parser.parse_args(arguments)
     with runner(AddingFleet, CONFIG) as run:
-        if options.seed is None:
+        if options.run is None:
             return _long(run, options.seeds, options.state)
-        world, failure = run.run(options.seed, all_but(options.only) if options.only else (), options.until)
+        world, failure = run.run(options.run, all_but(options.only) if options.only else (), options.until)
         print("\n".join(world.trace))
         print(world.scenario)
-        print(f"seed {options.seed}: {'keeps every invariant' if failure is None else failure.message}")
+        print(f"seed {options.run}: {'keeps every invariant' if failure is None else failure.message}")
         return 0 if failure is None else 1
 
 

@@ -5,7 +5,7 @@ and its releases, and a user's tasks with their learning. What they stand on is 
 ``card``), the ``link``, the clocks (``world``). After every step ``checks`` compares what is stored with what was
 promised.
 
-    edgefl simulate TASK.toml --dataset D --faults faults.toml --seeds 100
+    edgefl simulate TASK.toml --dataset D --faults faults.toml --runs 100
 
 The one package of the core that imports both shells, and it is imported for that option alone (docs/adr/0002).
 

@@ -1,7 +1,7 @@
 """``edgefl simulate --faults``: a user's tasks over a broken fleet: what many runs lost, and how long rounds took.
 
 The first run that breaks an invariant ends it: that run is shrunk, and the command that replays it is named. Nothing
-that is printed depends on this machine's clock: the same seeds give the same JSON.
+that is printed depends on this machine's clock: the same runs give the same JSON.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from edgefl.cli.clients import load_clients, options_of
+from edgefl.cli.definitions import changes_of, read_tasks
 from edgefl.cli.faults.config import FaultsConfig, load_faults
 from edgefl.cli.faults.fleet import TaskFleet
 from edgefl.cli.faults.run import Failure, Runner, runner
@@ -24,28 +25,27 @@ from edgefl.cli.faults.scenario import Kind, all_but, only
 from edgefl.cli.faults.tally import Totals
 from edgefl.cli.output import print_json, print_table
 from edgefl.errors import ConfigError, InterruptedByUser, VerificationError
-from edgefl.protocol.task import TaskSpec, parse_task
-from edgefl.settings import read_toml
+from edgefl.protocol.task import TaskSpec
 
-SEEDS = 100
-"""Runs when nothing else is asked for: half a minute for the demo's tasks, and each kind of fault many times."""
+RUNS = 100
+"""How many when nothing else is asked for: half a minute for the demo's tasks, and each kind of fault many times."""
 
 NOTHING_LOST = "each was counted once, or its round was abandoned"
 
 
 def simulate_faults(args: argparse.Namespace) -> None:
-    """Run the seeds and print what they add up to.
+    """Make the runs and print what they add up to.
 
     Raises ``VerificationError`` for a run that broke an invariant and ``InterruptedByUser`` after Ctrl-C, both after
-    printing; ``ConfigError`` and ``ConflictError`` for what cannot be run, before the first seed.
+    printing; ``ConfigError`` and ``ConflictError`` for what cannot be run, before the first run.
     """
     config = load_faults(Path(args.faults))
     without = () if args.only is None else all_but(args.only)
-    tasks = [parse_task(read_toml(Path(name)), name) for name in args.files]
+    tasks = [spec for spec, _ in read_tasks(args.files, args.set or (), args.seed)]
     fleet = TaskFleet(tasks, load_clients(args), config.devices)
     _check_deadlines(tasks, config)
     fleet.rehearse(config.rounds[1])
-    seeds = range(args.seeds or SEEDS) if args.seed is None else range(args.seed, args.seed + 1)
+    seeds = range(args.runs or RUNS) if args.fault_run is None else range(args.fault_run, args.fault_run + 1)
     totals = Totals()
     failure: Failure | None = None
     trace: tuple[str, ...] = ()
@@ -93,12 +93,12 @@ def _report(
         head = {"runs": done, "wanted": wanted, "devices": len(fleet.members), "interrupted": interrupted}
         print_json({**head, **totals.as_dict(), "failure": None if failure is None else _as_dict(failure, replay)})
     else:
-        if args.seed is not None:
+        if args.fault_run is not None:
             print("\n".join(trace), end="\n\n")
         rows = [("runs that kept every promise", f"{done:,} of {wanted:,}"), ("devices", f"{len(fleet.members):,}")]
         print_table(("WHAT", "HOW MUCH"), [*rows, *totals.rows()], "")
     if failure is not None:
-        raise VerificationError(f"seed {failure.seed}: {failure.message}; replay: {replay}")
+        raise VerificationError(f"run {failure.seed}: {failure.message}; replay: {replay}")
     if interrupted:
         raise InterruptedByUser(f"stopped after {done} of {wanted} runs; nothing was lost in them")
     if not args.json:
@@ -118,9 +118,8 @@ def _as_dict(failure: Failure, replay: str) -> dict[str, object]:
 
 
 def _replay(args: argparse.Namespace, failure: Failure) -> str:
-    return shlex.join(["edgefl", "simulate", *args.files, *options_of(args), "--faults", args.faults]) + (
-        f" {failure.options}"
-    )
+    given = [*args.files, *changes_of(args.set or (), args.seed), *options_of(args), "--faults", args.faults]
+    return f"{shlex.join(['edgefl', 'simulate', *given])} {failure.options}"
 
 
 def _check_deadlines(tasks: list[TaskSpec], config: FaultsConfig) -> None:
@@ -162,9 +161,9 @@ def _interrupts() -> Iterator[Callable[[], None]]:
 def _progress(wanted: int) -> Iterator[Show]:
     """A bar on standard error where that is a terminal: standard output is for the result."""
     console = Console(stderr=True)
-    columns = (TextColumn("seeds"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"))
+    columns = (TextColumn("runs"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"))
     with Progress(*columns, TimeElapsedColumn(), console=console, disable=not console.is_terminal) as progress:
-        bar = progress.add_task("seeds", total=wanted, note="")
+        bar = progress.add_task("runs", total=wanted, note="")
 
         def show(totals: Totals) -> None:
             lost = totals.total("lost")

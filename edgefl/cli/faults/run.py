@@ -38,7 +38,7 @@ class Failure:
     def options(self) -> str:
         """Command-line options that replay it."""
         kinds = f" --only {only(self.without)}" if self.without else ""
-        return f"--seed {self.seed}{kinds}" + ("" if self.until is None else f" --until {self.until:g}")
+        return f"--run {self.seed}{kinds}" + ("" if self.until is None else f" --until {self.until:g}")
 
 
 class Runner:

@@ -199,12 +199,16 @@ def _lines(value: Any, path: str) -> list[str]:
         if dataclasses.is_dataclass(part):
             tables += ["", f"[{inner}]", *_lines(part, inner)]
         elif isinstance(part, dict):
-            tables += ["", f"[{inner}]", *(f"{_text(key, inner)} = {_text(item, inner)}" for key, item in part.items())]
+            tables += [
+                "",
+                f"[{inner}]",
+                *(f"{toml_value(key, inner)} = {toml_value(item, inner)}" for key, item in part.items()),
+            ]
         elif isinstance(part, tuple) and part and dataclasses.is_dataclass(part[0]):
             for item in part:
                 tables += ["", f"[[{inner}]]", *_lines(item, inner)]
         else:
-            keys.append(f"{field.name} = {_text(part, inner)}")
+            keys.append(f"{field.name} = {toml_value(part, inner)}")
     return keys + tables
 
 
@@ -212,9 +216,10 @@ def _default(field: dataclasses.Field[Any]) -> Any:
     return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 
-def _text(value: Any, where: str) -> str:
+def toml_value(value: Any, where: str = "a value") -> str:
+    """``value`` as it stands behind a key; ``where`` names it in errors. Raises ``ConfigError``."""
     if isinstance(value, enum.Enum):
-        return _text(value.value, where)
+        return toml_value(value.value, where)
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, (int, float)):
@@ -225,5 +230,5 @@ def _text(value: Any, where: str) -> str:
         # JSON's escapes are TOML's, which wants one more.
         return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
     if isinstance(value, tuple):
-        return f"[{', '.join(_text(item, where) for item in value)}]"
+        return f"[{', '.join(toml_value(item, where) for item in value)}]"
     raise ConfigError(f"{where} is {value!r}; expected what a TOML file can hold")

@@ -101,7 +101,18 @@ def test_the_help_shows_commands_examples_and_exit_status(capsys: pytest.Capture
     assert run("--help") == 0
     out = capsys.readouterr().out
     assert "examples:" in out
-    for command in ("task", "rounds", "models", "release", "devices", "answers", "statistics", "simulate", "demo"):
+    for command in (
+        "task",
+        "rounds",
+        "models",
+        "release",
+        "devices",
+        "answers",
+        "statistics",
+        "simulate",
+        "demo",
+        "new",
+    ):
         assert f"    {command} " in out
     for example in (line.split("  ")[1] for line in out.splitlines() if line.startswith("  edgefl ")):
         build_parser().parse_args(example.split()[1:])
@@ -127,7 +138,7 @@ def test_every_command_has_its_function(parser: argparse.ArgumentParser) -> None
 
 
 def test_all_commands_were_found() -> None:
-    assert len(LEAVES) == 16
+    assert len(LEAVES) == 17
 
 
 def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,8 +13,7 @@ def load_clients(args: argparse.Namespace) -> FederatedDataset:
     """``--dataset`` with its own clients, or with those that ``--partition`` makes. Raises what ``load`` raises."""
     name: str = args.dataset
     if args.partition is None:
-        if args.clients is not None or args.partition_seed is not None:
-            raise ConfigError("--clients and --partition-seed belong to --partition; add it, or leave them out")
+        refuse_partition_options(args)
         data = load(name)
         if isinstance(data, CentralDataset):
             raise ConfigError(
@@ -29,6 +28,12 @@ def load_clients(args: argparse.Namespace) -> FederatedDataset:
     data = load(name)
     central = data if isinstance(data, CentralDataset) else pooled(data)
     return partition(central, how, seed=args.partition_seed or 0)
+
+
+def refuse_partition_options(args: argparse.Namespace) -> None:
+    """For a data set that has clients. Raises ``ConfigError``."""
+    if args.clients is not None or args.partition_seed is not None:
+        raise ConfigError("--clients and --partition-seed belong to --partition; add it, or leave them out")
 
 
 def options_of(args: argparse.Namespace) -> list[str]:

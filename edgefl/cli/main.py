@@ -12,6 +12,7 @@ from edgefl.command import Parser, run_command
 
 EPILOG = """\
 examples:
+  edgefl new mine.csv                         write task files for your data, and say what to type next
   edgefl --insecure task create task.toml     start a task on the server at 127.0.0.1:7443
   edgefl --insecure rounds shoulder           watch its rounds live
   edgefl simulate task.toml --dataset watch   run the same task here, without a server
@@ -56,6 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--insecure", action="store_true", help="plaintext; for a server on this machine alone")
     commands = parser.add_subparsers(title="commands", dest="command", required=True, metavar="COMMAND")
+    _add_new(commands)
     _add_task(commands)
     _add_rounds(commands)
     _add_models(commands)
@@ -80,6 +82,30 @@ def build_parser() -> argparse.ArgumentParser:
     _add_simulate(commands)
     _add_demo(commands)
     return parser
+
+
+_NEW = """\
+Look at a data set, write the task files and configurations that fit it into a new
+folder, and print the commands to type next. The files say what each number is for;
+change what you like."""
+
+
+def _add_new(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    new = commands.add_parser(
+        "new",
+        help="write task files that fit a data set of yours",
+        description=_NEW,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    new.add_argument(
+        "dataset",
+        metavar="DATA",
+        help="a .csv, .npz or .parquet file, a folder of images, or a data set's name",
+    )
+    new.add_argument("--out", metavar="DIR", help="the folder to write; it must be new or empty (default: NAME-tasks)")
+    new.add_argument("--name", metavar="NAME", help="the name of the training task (default: made of the file's name)")
+    _partition(new)
+    new.set_defaults(run=_lazy("new", "new"))
 
 
 def _add_task(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -218,9 +244,7 @@ def _add_simulate(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     )
     simulate.add_argument("--set", action="append", metavar="[TASK:]KEY=VALUE", help=_SET)
     simulate.add_argument("--seed", type=_seed, metavar="S", help="the seed of every task: the same as --set seed=S")
-    simulate.add_argument("--partition", metavar="HOW", help=_PARTITION)
-    simulate.add_argument("--clients", type=int, metavar="N", help="how many clients --partition makes")
-    simulate.add_argument("--partition-seed", type=int, metavar="N", help="another seed deals otherwise (default: 0)")
+    _partition(simulate)
     simulate.add_argument("--out", metavar="DIR", help="also write each trained model as DIR/TASK.tflite")
     simulate.add_argument("--log", metavar="DIR", help=_LOG)
     simulate.add_argument(
@@ -271,6 +295,14 @@ def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     demo.add_argument("--kill-server", type=int, metavar="ROUND", help="SIGKILL the server after this round")
     demo.add_argument("--kill-device", type=int, metavar="ROUND", help="SIGKILL one agent after this round")
     demo.set_defaults(run=_lazy("demo", "run_demo"))
+
+
+def _partition(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--partition", metavar="HOW", help=_PARTITION)
+    parser.add_argument("--clients", type=int, metavar="N", help="how many clients --partition makes")
+    parser.add_argument(
+        "--partition-seed", type=int, metavar="N", help="another seed gives another partition (default: 0)"
+    )
 
 
 def _text(value: str) -> str:

@@ -8,12 +8,13 @@ FUZZ_SECONDS ?= 60
 CLANG ?= $(firstword $(foreach name,clang clang-19 clang-18 clang-17 clang-16 clang-15 clang-14,$(shell command -v $(name))))
 SOURCES := setup.py pyproject.toml $(wildcard csrc/sources.txt csrc/include/*.h csrc/src/*.[ch] csrc/src/*/*.[ch] edgefl/kernels/*.pyx edgefl/kernels/*.pxi edgefl/kernels/*.pxd)
 
-.PHONY: help demo test check test-c test-python test-long fuzz golden bench-kernel bench-reports bench-simulation bench-learning test-arm bench-arm proto format wheels clean
+.PHONY: help demo test check test-c test-python test-optimized test-long fuzz golden bench-kernel bench-reports bench-simulation bench-learning test-arm bench-arm proto format wheels clean
 
 help:
 	@echo "make demo     the whole loop on real data: a server, ten devices, one released model (DEMO_ARGS=--help)"
 	@echo "make test     every check and test: lint, types, import layers, C under sanitizers, Python"
 	@echo "make test-long  EDGEFL_FAULT_SEEDS=100000 runs of the fault simulation (edgefl simulate --faults); goes on where it was stopped"
+	@echo "make test-optimized  the Python tests under python -O, which leaves every assert of the product out"
 	@echo "make check    lint, types, import layers, formatting, stubs"
 	@echo "make bench-kernel  the kernel beside its peers, on one core (PEERS_PYTHON=, BENCH_ARGS=; docs/benchmarks.md)"
 	@echo "make bench-reports  durable reports per second beside a bare gRPC echo (BENCH_ARGS=)"
@@ -73,6 +74,10 @@ fuzz: .venv/dev.stamp
 
 test-python: .venv/dev.stamp
 	$(BIN)/python -m pytest
+
+# pytest turns the asserts of the tests and of their kits into statements of its own, which -O leaves in.
+test-optimized: .venv/dev.stamp
+	PYTHONOPTIMIZE=1 $(BIN)/python -m pytest -W ignore::pytest.PytestConfigWarning
 
 # What every variant must compute; csrc/tests/golden.c. The file changes only after a run that succeeded.
 golden: .venv/dev.stamp

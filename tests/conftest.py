@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))
+# Their asserts explain themselves like those of the tests, and stay under `python -O`.
+pytest.register_assert_rewrite(*(path.stem for path in HERE.glob("*.py") if not path.stem.startswith("test_")))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

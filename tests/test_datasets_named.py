@@ -59,6 +59,21 @@ def test_fashion_mnist_is_whole_and_eight_bits() -> None:
     assert raw_digest(data.test) == "2589de149ea70a51076dfb7116c581fbd9b4c7b39b8e9c9f19ec089d65d659b8"
 
 
+@pytest.mark.parametrize(
+    ("part", "place"), [("images", 3), ("images", 7), ("images", 15), ("labels", 3), ("labels", 7)]
+)
+def test_a_file_with_another_header_is_not_read(part: str, place: int) -> None:
+    """The digest says what was fetched; this, that what is pinned is what the reader expects."""
+    files = {
+        "train-images-idx3-ubyte.gz": bytearray(bytes.fromhex("00000803000000010000001c0000001c") + bytes(784)),
+        "train-labels-idx1-ubyte.gz": bytearray(bytes.fromhex("0000080100000001") + b"\7"),
+    }
+    assert list(fashion_mnist._examples(files, "train").labels_view) == [7]
+    files[f"train-{part}-idx{3 if part == 'images' else 1}-ubyte.gz"][place] ^= 2
+    with pytest.raises(VerificationError, match="the headers of part 'train' are 000008"):
+        fashion_mnist._examples(files, "train")
+
+
 def test_digits_are_whole_and_eight_bits() -> None:
     data = datasets.load("digits")
     assert data.test is not None

@@ -14,6 +14,7 @@ from small_fleet import fleet
 import edgefl
 from edgefl import learning, optimizers, simulation
 from edgefl.errors import ConfigError, EdgeFLError
+from edgefl.learning.processes import PROCESSES
 from edgefl.types import ClientDataset
 
 MODEL: Any = edgefl.SoftmaxModel(num_features=5, num_classes=3)
@@ -115,3 +116,16 @@ def test_whole_numbers_of_numpy_are_whole_numbers() -> None:
 def test_a_state_of_another_shape_is_not_taken() -> None:
     with pytest.raises(EdgeFLError):
         TRAIN.next(replace(START, model=START.model[:-4]), fleet(3))
+
+
+@pytest.mark.parametrize("name", ["weighted_fed_avg", "unweighted_fed_avg"])
+def test_a_definition_without_a_model_builds_no_training(name: str) -> None:
+    """``build_process`` compares the kinds first; a process of a user's own may call these parts itself."""
+    definition = replace(EVALUATE.spec, name="without")
+    with pytest.raises(ConfigError, match=r"task 'without' of kind 'evaluation' has no table \[model\]"):
+        PROCESSES.load(name).build(definition, None, None)
+
+
+def test_a_definition_without_statistics_asks_for_none() -> None:
+    with pytest.raises(ConfigError, match=r"has no table \[statistics\]"):
+        replace(STATISTICS, spec=TRAIN.spec).plan(START)

@@ -270,12 +270,11 @@ class FleetClient:
         except (grpc.RpcError, ValueError) as error:
             raise self._call_error(error) from None
 
-    def _call_error(self, error: Exception) -> CallError:
+    def _call_error(self, error: grpc.RpcError | ValueError) -> CallError:
         if isinstance(error, ValueError):
             if not self._closed:
                 raise error
             return CallError(UnavailableError("the connection was closed by this side"), None)
-        assert isinstance(error, grpc.RpcError)
         call: Any = error
         code, details = call.code().name, call.details() or ""
         ours, retry = error_from_status(code, details, call.trailing_metadata() or ())

@@ -22,9 +22,7 @@ def load_clients(args: argparse.Namespace) -> FederatedDataset:
         return data
     how = parse(args.partition, args.clients)
     if isinstance(how, by_column):
-        data = load(name, client_column=how.name)
-        assert isinstance(data, FederatedDataset)  # the column makes it one
-        return data
+        return load(name, client_column=how.name)
     data = load(name)
     central = data if isinstance(data, CentralDataset) else pooled(data)
     return partition(central, how, seed=args.partition_seed or 0)

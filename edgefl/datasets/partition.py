@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from edgefl.datasets.central import CentralDataset
@@ -37,7 +37,7 @@ def partition(data: CentralDataset, how: Partitioner, *, seed: int = 0) -> Feder
     shares = how.rows(data.train.labels_view, data.train_columns, derive_key(seed, 0, "", PARTITION))
     held_out: tuple[ClientDataset, ...] = ()
     if data.test is not None:
-        kept = _test_rows(data, how, tuple(shares), derive_key(seed, 0, "", PARTITION_TEST))
+        kept = _test_rows(data.test, data.test_columns, how, tuple(shares), derive_key(seed, 0, "", PARTITION_TEST))
         held_out = tuple(ClientDataset(client, _take(data.test, rows)) for client, rows in kept.items())
     return FederatedDataset(
         name=data.name,
@@ -62,15 +62,15 @@ def parse(text: str, num_clients: int | None) -> Partitioner:
         raise ConfigError(f"partition is {text!r}; expected one of {', '.join(forms())}")
     kind = PARTITIONERS.load(name)
     counted, option = _fields(kind)
-    if (value and option is None) or (not value and option is not None and option.default is dataclasses.MISSING):
+    needs_value = option is not None and option.default is dataclasses.MISSING
+    if (value and option is None) or (needs_value and not value):
         raise ConfigError(f"partition is {text!r}; expected one of {', '.join(forms())}")
     if counted and num_clients is None:
         raise ConfigError(f"partition {text!r} has no number of clients; say how many (--clients)")
     if not counted and num_clients is not None:
         raise ConfigError(f"{text!r} makes as many clients as it finds; expected no number (--clients) with it")
     given: dict[str, Any] = {"num_clients": num_clients} if counted else {}
-    if value:
-        assert option is not None
+    if value and option is not None:
         try:
             given[option.name] = typing.get_type_hints(kind)[option.name](value)
         except ValueError:
@@ -101,12 +101,13 @@ def _fields(kind: type[Any]) -> tuple[bool, dataclasses.Field[Any] | None]:
     return counted, next(iter(fields.values()), None)
 
 
-def _test_rows(data: CentralDataset, how: Partitioner, clients: Sequence[str], key: bytes) -> dict[str, Sequence[int]]:
+def _test_rows(
+    test: Examples, columns: Mapping[str, tuple[str, ...]], how: Partitioner, clients: Sequence[str], key: bytes
+) -> dict[str, Sequence[int]]:
     """The test rows of each of ``clients``, in their order; some may have none."""
-    assert data.test is not None
-    count = len(data.test)
+    count = len(test)
     if isinstance(how, by_column):
-        found = how.rows(data.test.labels_view, data.test_columns, key)
+        found = how.rows(test.labels_view, columns, key)
         known = set(clients)
         only = [value for value in found if value not in known]
         if only:

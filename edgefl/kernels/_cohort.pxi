@@ -155,16 +155,15 @@ cdef class Cohort:
         self.count += 1
         return True
 
-    def add_checked(self, Features features not None, labels, example_weights, config, shuffle_key, Model correction,
-                    standardization):
+    def add_checked(self, Features features not None, const int32_t[::1] labels not None, example_weights, config,
+                    shuffle_key, Model correction, standardization):
         """Adds a client whose buffers ``softmax.py`` has checked against each other and against the model."""
-        cdef const int32_t[::1] label_view = labels
         cdef const float[::1] weight_view
         cdef edgefl_cohort_job *job = self.next_job(config, shuffle_key, correction)
-        if features.c.num_features != self.num_features or <size_t>label_view.shape[0] != features.c.num_rows:
+        if features.c.num_features != self.num_features or <size_t>labels.shape[0] != features.c.num_rows:
             raise ValueError("features, labels and model do not fit each other")
         job.features = features.c
-        job.labels = int32_pointer(label_view)
+        job.labels = int32_pointer(labels)
         if example_weights is not None:
             weight_view = example_weights
             if <size_t>weight_view.shape[0] != features.c.num_rows:
@@ -190,7 +189,8 @@ cdef class Cohort:
         with nogil:
             edgefl_cohort_run(self.used, self.jobs, self.count, &self.cursor, flag, scratch.data, scratch.size)
 
-    def run_and_fold(self, Scratch scratch not None, int64_t[::1] sums, int grid_shift, double max_squared_norm):
+    def run_and_fold(self, Scratch scratch not None, int64_t[::1] sums not None, int grid_shift,
+                     double max_squared_norm):
         """As ``run``, adding each delta to ``sums``, which are this thread's own; of a cohort that ``folds``."""
         cdef edgefl_cohort_fold fold
         cdef const edgefl_stop_flag *flag = NULL

@@ -130,7 +130,7 @@ cdef class Features:
     cdef const float[::1] mean
     cdef const float[::1] inverse_spread
 
-    def __init__(self, data, str kind, float scale, int zero_point, mean, inverse_spread):
+    def __init__(self, data not None, str kind not None, float scale, int zero_point, mean, inverse_spread):
         if kind == "f":
             self.f32 = data
             self.c.dtype = EDGEFL_FLOAT32
@@ -168,7 +168,7 @@ cdef class Model:
     cdef const float[::1] kernel
     cdef const float[::1] bias
 
-    def __init__(self, kernel, bias):
+    def __init__(self, const float[::1] kernel not None, const float[::1] bias not None):
         self.kernel = kernel
         self.bias = bias
         self.c.num_classes = <size_t>self.bias.shape[0]
@@ -206,7 +206,7 @@ cdef int check(edgefl_status status, const edgefl_place *place) except -1:
 
 # ---- softmax ---------------------------------------------------------------------------------------------------------
 
-def train(Features features not None, const int32_t[::1] labels, example_weights, Model start not None, rates,
+def train(Features features not None, const int32_t[::1] labels not None, example_weights, Model start not None, rates,
           size_t batch_size, size_t num_epochs, shuffle_key, Model correction, StopFlag stop):
     """``rates``: learning_rate, l2, momentum, proximal, clip_norm. Returns kernel, bias and the five counts.
 
@@ -250,7 +250,7 @@ def train(Features features not None, const int32_t[::1] labels, example_weights
                           bool(stats.stopped))
 
 
-def evaluate(Features features not None, const int32_t[::1] labels, Model model not None):
+def evaluate(Features features not None, const int32_t[::1] labels not None, Model model not None):
     """Returns the confusion counts (num_classes * num_classes int64 as bytes) and the sum of losses."""
     cdef const edgefl_variant *used = variant()
     cdef edgefl_place place = edgefl_place(0, 0)

@@ -1,7 +1,8 @@
 # Exact aggregation, vectors, and the steps of a server. Equal lengths are checked by the caller. Included by
 # _kernels.pyx.
 
-def accumulate(int64_t[::1] sums, const float[::1] delta, uint64_t weight, int grid_shift, double factor):
+def accumulate(int64_t[::1] sums not None, const float[::1] delta not None, uint64_t weight, int grid_shift,
+               double factor):
     cdef const edgefl_variant *used = variant()
     cdef edgefl_place place = edgefl_place(0, 0)
     cdef edgefl_status status
@@ -13,7 +14,7 @@ def accumulate(int64_t[::1] sums, const float[::1] delta, uint64_t weight, int g
     check(status, &place)
 
 
-def add_sums(int64_t[::1] sums, const int64_t[::1] other):
+def add_sums(int64_t[::1] sums not None, const int64_t[::1] other not None):
     cdef edgefl_place place = edgefl_place(0, 0)
     cdef edgefl_status status
     cdef size_t n = <size_t>other.shape[0]
@@ -24,7 +25,7 @@ def add_sums(int64_t[::1] sums, const int64_t[::1] other):
     check(status, &place)
 
 
-def finalize_mean(const int64_t[::1] sums, uint64_t total_weight, int grid_shift):
+def finalize_mean(const int64_t[::1] sums not None, uint64_t total_weight, int grid_shift):
     cdef edgefl_place place = edgefl_place(0, 0)
     cdef edgefl_status status
     cdef size_t n = <size_t>sums.shape[0]
@@ -37,7 +38,7 @@ def finalize_mean(const int64_t[::1] sums, uint64_t total_weight, int grid_shift
     return out
 
 
-def squared_norm(const float[::1] values):
+def squared_norm(const float[::1] values not None):
     cdef const float *data = float_pointer(values)
     cdef size_t n = <size_t>values.shape[0]
     cdef double result
@@ -46,7 +47,7 @@ def squared_norm(const float[::1] values):
     return result
 
 
-def first_non_finite(const float[::1] values):
+def first_non_finite(const float[::1] values not None):
     cdef const float *data = float_pointer(values)
     cdef size_t n = <size_t>values.shape[0]
     cdef size_t index
@@ -55,7 +56,7 @@ def first_non_finite(const float[::1] values):
     return index if index < n else -1
 
 
-def subtract(const float[::1] a, const float[::1] b):
+def subtract(const float[::1] a not None, const float[::1] b not None):
     cdef size_t n = <size_t>a.shape[0]
     cdef const float *a_data = float_pointer(a)
     cdef const float *b_data = float_pointer(b)
@@ -66,7 +67,7 @@ def subtract(const float[::1] a, const float[::1] b):
     return out
 
 
-def apply_update(const float[::1] model, const double[::1] update, double rate):
+def apply_update(const float[::1] model not None, const double[::1] update not None, double rate):
     cdef edgefl_place place = edgefl_place(0, 0)
     cdef edgefl_status status
     cdef size_t n = <size_t>model.shape[0]
@@ -83,7 +84,7 @@ def apply_update(const float[::1] model, const double[::1] update, double rate):
 ADAPTIVE_RULES = {"adam": <int>EDGEFL_ADAM, "yogi": <int>EDGEFL_YOGI, "adagrad": <int>EDGEFL_ADAGRAD}
 
 
-def adaptive_step(int rule, bytes state not None, const float[::1] model, const double[::1] delta,
+def adaptive_step(int rule, bytes state not None, const float[::1] model not None, const double[::1] delta not None,
                   double learning_rate, double beta_1, double beta_2, double epsilon):
     """``state``: the second moments, or the first, then the second, checked by the caller. Returns state and model."""
     cdef edgefl_adaptive_options options

@@ -15,12 +15,12 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
-from edgefl.errors import ConfigError, EdgeFLError, KernelError
+from edgefl.errors import ConfigError, EdgeFLError, KernelError, LocalProtocolError
 from edgefl.kernels import _kernels
 from edgefl.kernels._grid import check_grid_shift
 from edgefl.kernels._kernels import StopFlag
 from edgefl.kernels._status import StatusError
-from edgefl.kernels.softmax import Inputs, correction_model
+from edgefl.kernels.softmax import LabelledInputs, correction_model
 from edgefl.kernels.vectors import add_sums
 from edgefl.types import KEY_BYTES, Quantization, Standardization, TrainConfig, TrainStats, Weights
 
@@ -61,8 +61,8 @@ class CohortResult:
         """What ``train_softmax`` returns; raises ``error`` when there is one."""
         if self.error is not None:
             raise self.error
-        assert self.weights is not None
-        assert self.stats is not None
+        if self.weights is None or self.stats is None:
+            raise LocalProtocolError("a result with neither weights nor an error; expected one that train_cohort made")
         return self.weights, self.stats
 
 
@@ -164,7 +164,6 @@ def _add_all(cohort: _kernels.Cohort, weights: Weights, clients: Sequence[Cohort
                 continue
             inputs = _inputs(client)
             inputs.model(weights)
-            assert inputs.labels is not None
             cohort.add_checked(
                 inputs.features,
                 inputs.labels,
@@ -218,8 +217,10 @@ def _results(
     return tuple(results)
 
 
-def _inputs(client: CohortClient) -> Inputs:
-    return Inputs(client.features, client.labels, client.example_weights, client.quantization, client.standardization)
+def _inputs(client: CohortClient) -> LabelledInputs:
+    return LabelledInputs(
+        client.features, client.labels, client.example_weights, client.quantization, client.standardization
+    )
 
 
 def _num_threads(most: int | None, num_jobs: int) -> int:

@@ -26,15 +26,10 @@ _STORED_VALUE = Quantization()
 
 
 class Inputs:
-    """The checked buffers of one call, and the error that a status of that call becomes."""
+    """The checked features of one call, and the error that a status of that call becomes."""
 
     def __init__(
-        self,
-        features: Buffer,
-        labels: Buffer | None,
-        example_weights: Buffer | None,
-        quantization: Quantization | None,
-        standardization: Standardization | None,
+        self, features: Buffer, quantization: Quantization | None, standardization: Standardization | None
     ) -> None:
         self.view, kind = feature_matrix(features)
         self.num_rows, self.num_features = shape_of(self.view)
@@ -53,10 +48,6 @@ class Inputs:
             mean = vector("mean", standardization.mean, "float32")
             spread = vector("inverse_spread", standardization.inverse_spread, "float32")
         self.features = _kernels.Features(self.view, kind, meaning.scale, meaning.zero_point, mean, spread)
-        self.labels = None if labels is None else label_vector(labels, self.num_rows)
-        self.example_weights = (
-            None if example_weights is None else vector("example_weights", example_weights, "float32", self.num_rows)
-        )
 
     def model(self, weights: Weights) -> _kernels.Model:
         if weights.num_features != self.num_features:
@@ -69,8 +60,32 @@ class Inputs:
     def _feature(self, row: int, column: int) -> object:
         return value_at(self.view, row * self.num_features + column)
 
+    def _label(self, _row: int, _column: int) -> object:
+        return None
+
+    def _example_weight(self, _row: int, _column: int) -> object:
+        return None
+
+
+class LabelledInputs(Inputs):
+    """The same with one label per row and, if given, one example weight per row."""
+
+    def __init__(
+        self,
+        features: Buffer,
+        labels: Buffer,
+        example_weights: Buffer | None,
+        quantization: Quantization | None,
+        standardization: Standardization | None,
+    ) -> None:
+        super().__init__(features, quantization, standardization)
+        self.labels = label_vector(labels, self.num_rows)
+        self.example_weights = (
+            None if example_weights is None else vector("example_weights", example_weights, "float32", self.num_rows)
+        )
+
     def _label(self, row: int, _column: int) -> object:
-        return None if self.labels is None else value_at(self.labels, row)
+        return value_at(self.labels, row)
 
     def _example_weight(self, row: int, _column: int) -> object:
         return None if self.example_weights is None else value_at(self.example_weights, row)
@@ -113,9 +128,8 @@ def train_softmax(
     ``clip_norm`` more than 2**30 times.
     """
     added = None if correction is None else correction_model(weights, correction)
-    inputs = Inputs(features, labels, example_weights, quantization, standardization)
+    inputs = LabelledInputs(features, labels, example_weights, quantization, standardization)
     rates = (config.learning_rate, config.l2, config.momentum, config.proximal, config.clip_norm)
-    assert inputs.labels is not None
     try:
         kernel, bias, counts = _kernels.train(
             inputs.features,
@@ -143,8 +157,7 @@ def evaluate_softmax(
     quantization: Quantization | None = None,
 ) -> EvalStats:
     """Counts and loss of ``weights`` on (n, F) features and (n,) int32 labels. Errors as in ``train_softmax``."""
-    inputs = Inputs(features, labels, None, quantization, standardization)
-    assert inputs.labels is not None
+    inputs = LabelledInputs(features, labels, None, quantization, standardization)
     try:
         raw, loss_sum = _kernels.evaluate(inputs.features, inputs.labels, inputs.model(weights))
     except StatusError as error:
@@ -161,7 +174,7 @@ def predict_softmax(
     quantization: Quantization | None = None,
 ) -> bytes:
     """The probabilities of (n, F) features: (n, num_classes) float32 as bytes. Errors as in ``train_softmax``."""
-    inputs = Inputs(features, None, None, quantization, standardization)
+    inputs = Inputs(features, quantization, standardization)
     try:
         return _kernels.predict(inputs.features, inputs.model(weights))
     except StatusError as error:

@@ -38,7 +38,7 @@ def feature_sums(
 
     Returns (F,) int64 as bytes, each within 2**62. Raises ``DataError`` naming the row or the feature.
     """
-    inputs = Inputs(features, None, None, quantization, None)
+    inputs = Inputs(features, quantization, None)
     check_grid_shift(grid_shift)
     if not (math.isfinite(bound) and bound > 0):
         raise ConfigError(f"bound is {bound!r}; expected a finite number above 0")
@@ -56,7 +56,7 @@ def feature_sums(
 
 def feature_extremes(features: Buffer, *, quantization: Quantization | None = None) -> tuple[bytes, bytes]:
     """The smallest and the largest value of each feature, (F,) float32 as bytes each; a -0 reads as +0."""
-    inputs = Inputs(features, None, None, quantization, None)
+    inputs = Inputs(features, quantization, None)
     try:
         return _kernels.feature_extremes(inputs.features)
     except StatusError as error:
@@ -69,7 +69,7 @@ def feature_counts(features: Buffer, *, edges: Buffer, quantization: Quantizatio
     ``edges``  (bins - 1,) float64, the same for every feature: finite, none below the one before, fewer than
                ``MAX_BINS``. A value's bin is the number of edges that are not above it.
     """
-    inputs = Inputs(features, None, None, quantization, None)
+    inputs = Inputs(features, quantization, None)
     view = vector("edges", edges, "float64")
     if len(view) >= MAX_BINS:
         raise ConfigError(f"{len(view)} edges; expected fewer than {MAX_BINS}")

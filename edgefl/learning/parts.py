@@ -91,7 +91,7 @@ class LocalSgd:
     def local_epochs(self) -> int:
         return self.training.local_epochs
 
-    def work(self, version: int) -> Work:
+    def work(self, version: int) -> TrainingWork:
         return replace(self.training, learning_rate=self.schedule.rate(self.training.learning_rate, version))
 
 

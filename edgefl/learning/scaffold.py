@@ -33,7 +33,7 @@ from edgefl.aggregators.weighted_mean import WeightedMean
 from edgefl.errors import LocalProtocolError
 from edgefl.learning.parts import Closing, LocalSgd
 from edgefl.optimizers import ServerOptimizer
-from edgefl.protocol.messages import ScaffoldWork, TrainingWork, Work
+from edgefl.protocol.messages import ScaffoldWork, Work
 from edgefl.protocol.process import ProcessState
 from edgefl.sums.running import check_total
 from edgefl.types import to_float32
@@ -60,9 +60,7 @@ class CorrectedSgd:
         return self.sgd.local_epochs
 
     def work(self, version: int) -> Work:
-        training = self.sgd.work(version)
-        assert isinstance(training, TrainingWork)
-        return ScaffoldWork(training)
+        return ScaffoldWork(self.sgd.work(version))
 
 
 @dataclass(frozen=True)

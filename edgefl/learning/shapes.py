@@ -24,10 +24,16 @@ def one_process(name: str, kind: TaskKind, process: str, *, goal: int = 1, **tab
     return TaskSpec(name, kind, POPULATION, RoundSpec(goal=goal, minimum=1), process=process, **tables)
 
 
+def shape_of(spec: TaskSpec) -> ModelSpec:
+    """The table ``[model]`` of a definition. Raises ``ConfigError`` when it has none."""
+    if spec.model is None:
+        raise ConfigError(f"task {spec.name!r} of kind {spec.kind.value!r} has no table [model]; expected one")
+    return spec.model
+
+
 def model_of(spec: TaskSpec, standardization: Standardization | None) -> SoftmaxModel:
-    """The model of a definition. Raises ``ConfigError`` for a standardization that it does not ask for."""
-    shape = spec.model
-    assert shape is not None  # TaskSpec checks it for the kinds that have a model
+    """The model of a definition. Raises ``ConfigError`` for no model, and for a standardization not asked for."""
+    shape = shape_of(spec)
     if standardization is not None and not shape.standardize_by:
         raise ConfigError(f"task {spec.name!r} was given a standardization; its definition has no standardize_by")
     return shape.build(standardization)

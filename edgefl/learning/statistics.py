@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 
 from edgefl import codecs
 from edgefl.aggregators import ExtremeSums, IntegerSum, SumsAndExtremes
-from edgefl.errors import LocalProtocolError
+from edgefl.errors import ConfigError, LocalProtocolError
 from edgefl.learning.client import INTEGER_ENCODING
 from edgefl.learning.counts import as_sums, check_counts, contribution_of, round_metrics
 from edgefl.learning.description import bin_edges, check_description, from_ordered
@@ -56,7 +56,8 @@ class StatisticsProcess:
 
     @property
     def asked(self) -> StatisticsSpec:
-        assert self.spec.statistics is not None  # TaskSpec checks it for this kind
+        if self.spec.statistics is None:
+            raise ConfigError(f"task {self.spec.name!r} has no table [statistics]; expected one")
         return self.spec.statistics
 
     @property
@@ -142,17 +143,19 @@ class StatisticsProcess:
         return ProcessState(state.version + 1, b"", extra), round_metrics(sums)
 
     def standardization(self, state: ProcessState) -> Standardization | None:
-        if state.version < NUM_ROUNDS:
-            return None
+        return None if state.version < NUM_ROUNDS else self._standardization(state)
+
+    def _standardization(self, finished: ProcessState) -> Standardization:
         size = 4 * self.model.num_features
-        return Standardization(state.extra[:size], state.extra[size : 2 * size])
+        return Standardization(finished.extra[:size], finished.extra[size : 2 * size])
 
     def result(self, state: ProcessState) -> tuple[FeatureStatistics, ...] | None:
-        """One a feature; None before the task is finished, and where it asks for neither bins nor extremes."""
-        if state.version < NUM_ROUNDS or not self.described:
-            return None
+        """One per feature; None before the task is finished, and where it asks for neither bins nor extremes."""
+        return None if state.version < NUM_ROUNDS or not self.described else self._described_features(state)
+
+    def _described_features(self, finished: ProcessState) -> tuple[FeatureStatistics, ...]:
         size, bins = self.model.num_features, self.asked.bins
-        numbers = memoryview(state.extra)[8 * size :]
+        numbers = memoryview(finished.extra)[8 * size :]
         means, numbers = numbers[: 8 * size].cast("d"), numbers[8 * size :]
         (count,), numbers = numbers[:8].cast("q"), numbers[8:]
         squares, told = numbers[: 8 * size].cast("d"), numbers[8 * size :].cast("q").tolist()
@@ -177,9 +180,7 @@ class StatisticsProcess:
 
     def __call__(self, clients: Sequence[ClientDataset]) -> Standardization:
         """Both rounds in this process: mean and spread over all examples of ``clients``."""
-        result = self.standardization(self._finished(clients))
-        assert result is not None
-        return result
+        return self._standardization(self._finished(clients))
 
     def describe(self, clients: Sequence[ClientDataset]) -> tuple[FeatureStatistics, ...]:
         """Both rounds in this process: what the features of all ``clients`` are like.
@@ -188,9 +189,7 @@ class StatisticsProcess:
         """
         if not self.described:
             raise LocalProtocolError("these statistics ask for neither bins nor extremes; build them with one of both")
-        result = self.result(self._finished(clients))
-        assert result is not None
-        return result
+        return self._described_features(self._finished(clients))
 
     def _finished(self, clients: Sequence[ClientDataset]) -> ProcessState:
         state = self.initialize()

@@ -21,7 +21,7 @@ from edgefl.learning.counts import as_sums, check_counts, contribution_of, round
 from edgefl.learning.in_process import check_state, run_round
 from edgefl.learning.loss_grid import loss_to_grid
 from edgefl.learning.parts import ClientWork, Closing, Distributor, Finalizer, ModelDistributor
-from edgefl.learning.shapes import model_spec, one_process
+from edgefl.learning.shapes import model_spec, one_process, shape_of
 from edgefl.models.softmax import SoftmaxModel
 from edgefl.protocol.messages import Assignment, ClientUpdate, Plan
 from edgefl.protocol.process import Accumulator, ProcessState, RoundConditions, RoundMetrics
@@ -68,10 +68,8 @@ class TrainingProcess:
     def plan(self, state: ProcessState) -> Plan:
         """Raises ``LocalProtocolError`` while the standardization is not known."""
         if not self.standardized:
-            assert self.spec.model is not None
-            raise LocalProtocolError(
-                f"task {self.spec.name!r} has no plan before task {self.spec.model.standardize_by!r} is complete"
-            )
+            other = shape_of(self.spec).standardize_by
+            raise LocalProtocolError(f"task {self.spec.name!r} has no plan before task {other!r} is complete")
         return Plan(self.model, self.client_work.work(state.version), self.spec.encoding)
 
     def content(self, state: ProcessState) -> bytes:

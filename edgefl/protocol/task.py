@@ -282,7 +282,7 @@ class TaskSpec:
     def _check_training(self) -> None:
         # Whether it needs a table [client] is its process's to say.
         self._need(model=True, statistics=False, evaluates=False)
-        assert self.model is not None
+        assert self.model is not None  # noqa: S101  _need has checked it
         if self.client is not None:
             self.client.schedule.check(self.client.learning_rate, self.rounds)
         size = self.model.build().update_bytes
@@ -299,7 +299,7 @@ class TaskSpec:
     def _check_personalization(self) -> None:
         self._need(model=False, client=True, statistics=False, evaluates=True)
         check_name("evaluates", self.evaluates)
-        assert self.client is not None
+        assert self.client is not None  # noqa: S101  _need has checked it
         if self.client.schedule != CONSTANT:
             raise ConfigError("client.schedule in a personalization task; expected none: each round starts afresh")
 
@@ -307,8 +307,8 @@ class TaskSpec:
         self._need(model=True, client=False, statistics=True, evaluates=False)
         if self.rounds != 2:
             raise ConfigError(f"rounds is {self.rounds}; expected 2 for statistics: sums, then squares about the mean")
-        assert self.model is not None
-        assert self.statistics is not None
+        assert self.model is not None  # noqa: S101  _need has checked it
+        assert self.statistics is not None  # noqa: S101  _need has checked it
         size = description_bytes(self.model.num_features, self.statistics.bins, self.statistics.extremes)
         if size > MAX_UPLOAD_BYTES:
             raise ConfigError(f"an update of {size} bytes; expected at most {MAX_UPLOAD_BYTES}: lower statistics.bins")

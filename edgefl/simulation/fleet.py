@@ -259,7 +259,7 @@ class _Fleet:
                 case SendReceipt(token, receipt, retry):
                     call = self._calls.pop(token)
                     device = call.device
-                    assert not isinstance(call.message, CheckIn)
+                    assert not isinstance(call.message, CheckIn)  # noqa: S101  a receipt answers a report
                     self._keeper.note_receipt(device.holdings.device, call.message, receipt)
                     self.later(LINK_S, lambda d=device, r=receipt, w=retry: d.receipt(r, w))  # type: ignore[misc]
                 case AnswerCheckIn():
@@ -272,7 +272,7 @@ class _Fleet:
 
     def _answer(self, effect: AnswerCheckIn) -> None:
         call = self._calls.pop(effect.token)
-        assert isinstance(call.message, CheckIn)
+        assert isinstance(call.message, CheckIn)  # noqa: S101  the coordinator answers what asked
         fate = self._record.fate(call.message.last_task, call.message.last_round, effect.device)
         answer = replace(effect.answer, last_fate=fate)
         if isinstance(answer.outcome, Assignment):

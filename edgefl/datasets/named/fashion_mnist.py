@@ -20,6 +20,7 @@ from collections.abc import Mapping
 from edgefl.datasets.central import CentralDataset
 from edgefl.datasets.fetch import pinned_bytes
 from edgefl.datasets.pinned import PinnedDeb
+from edgefl.errors import VerificationError
 from edgefl.types import DType, Examples, Quantization
 
 DEB = PinnedDeb(
@@ -67,9 +68,14 @@ def load() -> CentralDataset:
 
 def _examples(files: Mapping[str, bytes], part: str) -> Examples:
     images, labels = files[f"{part}-images-idx3-ubyte.gz"], files[f"{part}-labels-idx1-ubyte.gz"]
-    magic, count, height, width = struct.unpack_from(">4I", images)
-    assert (magic, height, width) == (_IMAGES, SIDE, SIDE)
-    assert struct.unpack_from(">2I", labels) == (_LABELS, count)
+    count = max(0, len(labels) - 8)
+    if images[:16] != struct.pack(">4I", _IMAGES, count, SIDE, SIDE) or labels[:8] != struct.pack(
+        ">2I", _LABELS, count
+    ):
+        raise VerificationError(
+            f"{DEB.file_name}: the headers of part {part!r} are {images[:16].hex()} and {labels[:8].hex()}; expected "
+            f"those of {count} pictures of {SIDE} x {SIDE} bytes and their labels; this is a defect of EdgeFL's pin"
+        )
     stored = array("i", list(labels[8:]))
     return Examples(NUM_FEATURES, images[16:], stored.tobytes(), DType.UINT8, Quantization(1 / WHITE))
 
@@ -79,9 +85,8 @@ def _unpack(deb: bytes) -> dict[str, bytes]:
     with tarfile.open(fileobj=io.BytesIO(_data_member(deb)), mode="r:xz") as archive:
         files = {}
         for member in archive:
-            if member.isfile() and member.name.startswith(FOLDER):
-                content = archive.extractfile(member)
-                assert content is not None  # a file has content
+            content = archive.extractfile(member) if member.isfile() and member.name.startswith(FOLDER) else None
+            if content is not None:
                 files[member.name.removeprefix(FOLDER)] = gzip.decompress(content.read())
         return files
 
@@ -96,4 +101,4 @@ def _data_member(deb: bytes) -> bytes:
         if header[:16].rstrip() == b"data.tar.xz":
             return deb[offset : offset + size]
         offset += size + size % 2
-    raise AssertionError("no data.tar.xz in the pinned package")
+    raise VerificationError(f"{DEB.file_name} holds no data.tar.xz; this is a defect of EdgeFL's pin")

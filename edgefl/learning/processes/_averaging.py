@@ -9,7 +9,7 @@ from typing import Any, TypedDict
 from edgefl.aggregators import TrainingAggregator, training_aggregator
 from edgefl.errors import ConfigError
 from edgefl.learning.parts import ClientWork, Distributor, Finalizer, LocalSgd, ModelDistributor, ServerStep
-from edgefl.learning.shapes import model_of, model_spec, one_process
+from edgefl.learning.shapes import model_of, model_spec, one_process, shape_of
 from edgefl.learning.training import TrainingProcess
 from edgefl.models.softmax import SoftmaxModel
 from edgefl.optimizers import ServerOptimizer, Sgd, sgd
@@ -140,7 +140,6 @@ def averaging(
     ``spec`` that is not registered, or is another than ``mean``.
     """
     model = model_of(spec, standardization)
-    assert spec.model is not None  # TaskSpec checks it for this kind
     named = spec.aggregator.name
     if mean and named not in ("", mean):
         raise ConfigError(f"aggregator is {named!r}; process {spec.process_name!r} works with {mean!r}: leave it out")
@@ -157,7 +156,7 @@ def averaging(
         client_work=client_work or local_sgd(spec),
         aggregator=aggregator or _aggregator(spec, name, model.num_parameters),
         finalizer=finalizer or ServerStep(spec.server_optimizer.build()),
-        standardized=not spec.model.standardize_by or standardization is not None,
+        standardized=not shape_of(spec).standardize_by or standardization is not None,
     )
 
 

@@ -56,8 +56,8 @@ def test_a_csv_file_is_added(tmp_path: Path) -> None:
         (HEADER + "1,1.0,1,train\n", "column 'label' is '1.0'"),
         (HEADER + "1,0,1,test\n", "column 'split' is 'test'; expected train or held_out"),
         (HEADER + "1,0,1\n", "line 2 has 3 values; expected 4"),
-        ("a,label\n1,0\n", r"has 1 feature columns \(a\); expected 2"),
-        ("a,b,label,client\n1,2,0,x\n", "has 3 feature columns .*; expected 2"),
+        ("a,label\n1,0\n", r"has 1 features \('a'\); expected 2"),
+        ("a,b,label,client\n1,2,0,x\n", "has 3 features .*; expected 2"),
         ("a,b\n1,2\n", "has no column 'label'"),
         ("a,a,label\n1,2,0\n", "two columns named 'a'; expected unique names"),
         ("", "is empty; expected a header line"),
@@ -119,8 +119,18 @@ def test_csv_gives_the_bytes_that_a_simulation_reads(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "a,,label\n1,2,0\n", "a,a,label\n", "a,b,label\n1,2\n", 'a,b,label\n1,"2,0\n', "a,b,label\n1,x,0\n"]
-    + ["a,b,label\n1,2,zero\n", "a,b,label,split\n1,2,0,test\n", "a,b,label\n\xe9,2,0\n", "a,b,label\n"],
+    [
+        "",
+        "a,,label\n1,2,0\n",
+        "a,a,label\n",
+        "a,b,label\n1,2\n",
+        'a,b,label\n1,"2,0\n',
+        "a,b,label\n1,x,0\n",
+        "a,b,label\n1,2,zero\n",
+        "a,b,label,split\n1,2,0,test\n",
+        "a,b,label\n\xe9,2,0\n",
+        "a,b,label\n",
+    ],
 )
 def test_a_device_and_a_simulation_refuse_a_csv_file_by_one_rule(tmp_path: Path, text: str) -> None:
     path = tmp_path / "a.csv"
@@ -220,6 +230,124 @@ def test_the_command_names_file_row_and_expectation(tmp_path: Path, capsys: pyte
     assert main(["add", "--config", str(config), str(config)]) == 65
 
 
+# columns by name
+
+
+FIRST = "x,label,y\n1,0,2\n"
+
+
+def test_a_reordered_header_stores_the_right_thing(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(FIRST)
+    with added(tmp_path, path) as store:
+        assert store.feature_names == ("x", "y")
+    with ExampleStore.open(tmp_path / "e.db", SPEC) as store:  # the names outlive the process
+        path.write_text("label,y,split, x \n1,4,train,3\n")
+        add_file(store, SPEC, path)
+        npz = tmp_path / "a.npz"
+        np.savez(npz, features=np.array([[6.0, 5.0]]), labels=np.array([2]), feature_names=np.array(["y", "x"]))
+        add_file(store, SPEC, npz)
+        np.savez(npz, features=np.array([[7.0, 8.0]]), labels=np.array([2]))  # without names: in the store's order
+        add_file(store, SPEC, npz)
+        examples = store.load(Split.TRAIN)
+    assert examples.features == array("f", [1, 2, 3, 4, 5, 6, 7, 8]).tobytes()
+    assert examples.labels == array("i", [0, 1, 2, 2]).tobytes()
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        (
+            "x,label,yy",
+            "the unknown features 'yy' (did you mean 'y'?) and no 'y'; expected the features of this device",
+        ),
+        ("x,label,q", "the unknown features 'q' and no 'y'; expected the features of this device: 'x', 'y'"),
+        ("x,label,y,z", "the unknown features 'z'; expected the features of this device: 'x', 'y'"),
+        ("x,label", "no 'y'; expected the features of this device: 'x', 'y'"),
+        ("x,label,x", "two columns named 'x'"),
+        ("X,label,y", "the unknown features 'X' and no 'x'"),
+    ],
+)
+def test_other_names_are_refused_in_one_line(
+    tmp_path: Path, header: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = write_config(tmp_path)
+    config.write_text(config.read_text().replace("num_features = 4", "num_features = 2"))
+    path = tmp_path / "a.csv"
+    path.write_text(FIRST)
+    assert main(["add", "--config", str(config), str(path)]) == 0
+    assert "the features of this device are from now on 'x', 'y', matched by name" in capsys.readouterr().out
+    path.write_text(header + "\n" + ",".join("0" for _ in header.split(",")) + "\n")
+    assert main(["add", "--config", str(config), str(path)]) == 65
+    error = capsys.readouterr().err
+    assert f"{path} has {message}" in error
+    assert error.count("\n") == 1
+
+
+def test_a_refused_file_fixes_no_name(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    with ExampleStore.open(tmp_path / "e.db", SPEC) as store:
+        path.write_text("p,q,label\n1,2,0\n1,nan,0\n")
+        with pytest.raises(DataError):
+            add_file(store, SPEC, path)
+        path.write_text(FIRST)
+        add_file(store, SPEC, path)
+        assert store.feature_names == ("x", "y")
+
+
+def test_the_configuration_may_fix_the_names(tmp_path: Path) -> None:
+    spec = ExampleSpec(num_features=2, num_classes=3, features=("y", "x"))
+    path = tmp_path / "a.csv"
+    path.write_text(FIRST)
+    with added(tmp_path, path, spec) as store:
+        assert store.load(Split.TRAIN).features == array("f", [2, 1]).tobytes()
+        path.write_text("x,z,label\n1,2,0\n")
+        with pytest.raises(DataError, match="the unknown features 'z' and no 'y'"):
+            add_file(store, spec, path)
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (np.array(["x"]), "no 'y'"),
+        (np.array(["x", "x"]), r"feature_names\[1\] is 'x'; expected unique names"),
+        (np.array(["x", "label"]), r"feature_names\[1\] is 'label'"),
+        (np.array(["x", ""]), r"feature_names\[1\] is ''"),
+        (np.array([["x", "y"]]), r"'<U1' of shape \(1, 2\); expected a list of texts"),
+        (np.array([1, 2]), "'<i8' of shape"),
+        (np.array(["x", "y"], "S1"), "expected a list of texts"),
+    ],
+)
+def test_wrong_names_of_an_npz_file_are_refused(tmp_path: Path, names: object, message: str) -> None:
+    npz, path = tmp_path / "a.npz", tmp_path / "a.csv"
+    path.write_text(FIRST)
+    np.savez(npz, features=np.ones((1, 2)), labels=np.array([0]), feature_names=names)  # type: ignore[arg-type]
+    with added(tmp_path, path) as store, pytest.raises(DataError, match=message):
+        add_file(store, SPEC, npz)
+
+
+# the same examples twice
+
+
+def test_the_same_examples_are_refused_without_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = write_config(tmp_path)
+    config.write_text(config.read_text().replace("num_features = 4", "num_features = 2"))
+    monday, copy, npz = tmp_path / "monday.csv", tmp_path / "copy.csv", tmp_path / "copy.npz"
+    monday.write_text(FIRST + "3,1,4\n")
+    copy.write_text("label,y,x\r\n0,2.0,1\r\n1,4,3\r\n")
+    np.savez(npz, features=np.array([[1.0, 2.0], [3.0, 4.0]]), labels=np.array([0, 1]))
+    assert main(["add", "--config", str(config), str(monday)]) == 0
+    for path in (monday, copy, npz):
+        capsys.readouterr()
+        assert main(["add", "--config", str(config), str(path)]) == 80
+        error = capsys.readouterr().err
+        assert error.startswith(f"edgefl-device: error: {path}: the same 2 examples were added on ")
+        assert f"from '{monday}'" in error
+        assert error.count("\n") == 1
+    assert main(["add", "--again", "--config", str(config), str(monday)]) == 0
+    assert "the device now has 4 examples for training" in capsys.readouterr().out
+
+
 # the watched folder
 
 
@@ -255,6 +383,21 @@ def test_files_in_the_inbox_are_taken_in_or_refused(tmp_path: Path) -> None:
     assert names(inbox / "done") == ["b-1.csv", "b.csv"]
     assert names(inbox / "refused") == ["a.csv", "a.csv.error"]
     assert "column 'label' is '9'" in (inbox / "refused" / "a.csv.error").read_text()
+
+
+def test_a_copy_in_the_inbox_is_set_aside_with_a_reason(tmp_path: Path) -> None:
+    spec = inbox_spec(tmp_path)
+    drop(tmp_path, "a.csv", "a,b,label\n1,2,0\n")
+    drop(tmp_path, "b.csv", "b,label,a\n2,0,1\n")
+    now = drop(tmp_path, "c.csv", "b,label,c\n2,0,1\n")
+    with ExampleStore.open(tmp_path / "e.db", spec) as store:
+        taken = take_inbox(store, spec, wall_now=now)
+        assert [(t.name, t.count) for t in taken] == [("a.csv", 1), ("b.csv", 0), ("c.csv", 0)]
+        assert store.count(Split.TRAIN) == 1
+    refused = tmp_path / "inbox" / "refused"
+    assert names(refused) == ["b.csv", "b.csv.error", "c.csv", "c.csv.error"]
+    assert "the same 1 examples were added on" in (refused / "b.csv.error").read_text()
+    assert "the unknown features 'c' and no 'a'" in (refused / "c.csv.error").read_text()
 
 
 def test_a_file_that_may_still_be_written_waits(tmp_path: Path) -> None:

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from device_fleet import environment
 
-from edgefl.errors import ConfigError, DataError, StorageError
+from edgefl.errors import ConfigError, ConflictError, DataError, StorageError
 from edgefl.protocol.messages import Split
 from edgefl.types import DType
 from edgefl_device.aging import CLOCK_WAS_SET
 from edgefl_device.config import ExampleSpec
-from edgefl_device.example_store import ExampleStore, Row
+from edgefl_device.example_store import Batch, ExampleStore, Row
 
 SPEC = ExampleSpec(num_features=2, num_classes=3)
 DAY = 86400
@@ -256,13 +256,45 @@ def test_a_store_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     db = sqlite3.connect(tmp_path / "e.db")
     db.execute("PRAGMA user_version = 9")
     db.close()
-    with pytest.raises(StorageError, match="version 9; this program knows 1"):
+    with pytest.raises(StorageError, match="version 9; this program knows 2"):
         ExampleStore.open(tmp_path / "e.db", SPEC)
 
 
-def test_the_source_of_a_batch_is_kept_with_its_rows(tmp_path: Path) -> None:
-    with ExampleStore.open(tmp_path / "e.db", SPEC) as store:
-        store.append_many([row(1)], source="a.csv")
+def test_a_batch_is_known_again_while_some_of_it_is_there(tmp_path: Path) -> None:
+    spec = ExampleSpec(num_features=2, num_classes=3, quota_bytes=5 * SPEC.example_cost_bytes)
+    rows = [row(1), row(2, 1, Split.HELD_OUT)]
+    with ExampleStore.open(tmp_path / "e.db", spec, clock=lambda: T0) as store:
+        store.append_many(rows, Batch("a.csv", "stamp of a"))
         with pytest.raises(DataError):
-            store.append_many([row(1), row(float("nan"))], source="b.csv")
-        assert store.last_source == "a.csv"
+            store.append_many([row(3), row(float("nan"))], Batch("b.csv", "stamp of b"))
+        assert (store.has_stamp("stamp of a"), store.has_stamp("stamp of b")) == (True, False)
+    with ExampleStore.open(tmp_path / "e.db", spec) as store:
+        with pytest.raises(
+            ConflictError, match=r"the same 2 examples were added on 2026-09-27 from 'a\.csv'; .*--again"
+        ):
+            store.append_many(rows, Batch("c.csv"))
+        for other in ([row(1), row(2, 1)], [row(1), row(2, 2, Split.HELD_OUT)], list(reversed(rows)), [row(1)]):
+            store.append_many(other, Batch("c.csv"))  # another split, class, order, number
+        assert store.count(Split.TRAIN) + store.count(Split.HELD_OUT) == 5  # the quota took those of a.csv
+        assert not store.has_stamp("stamp of a")
+        store.append_many(rows, Batch("c.csv"))
+        store.append_many(rows, Batch("c.csv", again=True))
+        store.append_many(rows)  # an application that names no source answers for itself
+        store.append_many(rows)
+
+
+def test_names_of_features_and_classes_cannot_change_under_stored_examples(tmp_path: Path) -> None:
+    named = ExampleSpec(num_features=2, num_classes=3, features=("x", "y"), classes=("sit", "walk", "run"))
+    with ExampleStore.open(tmp_path / "e.db", named) as store:
+        assert store.feature_names == ("x", "y")
+        with pytest.raises(ConflictError, match="names of the features"):
+            store.append_many([row(1)], Batch("a", feature_names=("y", "x")))
+        assert store.count(Split.TRAIN) == 0
+    with ExampleStore.open(tmp_path / "e.db", SPEC) as store:  # a configuration without names takes those of the store
+        assert store.feature_names == ("x", "y")
+    swapped = ExampleSpec(num_features=2, num_classes=3, features=("y", "x"))
+    with pytest.raises(ConfigError, match=r"feature names are 'x', 'y'; the configuration says 'y', 'x' .number 0"):
+        ExampleStore.open(tmp_path / "e.db", swapped)
+    swapped = ExampleSpec(num_features=2, num_classes=3, classes=("sit", "run", "walk"))
+    with pytest.raises(ConfigError, match=r"class names are 'sit', .*; the configuration says .*number 1 differs"):
+        ExampleStore.open(tmp_path / "e.db", swapped)

@@ -13,6 +13,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from array import array
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,10 @@ from server_kit import OPERATOR, Caller, as_device, calling, run, server_process
 
 from edgefl.errors import StorageError
 from edgefl.proto.v1 import control_pb2, fleet_pb2
-from edgefl.protocol.messages import Accepted, Assignment, CheckInAnswer, Rejection
+from edgefl.protocol.messages import Accepted, Assignment, CheckInAnswer, Rejection, Split
 from edgefl.wire import answer_from_proto, receipt_from_proto
+from edgefl_device.config import ExampleSpec
+from edgefl_device.example_store import Batch, ExampleStore, Row
 from edgefl_device.state import StateDir
 from edgefl_server.check import check
 from edgefl_server.main import main
@@ -142,6 +145,56 @@ num_features = 3
 num_classes = 2
 """)
     return subprocess.Popen([sys.executable, "-m", "edgefl_device.main", "run", "--config", str(config)])
+
+
+@pytest.fixture
+def examples(tmp_path: Path) -> Path:
+    """The example store of a device of 0.1."""
+    path = tmp_path / "examples.db"
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.executescript((SAMPLE / "examples.sql").read_text())
+    return path
+
+
+SPEC = ExampleSpec(num_features=3, num_classes=2)
+
+
+def test_an_example_store_of_0_1_is_migrated(examples: Path) -> None:
+    with ExampleStore.open(examples, SPEC) as store:
+        train = store.load(Split.TRAIN)
+        assert (train.features, train.labels) == (array("f", range(1, 7)).tobytes(), array("i", [0, 1]).tobytes())
+        assert store.load(Split.HELD_OUT).features == array("f", [7, 8, 9]).tobytes()
+        assert store.feature_names == ()
+        assert store.has_stamp("monday.csv 77 42 1760000000000000000"), "the file that the inbox took last"
+        store.append_many([Row(array("f", [1, 1, 1]), 0)], Batch("a.csv", feature_names=("x", "y", "z")))
+    with contextlib.closing(sqlite3.connect(examples)) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (2,)
+        with contextlib.closing(sqlite3.connect(":memory:")) as new:
+            ExampleStore.open(examples.with_name("new.db"), SPEC).close()
+            new.execute("ATTACH ? AS new", (str(examples.with_name("new.db")),))
+            schema = "SELECT name, sql FROM {}.sqlite_master ORDER BY name"
+            assert db.execute(schema.format("main")).fetchall() == new.execute(schema.format("new")).fetchall()
+
+
+def test_a_migration_of_examples_that_is_killed_is_done_again(examples: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Killed(BaseException):
+        pass
+
+    class Dies(sqlite3.Connection):
+        def execute(self, sql: str, *parameters: Any) -> sqlite3.Cursor:
+            if sql.startswith("PRAGMA user_version ="):
+                raise Killed
+            return super().execute(sql, *parameters)
+
+    real = sqlite3.connect
+    with monkeypatch.context() as patch:
+        patch.setattr(sqlite3, "connect", lambda path, **options: real(path, factory=Dies, **options))
+        with pytest.raises(Killed):
+            ExampleStore.open(examples, SPEC)
+    with contextlib.closing(sqlite3.connect(examples)) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (1,)
+    with ExampleStore.open(examples, SPEC) as store:
+        assert store.count(Split.TRAIN) == 2
 
 
 def answer_of(raw: bytes) -> CheckInAnswer:

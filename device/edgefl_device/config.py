@@ -67,6 +67,8 @@ class ExampleSpec:
     ``scale``, ``zero_point``: what 8-bit features mean, ``scale * (stored - zero_point)``.
     ``quota_bytes``: beyond it the oldest examples are dropped. ``max_age_days``: older ones are dropped; 0 keeps them.
     ``inbox``: a folder whose CSV and NPZ files are taken in before each check-in; none without it.
+    ``features``: the names of the features, in the order in which values are stored and models see them; without them
+    the first file with names fixes them. ``classes``: the names of the classes, in the order of the labels.
     """
 
     num_features: int
@@ -77,6 +79,8 @@ class ExampleSpec:
     quota_bytes: int = 64 << 20
     max_age_days: float = 0.0
     inbox: Path | None = None
+    features: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_shape(self.num_classes, self.num_features)
@@ -90,6 +94,10 @@ class ExampleSpec:
             )
         if not 0 <= self.max_age_days <= MAX_AGE_DAYS:
             raise ConfigError(f"max_age_days is {self.max_age_days}; expected 0 (keep) to {MAX_AGE_DAYS}")
+        _check_names("features", self.features, "num_features", self.num_features)
+        if "label" in self.features or "split" in self.features:
+            raise ConfigError("features has 'label' or 'split', which are columns of their own; leave it out")
+        _check_names("classes", self.classes, "num_classes", self.num_classes)
 
     @property
     def quantization(self) -> Quantization:
@@ -135,6 +143,17 @@ class DeviceConfig:
     def store_path(self) -> Path:
         """Where the device's examples are."""
         return self.device.state_dir / "examples.db"
+
+
+def _check_names(key: str, names: tuple[str, ...], count_key: str, count: int) -> None:
+    if names and len(names) != count:
+        raise ConfigError(f"{key} has {len(names)} names and {count_key} is {count}; expected as many")
+    for index, name in enumerate(names):
+        if not name or name != name.strip():
+            raise ConfigError(f"{key}[{index}] is {name!r}; expected a name without spaces around it")
+    if len(set(names)) != len(names):
+        twice = next(name for index, name in enumerate(names) if name in names[:index])
+        raise ConfigError(f"{key} has {twice!r} twice; expected unique names")
 
 
 def load_config(path: Path, *, insecure: bool = False) -> DeviceConfig:

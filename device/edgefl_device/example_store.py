@@ -6,6 +6,7 @@ Invariants
 - ``load`` gives the examples in the order in which they were appended: training is a function of that order.
 - The store holds at most ``quota_bytes``; the oldest go first. What is older than ``max_age_days`` goes too.
 - Any number of processes may append and read at once (write-ahead log, busy timeout).
+- The names of the features are fixed by the first batch that has names, or by the configuration, and hold from then on.
 
 Few writes: a batch is one transaction with one fsync; a single ``append`` is not synced, so that a power cut may lose
 the last ones, but never the file's integrity.
@@ -24,19 +25,31 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgefl.errors import DataError
+from edgefl.errors import ConflictError, DataError
 from edgefl.protocol.messages import Split
 from edgefl.types import Examples
 from edgefl_device.aging import Aging
 from edgefl_device.config import ExampleSpec
-from edgefl_device.example_file import BUSY_TIMEOUT_S, corrupt, prepare, sqlite_errors
+from edgefl_device.example_file import (
+    BUSY_TIMEOUT_S,
+    FEATURE_NAMES,
+    corrupt,
+    immediate,
+    prepare,
+    read_names,
+    sqlite_errors,
+    write_names,
+)
 from edgefl_device.example_row import Row, check_label, pack_features
+from edgefl_device.example_source import Batch, RowsDigest, Sources
 from edgefl_device.files import make_folder
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-__all__ = ["ExampleStore", "Row"]
+__all__ = ["Batch", "ExampleStore", "Row"]
+
+UNNAMED = Batch()
 
 _SPLITS = {Split.TRAIN: 0, Split.HELD_OUT: 1}
 
@@ -53,6 +66,7 @@ class ExampleStore:
         self._spec = spec
         self._clock = clock
         self._aging = Aging(connection, spec.max_age_days)
+        self._sources = Sources(connection)
 
     @classmethod
     def open(cls, path: Path, spec: ExampleSpec, *, clock: Callable[[], float] = time.time) -> ExampleStore:
@@ -92,30 +106,41 @@ class ExampleStore:
             )
             self._drop_old()
 
-    def append_many(self, rows: Iterable[Row], *, source: str = "") -> int:
-        """Append all ``rows`` or none, durably; returns how many. ``source`` is kept with them: see ``last_source``.
+    def append_many(self, rows: Iterable[Row], batch: Batch = UNNAMED) -> int:
+        """Append all ``rows`` or none, durably; returns how many. ``batch`` says where they come from.
 
         Rows are taken one at a time and staged outside the store, so neither memory nor other writers are held up.
-        Raises ``DataError`` that names the first wrong row, counted from 0, or its ``where``.
+        Raises ``DataError`` that names the first wrong row, counted from 0, or its ``where``; ``ConflictError`` when
+        the same examples of a named batch are there, or when the features have other names than those of the batch.
         """
-        count = 0
+        digest = RowsDigest()
         with sqlite_errors(self._path):
             self._db.execute("CREATE TEMP TABLE staged (split INTEGER, label INTEGER, features BLOB)")
             try:
                 self._db.execute("BEGIN")  # touches the temporary file only: no lock on the store
                 for row in rows:
-                    self._stage(row, count)
-                    count += 1
+                    self._stage(row, digest)
                 self._db.execute("COMMIT")
                 self._db.execute("PRAGMA synchronous = FULL")
                 with self._transaction():
-                    self._take_staged(source)
+                    self._take_staged(batch, digest)
             finally:
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
                 self._db.execute("PRAGMA synchronous = NORMAL")
                 self._db.execute("DROP TABLE temp.staged")
-        return count
+        return digest.count
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """The names of the features in the order of the stored values; none while they are not fixed."""
+        with sqlite_errors(self._path):
+            return read_names(self._db, FEATURE_NAMES)
+
+    def has_stamp(self, stamp: str) -> bool:
+        """Whether a batch with that ``stamp`` was stored, and some of it is still there."""
+        with sqlite_errors(self._path):
+            return self._sources.has_stamp(stamp)
 
     def count(self, split: Split) -> int:
         """How many examples of ``split`` there are."""
@@ -151,29 +176,27 @@ class ExampleStore:
         with sqlite_errors(self._path):
             return self._aging.trusts(self._now())
 
-    @property
-    def last_source(self) -> str:
-        """The ``source`` of the last batch that gave one: it became durable together with its rows."""
-        with sqlite_errors(self._path):
-            row = self._db.execute("SELECT value FROM meta WHERE key = 'last_source'").fetchone()
-        return str(row[0]) if row else ""
-
-    def _stage(self, row: Row, index: int) -> None:
+    def _stage(self, row: Row, digest: RowsDigest) -> None:
         try:
             packed = pack_features(self._spec, row.features)
             check_label(self._spec, row.label)
         except DataError as error:
-            raise DataError(f"{row.where or f'row {index}'}: {error}") from None
-        self._db.execute("INSERT INTO staged VALUES (?, ?, ?)", (_SPLITS[row.split], row.label, packed))
+            raise DataError(f"{row.where or f'row {digest.count}'}: {error}") from None
+        split = _SPLITS[row.split]
+        self._db.execute("INSERT INTO staged VALUES (?, ?, ?)", (split, row.label, packed))
+        digest.add(split, row.label, packed)
 
-    def _take_staged(self, source: str) -> None:
+    def _take_staged(self, batch: Batch, digest: RowsDigest) -> None:
+        if batch.feature_names:
+            write_names(self._db, FEATURE_NAMES, batch.feature_names)
+            if read_names(self._db, FEATURE_NAMES) != batch.feature_names:
+                raise ConflictError("another process fixed the names of the features in the meantime; add it again")
+        source = self._sources.add(batch, digest, self._now())
         self._db.execute(
-            "INSERT INTO examples (split, added, label, features) "
-            "SELECT split, ?, label, features FROM staged ORDER BY rowid",
-            (self._now(),),
+            "INSERT INTO examples (split, added, label, features, source) "
+            "SELECT split, ?, label, features, ? FROM staged ORDER BY rowid",
+            (self._now(), source),
         )
-        if source:
-            self._db.execute("INSERT OR REPLACE INTO meta VALUES ('last_source', ?)", (source,))
         self._drop_old()
 
     def _drop_old(self) -> None:
@@ -191,12 +214,5 @@ class ExampleStore:
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
-        with sqlite_errors(self._path):
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-                self._db.execute("COMMIT")
-            except BaseException:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                raise
+        with sqlite_errors(self._path), immediate(self._db):
+            yield

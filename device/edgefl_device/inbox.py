@@ -1,8 +1,9 @@
 """The watched folder: files of examples dropped into it are taken in before each check-in.
 
-A file is taken once it was left alone for ``SETTLE_S``. It ends in ``done/``, or in ``refused/`` beside a ``.error``
-text that says why. A crash between storing and moving does not store a file twice: its identity is kept in the
-transaction of its rows. Under a retention rule, files in ``done/`` go when the examples in them would.
+A file is taken once it was left alone for ``SETTLE_S``. It ends in ``done/``, or in ``refused/`` next to a ``.error``
+text that says why: a wrong file, or one whose examples are there. A crash between storing and moving does neither store
+nor refuse a file the second time: its identity is kept in the transaction of its rows. Under a retention rule, files in
+``done/`` go when the examples in them would.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgefl.errors import DataError
+from edgefl.errors import ConflictError, DataError
 from edgefl_device.config import ExampleSpec
-from edgefl_device.example_store import ExampleStore
+from edgefl_device.example_store import Batch, ExampleStore
 from edgefl_device.files import storage_errors
 from edgefl_device.ingest import SUFFIXES, add_file
 
@@ -57,19 +58,23 @@ def take_inbox(store: ExampleStore, spec: ExampleSpec, *, wall_now: float) -> tu
 
 
 def _take(store: ExampleStore, spec: ExampleSpec, inbox: Path, path: Path) -> Taken:
-    stat = path.stat()
-    source = f"{path.name} {stat.st_ino} {stat.st_size} {stat.st_mtime_ns}"
-    if store.last_source == source:
+    stamp = file_stamp(path.name, path.stat())
+    if store.has_stamp(stamp):
         _move(path, inbox / "done")  # stored before a crash, and not yet moved
         return Taken(path.name, 0)
     try:
-        count = add_file(store, spec, path, source=source)
-    except DataError as error:
+        count = add_file(store, spec, path, Batch(path.name, stamp))
+    except (DataError, ConflictError) as error:
         target = _move(path, inbox / "refused")
         target.with_name(target.name + ".error").write_text(f"{error}\n", encoding="utf-8")
         return Taken(path.name, 0, str(error))
     _move(path, inbox / "done")
     return Taken(path.name, count)
+
+
+def file_stamp(name: str, stat: os.stat_result) -> str:
+    """What a file keeps when it is moved within its disk. ``name``: that which it had in the inbox."""
+    return f"{name} {stat.st_ino} {stat.st_size} {stat.st_mtime_ns}"
 
 
 def _move(path: Path, folder: Path) -> Path:

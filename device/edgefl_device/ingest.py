@@ -3,81 +3,124 @@
 Invariants: nothing is guessed, nothing is unpickled, and a wrong value is named with its file, row and column. The
 numbers stored are those that ``edgefl.datasets`` reads from the same file, so a simulation trains on the same bytes.
 
+Features are matched by name. The names of a device's features are fixed by its configuration or by the first file that
+names them, and from then on a file has these names, in any order, and no others.
+
 CSV: UTF-8, comma, a header line; a column ``label`` (a whole number from 0), optionally ``split`` (``train`` or
-``held_out``); all others are features, in the order of the file.
-NPZ (``numpy.savez``): ``features`` (n, num_features), ``labels`` (n,) integers, optionally ``held_out`` (n,) bool and
-the single numbers ``scale`` and ``zero_point``, which must be the store's.
+``held_out``); all others are features.
+NPZ (``numpy.savez``): ``features`` (n, num_features), ``labels`` (n,) integers, optionally ``held_out`` (n,) bool,
+``feature_names`` (num_features,) text, and the single numbers ``scale`` and ``zero_point``, which must be the store's.
+Without names its features are in the order of the store's.
 """
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edgefl.csv_rows import open_csv, parse_held_out, parse_whole
-from edgefl.errors import DataError
+from edgefl.csv_rows import CsvRows, open_csv, parse_held_out, parse_whole
+from edgefl.errors import ConflictError, DataError
 from edgefl.protocol.messages import Split
 from edgefl.types import DType, parse_feature
 from edgefl_device.config import ExampleSpec
-from edgefl_device.example_store import ExampleStore, Row
-from edgefl_device.npz import NpzArray, open_npz
+from edgefl_device.example_file import some
+from edgefl_device.example_store import Batch, ExampleStore, Row
+from edgefl_device.npz import NpzArchive, NpzArray, open_npz
 
 LABEL_COLUMN = "label"
 SPLIT_COLUMN = "split"
+FEATURE_NAMES = "feature_names"
 SUFFIXES = (".csv", ".npz")
 
 _RANGES = {DType.UINT8: (0, 255), DType.INT8: (-128, 127)}
 _CODES = {DType.FLOAT32: "f", DType.UINT8: "B", DType.INT8: "b"}
 
 
-def add_file(store: ExampleStore, spec: ExampleSpec, path: Path, *, source: str = "") -> int:
-    """Append the examples of one file, all or none; returns how many. ``source``: see ``ExampleStore.append_many``.
+@dataclass(frozen=True)
+class ExampleFile:
+    """An open file. ``feature_names``: in the order of the rows' values, or none; ``rows`` raise ``DataError``."""
 
-    Raises ``DataError`` that names the file, the row and what was expected; ``StorageError``.
+    feature_names: tuple[str, ...]
+    rows: Iterator[Row]
+
+
+def add_file(store: ExampleStore, spec: ExampleSpec, path: Path, batch: Batch | None = None) -> int:
+    """Append the examples of one file, all or none; returns how many. ``batch``: their source, if not ``path``.
+
+    Raises ``DataError`` that names the file, the row and what was expected; ``ConflictError`` when the same examples
+    are there; ``StorageError``.
     """
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise DataError(f"{path} is not a file of examples; expected a name that ends in {' or '.join(SUFFIXES)}")
+    batch = batch or Batch(str(path))
+    known = store.feature_names
+    open_file = _open_csv if suffix == ".csv" else _open_npz
     try:
-        rows = read_csv(path, spec) if suffix == ".csv" else read_npz(path, spec)
-        count = store.append_many(rows, source=source)
+        with open_file(path, spec, known) as file:
+            return store.append_many(file.rows, replace(batch, feature_names=file.feature_names))
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
-    return count
+    except ConflictError as error:
+        raise ConflictError(f"{path}: {error}") from error
+
+
+def match_features(path: Path, found: Sequence[str], known: tuple[str, ...], spec: ExampleSpec) -> list[int]:
+    """Where in ``found`` each of the store's features stands; as ``found`` stands where the store knows no names.
+
+    Raises ``DataError`` that names what is unknown, with the nearest, and what is missing.
+    """
+    if not known and len(found) != spec.num_features:
+        raise DataError(f"{path} has {len(found)} features ({some(found)}); expected {spec.num_features}")
+    if not known:
+        return list(range(len(found)))
+    missing = [name for name in known if name not in found]
+    unknown = [name for name in found if name not in known]
+    if not missing and not unknown:
+        place = {name: index for index, name in enumerate(found)}
+        return [place[name] for name in known]
+    faults = []
+    if unknown:
+        import difflib  # for this error alone
+
+        near = difflib.get_close_matches(unknown[0], missing or known, n=1)
+        faults.append(f"the unknown features {some(unknown)}" + (f" (did you mean {near[0]!r}?)" if near else ""))
+    if missing:
+        faults.append(f"no {some(missing)}")
+    raise DataError(f"{path} has {' and '.join(faults)}; expected the features of this device: {some(known)}")
 
 
 # CSV
 
 
-def read_csv(path: Path, spec: ExampleSpec) -> Iterator[Row]:
-    """The rows of a CSV file. Raises ``DataError`` while iterating."""
+@contextmanager
+def _open_csv(path: Path, spec: ExampleSpec, known: tuple[str, ...]) -> Iterator[ExampleFile]:
     with open_csv(path) as table:
-        names, found = table.names, False
-        label, split, features = _find_columns(path, names, spec)
-        for where, cells in table:
-            found = True
-            yield Row(
-                array(_CODES[spec.dtype], [_parse(where, names[i], cells[i], spec.dtype) for i in features]),
-                parse_whole(cells[label], f"{where}, column {LABEL_COLUMN!r}", 0, spec.num_classes - 1),
-                Split.TRAIN if split is None else _parse_split(where, cells[split]),
-                where,
-            )
-    if not found:
-        raise DataError(f"{path} has no example; expected one per line below the header")
+        if LABEL_COLUMN not in table.names:
+            raise DataError(f"{path} has no column {LABEL_COLUMN!r}; its header is {', '.join(table.names)[:200]!r}")
+        columns = [i for i, name in enumerate(table.names) if name not in (LABEL_COLUMN, SPLIT_COLUMN)]
+        order = match_features(path, [table.names[i] for i in columns], known, spec)
+        features = [columns[i] for i in order]
+        yield ExampleFile(tuple(table.names[i] for i in features), _csv_rows(table, spec, features))
 
 
-def _find_columns(path: Path, names: tuple[str, ...], spec: ExampleSpec) -> tuple[int, int | None, list[int]]:
-    if LABEL_COLUMN not in names:
-        raise DataError(f"{path} has no column {LABEL_COLUMN!r}; its header is {', '.join(names)[:200]!r}")
-    features = [i for i, name in enumerate(names) if name not in (LABEL_COLUMN, SPLIT_COLUMN)]
-    if len(features) != spec.num_features:
-        raise DataError(
-            f"{path} has {len(features)} feature columns ({', '.join(names[i] for i in features)[:120]}); "
-            f"expected {spec.num_features}"
+def _csv_rows(table: CsvRows, spec: ExampleSpec, features: list[int]) -> Iterator[Row]:
+    names = table.names
+    label, split = names.index(LABEL_COLUMN), names.index(SPLIT_COLUMN) if SPLIT_COLUMN in names else None
+    found = False
+    for where, cells in table:
+        found = True
+        yield Row(
+            array(_CODES[spec.dtype], [_parse(where, names[i], cells[i], spec.dtype) for i in features]),
+            parse_whole(cells[label], f"{where}, column {LABEL_COLUMN!r}", 0, spec.num_classes - 1),
+            Split.TRAIN if split is None else _parse_split(where, cells[split]),
+            where,
         )
-    split = names.index(SPLIT_COLUMN) if SPLIT_COLUMN in names else None
-    return names.index(LABEL_COLUMN), split, features
+    if not found:
+        raise DataError(f"{table.path} has no example; expected one per line below the header")
 
 
 def _parse(where: str, column: str, text: str, dtype: DType) -> float:
@@ -94,26 +137,50 @@ def _parse_split(where: str, text: str) -> Split:
 # NPZ
 
 
-def read_npz(path: Path, spec: ExampleSpec) -> Iterator[Row]:
-    """The rows of an NPZ file. Raises ``DataError`` while iterating."""
+@contextmanager
+def _open_npz(path: Path, spec: ExampleSpec, known: tuple[str, ...]) -> Iterator[ExampleFile]:
     with open_npz(path) as archive:
         _check_names(path, archive.names)
-        features, labels = archive.array("features"), archive.array("labels")
-        held_out = archive.array("held_out") if "held_out" in archive.names else None
-        count = _check_shapes(path, spec, features, labels, held_out)
-        for name, wanted in (("scale", spec.scale), ("zero_point", spec.zero_point)):
-            if name in archive.names:
-                _check_single(path, name, archive.array(name), wanted)
-        wide = labels.rows()
-        held = held_out.rows() if held_out is not None else None
-        for index, values in enumerate(features.rows()):
-            if index >= count:
-                break
-            label = int(next(wide)[0])
-            if not 0 <= label < spec.num_classes:
-                raise DataError(f"{path}: labels[{index}] is {label}; expected 0 to {spec.num_classes - 1}")
-            split = Split.HELD_OUT if held is not None and next(held)[0] else Split.TRAIN
-            yield Row(_convert(path, index, values, spec.dtype), label, split, f"{path}: row {index}")
+        names: tuple[str, ...] = ()
+        order = list(range(spec.num_features))
+        if FEATURE_NAMES in archive.names:
+            found = tuple(name.strip() for name in archive.texts(FEATURE_NAMES))
+            _check_feature_names(path, found)
+            order = match_features(path, found, known, spec)
+            names = tuple(found[i] for i in order)
+        yield ExampleFile(names, _npz_rows(path, archive, spec, order))
+
+
+def _npz_rows(path: Path, archive: NpzArchive, spec: ExampleSpec, order: list[int]) -> Iterator[Row]:
+    features, labels = archive.array("features"), archive.array("labels")
+    held_out = archive.array("held_out") if "held_out" in archive.names else None
+    count = _check_shapes(path, spec, features, labels, held_out)
+    for name, wanted in (("scale", spec.scale), ("zero_point", spec.zero_point)):
+        if name in archive.names:
+            _check_single(path, name, archive.array(name), wanted)
+    wide = labels.rows()
+    held = held_out.rows() if held_out is not None else None
+    in_order = order == list(range(spec.num_features))
+    for index, values in enumerate(features.rows()):
+        if index >= count:
+            break
+        label = int(next(wide)[0])
+        if not 0 <= label < spec.num_classes:
+            raise DataError(f"{path}: labels[{index}] is {label}; expected 0 to {spec.num_classes - 1}")
+        split = Split.HELD_OUT if held is not None and next(held)[0] else Split.TRAIN
+        converted = _convert(path, index, values, spec.dtype)
+        if not in_order:
+            converted = array(converted.typecode, [converted[i] for i in order])
+        yield Row(converted, label, split, f"{path}: row {index}")
+
+
+def _check_feature_names(path: Path, names: tuple[str, ...]) -> None:
+    for index, name in enumerate(names):
+        if not name or name in names[:index] or name in (LABEL_COLUMN, SPLIT_COLUMN):
+            raise DataError(
+                f"{path}: {FEATURE_NAMES}[{index}] is {name!r}; expected unique names that are not empty, "
+                f"nor {LABEL_COLUMN!r} or {SPLIT_COLUMN!r}"
+            )
 
 
 def _check_names(path: Path, names: tuple[str, ...]) -> None:
@@ -121,10 +188,10 @@ def _check_names(path: Path, names: tuple[str, ...]) -> None:
         if name not in names:
             raise DataError(f"{path} has no array {name!r}; it has {', '.join(names) or 'none'}")
     for name in names:
-        if name not in ("features", "labels", "held_out", "scale", "zero_point"):
+        if name not in ("features", "labels", "held_out", FEATURE_NAMES, "scale", "zero_point"):
             raise DataError(
-                f"{path} has an array {name!r}; expected features, labels and held_out of this one device, "
-                "and scale and zero_point"
+                f"{path} has an array {name!r}; expected features, labels, held_out and {FEATURE_NAMES} of this one "
+                "device, and scale and zero_point"
             )
 
 

@@ -34,9 +34,12 @@ examples:
 
 ADD_HELP = """\
 CSV: UTF-8, comma, a header line. Column 'label' (a whole number from 0), optionally 'split' (train or held_out);
-all other columns are features, in the order of the file.
-NPZ: arrays 'features' (n, num_features) and 'labels' (n,), optionally 'held_out' (n,) bool.
-A file with a wrong value is refused as a whole, and nothing of it is stored.
+all other columns are features. The first file fixes their names (or [examples] features does); a later file
+has the same names, in any order.
+NPZ: arrays 'features' (n, num_features) and 'labels' (n,), optionally 'held_out' (n,) bool and
+'feature_names' (num_features,); without names, features are in the order of the first file.
+A file with a wrong value is refused as a whole, and nothing of it is stored. So is a file whose examples were
+added before, unless --again is given.
 """
 
 
@@ -67,6 +70,7 @@ def _parser() -> Parser:
     add = commands.add_parser(
         "add", parents=[common], help="add examples from files", epilog=ADD_HELP, formatter_class=raw
     )
+    add.add_argument("--again", action="store_true", help="add the examples even if the same ones were added before")
     add.add_argument("files", nargs="+", type=Path, metavar="FILE", help="a .csv or .npz file")
     add.set_defaults(command=_add)
 
@@ -121,13 +125,18 @@ def _log_to_stderr() -> None:
 
 def _add(args: argparse.Namespace) -> int:
     from edgefl.protocol.messages import Split
-    from edgefl_device.example_store import ExampleStore
+    from edgefl_device.example_file import some
+    from edgefl_device.example_store import Batch, ExampleStore
     from edgefl_device.ingest import add_file
 
     config = load_config(args.config)
     with ExampleStore.open(config.store_path, config.examples) as store:
         for path in args.files:
-            print(f"{path}: {add_file(store, config.examples, path)} examples added")
+            known = store.feature_names
+            count = add_file(store, config.examples, path, Batch(str(path), again=args.again))
+            print(f"{path}: {count} examples added")
+            if store.feature_names != known:
+                print(f"the features of this device are from now on {some(store.feature_names)}, matched by name")
         train, held_out = store.count(Split.TRAIN), store.count(Split.HELD_OUT)
     print(f"the device now has {train} examples for training and {held_out} held out")
     return 0

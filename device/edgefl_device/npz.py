@@ -1,6 +1,7 @@
 """Arrays of an NPZ file, streamed row by row without NumPy: a zip archive of ``.npy`` files.
 
-Only plain numbers in C order and little-endian are read; nothing is unpickled, and no more than one row is held.
+Only plain numbers, and lists of texts, in C order and little-endian are read; nothing is unpickled, and no more than
+one row of numbers is held.
 Source: NumPy Enhancement Proposal 1, "A Simple File Format for NumPy Arrays" (versions 1.0 to 3.0).
 """
 
@@ -22,6 +23,9 @@ from edgefl.errors import DataError
 
 MAX_HEADER_BYTES = 1 << 16
 """A header names a dtype and a shape; NumPy's own are 128 bytes."""
+
+MAX_TEXT_BYTES = 16 << 20
+"""Names of 65,536 features of 64 characters each, in NumPy's four bytes per character."""
 
 _MAGIC = b"\x93NUMPY"
 _CODES = {
@@ -75,6 +79,31 @@ class NpzArchive:
 
     def array(self, name: str) -> NpzArray:
         """Open one array. Raises ``DataError`` for what is not a plain array of numbers."""
+        found = self._open(name)
+        if found.dtype not in _CODES:
+            raise DataError(f"{self._path}: {name} is {found.dtype!r}; expected numbers: {', '.join(_CODES)}")
+        return found
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        """The texts of a one-dimensional array of text. Raises ``DataError`` for another."""
+        found = self._open(name)
+        width = found.dtype.removeprefix("<U")
+        if width == found.dtype or not width.isdigit() or len(found.shape) != 1:
+            raise DataError(f"{self._path}: {name} is {found.dtype!r} of shape {found.shape}; expected a list of texts")
+        size = 4 * int(width)
+        if size * found.shape[0] > MAX_TEXT_BYTES:
+            raise DataError(
+                f"{self._path}: {name} has {size * found.shape[0]} bytes; expected at most {MAX_TEXT_BYTES}"
+            )
+        try:
+            return tuple(
+                _read(self._path, found.stream, size, name).decode("utf-32-le").rstrip("\0")
+                for _ in range(found.shape[0])
+            )
+        except UnicodeDecodeError as error:
+            raise DataError(f"{self._path}: {name} is not text ({error.reason}); write it by numpy.savez") from error
+
+    def _open(self, name: str) -> NpzArray:
         stream = self._stack.enter_context(self._archive.open(f"{name}.npy"))
         magic = _read(self._path, stream, 8, name)
         if magic[:6] != _MAGIC or magic[6] not in (1, 2, 3):
@@ -111,7 +140,7 @@ def _parse_header(where: str, raw: bytes) -> tuple[str, tuple[int, ...]]:
         dtype, fortran, shape = header["descr"], header["fortran_order"], header["shape"]
     except (ValueError, SyntaxError, KeyError, TypeError, UnicodeDecodeError, MemoryError, RecursionError) as error:
         raise DataError(f"{where} has a header that cannot be read ({error}); write it by numpy.savez") from error
-    if not isinstance(dtype, str) or dtype not in _CODES:
+    if not isinstance(dtype, str):
         raise DataError(f"{where} is {dtype!r}; expected numbers: {', '.join(_CODES)}")
     if not isinstance(shape, tuple) or not all(type(n) is int and n >= 0 for n in shape):
         raise DataError(f"{where} has the shape {shape!r}; expected whole numbers")

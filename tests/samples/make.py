@@ -3,8 +3,9 @@
     PYTHONPATH=tests python tests/samples/make.py tests/samples/0.1
 
 ``server.sql``: the database of a server that ended in round 4 of ``train``, with the report of ``a`` accepted and that
-of ``b`` awaited. ``device-b/``: the state folder of ``b``, whose outbox holds that report. ``wire.json``: requests and
-answers of the two, in hexadecimal. ``expected.json``: what a server of any later version must make of them.
+of ``b`` awaited. ``device-b/``: the state folder of ``b``, whose outbox holds that report. ``examples.sql``: an example
+store with the rows of an application and of a file. ``wire.json``: requests and answers of the two, in hexadecimal.
+``expected.json``: what a server of any later version must make of them.
 """
 
 from __future__ import annotations
@@ -16,13 +17,16 @@ import shutil
 import sqlite3
 import sys
 import tempfile
+from array import array
 from pathlib import Path
 
 from server_kit import OPERATOR, Caller, as_device, check_in, definition, served, server_config, update_for
 
 from edgefl.proto.v1 import control_pb2
-from edgefl.protocol.messages import Assignment
+from edgefl.protocol.messages import Assignment, Split
 from edgefl.wire import answer_from_proto, check_in_to_proto, report_to_proto
+from edgefl_device.config import ExampleSpec
+from edgefl_device.example_store import Batch, ExampleStore, Row
 from edgefl_device.state import Notes, StateDir
 
 DEVICES = ("a", "b")
@@ -82,6 +86,22 @@ def device_state(folder: Path, job: Assignment) -> None:
     (folder / "lock").unlink()
 
 
+def example_store(folder: Path, into: Path) -> None:
+    path, spec = folder / "examples.db", ExampleSpec(num_features=3, num_classes=2)
+    with ExampleStore.open(path, spec, clock=lambda: 1_760_000_000.0) as store:
+        store.append(array("f", [1, 2, 3]), 0)
+        rows = [Row(array("f", [4, 5, 6]), 1), Row(array("f", [7, 8, 9]), 0, Split.HELD_OUT)]
+        store.append_many(rows, Batch("monday.csv", "monday.csv 77 42 1760000000000000000", ("x", "y", "z")))
+    dump(path, into / "examples.sql")
+
+
+def dump(path: Path, into: Path) -> None:
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        pragmas = [(name, db.execute(f"PRAGMA {name}").fetchone()[0]) for name in ("application_id", "user_version")]
+        lines = [f"PRAGMA {name} = {value};" for name, value in pragmas]
+        into.write_text("\n".join([*lines, *db.iterdump()]) + "\n")
+
+
 async def last_word(folder: Path, into: Path) -> None:
     """The server goes on with the awaited report: what it then has is what every later version must have."""
     async with served(server_config(folder, retention_rounds=2)) as caller:
@@ -101,12 +121,8 @@ def main(into: Path) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         asyncio.run(three_rounds_and_a_half(folder, into))
-        with contextlib.closing(sqlite3.connect(folder / "data" / "edgefl.db")) as db:
-            pragmas = [
-                (name, db.execute(f"PRAGMA {name}").fetchone()[0]) for name in ("application_id", "user_version")
-            ]
-            lines = [f"PRAGMA {name} = {value};" for name, value in pragmas]
-            (into / "server.sql").write_text("\n".join([*lines, *db.iterdump()]) + "\n")
+        dump(folder / "data" / "edgefl.db", into / "server.sql")
+        example_store(folder, into)
         shutil.copytree(folder / "data", folder / "copy" / "data")
         asyncio.run(last_word(folder / "copy", into))
 

@@ -27,6 +27,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from edgefl.errors import ConfigError
+from edgefl.wording import near_name
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -104,12 +105,8 @@ class Registry:
         return module
 
     def _unknown(self, name: str) -> str:
-        import difflib  # for this error alone: the agent finds its codecs by this module
-
         known = sorted({*self.names(), *self.installed()})
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        return f"{self.what} is {name!r}; expected one of {', '.join(known)}{hint}"
+        return f"{self.what} is {name!r}; expected one of {', '.join(known)}{near_name(name, known)}"
 
 
 @functools.cache

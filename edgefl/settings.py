@@ -14,11 +14,11 @@ import functools
 import tomllib
 import types
 import typing
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
 from edgefl.errors import ConfigError
+from edgefl.wording import name_hint
 
 T = TypeVar("T")
 
@@ -63,7 +63,7 @@ def from_table(table: dict[str, Any], kind: type[T], where: str) -> T:
     fields = {f.name: f for f in dataclasses.fields(kind) if f.init}  # type: ignore[arg-type]
     for key in table:
         if key not in fields:
-            raise ConfigError(f"{where}: unknown key {key!r}{_hint(key, fields)}")
+            raise ConfigError(f"{where}: unknown key {key!r}{name_hint(key, fields)}")
     hints = _hints(kind)  # type: ignore[arg-type]
     values: dict[str, Any] = {}
     for name, field in fields.items():
@@ -77,13 +77,6 @@ def from_table(table: dict[str, Any], kind: type[T], where: str) -> T:
         raise ConfigError(f"{where}: {error}") from None
 
 
-def _hint(key: str, known: Iterable[str]) -> str:
-    import difflib  # for an error alone: the agent reads its configuration by this module
-
-    near = difflib.get_close_matches(key, known, n=1)
-    return f"; did you mean {near[0]!r}?" if near else f"; expected one of {', '.join(sorted(known))}"
-
-
 def check_key(kind: type[Any], key: str) -> None:
     """Raises ``ConfigError`` for a dotted ``key`` that is not one of a file of the dataclass ``kind``."""
     table: Any = kind
@@ -94,7 +87,7 @@ def check_key(kind: type[Any], key: str) -> None:
             raise ConfigError(f"unknown key {key!r}: nothing stands below {key[: key.rindex('.' + name)]!r}")
         names = {field.name for field in dataclasses.fields(table) if field.init}
         if name not in names:
-            raise ConfigError(f"unknown key {key!r}: {name!r}{_hint(name, names)}")
+            raise ConfigError(f"unknown key {key!r}: {name!r}{name_hint(name, names)}")
         hint = _hints(table)[name]  # type: ignore[arg-type]
         options = [one for one in typing.get_args(hint) if one is not type(None)]
         table = options[0] if typing.get_origin(hint) in (typing.Union, types.UnionType) else hint

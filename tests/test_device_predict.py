@@ -103,7 +103,7 @@ def test_a_tampered_release_is_not_run(tmp_path: Path, capsys: pytest.CaptureFix
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
-        (["--release", "other"], 72, "no release 'other'; it has watch"),
+        (["--release", "other"], 72, "no release 'other'; expected one of watch"),
         (["--index", "4"], 72, "index is 4; expected 0 to 3"),
         (["--split", "train"], 72, "has no train examples"),
         (["--features", "1,2,3"], 65, "has 3 values; expected 4"),

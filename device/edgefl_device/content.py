@@ -22,6 +22,7 @@ from pathlib import Path
 from edgefl.errors import ConfigError, EdgeFLError, NotFoundError, StorageError, VerificationError
 from edgefl.protocol.messages import MAX_UPLOAD_BYTES, ReleaseInfo
 from edgefl.protocol.task import check_name
+from edgefl.wording import name_hint
 from edgefl_device.files import (
     FileOps,
     adopt_durable,
@@ -128,12 +129,12 @@ class ReleaseStore:
         durable, and a power cut would take back what has run (I7).
         """
         found = self.installed()
-        names = ", ".join(r.info.name for r in found) or "none"
+        names = [r.info.name for r in found]
         chosen = [r for r in found if name in ("", r.info.name)]
         if not chosen:
-            raise NotFoundError(f"this device has no release{f' {name!r}' if name else ''}; it has {names}")
+            raise NotFoundError(f"this device has no release{f' {name!r}' if name else ''}{name_hint(name, names)}")
         if len(chosen) > 1:
-            raise NotFoundError(f"this device has several releases: {names}; name one with --release")
+            raise NotFoundError(f"this device has several releases: {', '.join(names)}; name one with --release")
         with storage_errors(self._folder, "sync"):
             self._ops.sync_dir(self._folder)
         return chosen[0]

@@ -9,7 +9,6 @@ server and a digest know nothing of options: they know the definition.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from typing import Any
 from edgefl.errors import ConfigError
 from edgefl.protocol.task import TaskKind, TaskSpec, parse_task
 from edgefl.settings import check_key, from_table, parse_table, read_toml, to_toml
+from edgefl.wording import name_hint
 
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 """A text that a shell leaves as it is, while it takes the quotes of TOML away."""
@@ -118,8 +118,6 @@ def _check_target(change: _Change, tables: Sequence[dict[str, Any]]) -> None:
         return
     names = [str(table.get("name")) for table in tables]
     if change.task:
-        near = difflib.get_close_matches(change.task, names, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else f"; expected one of {', '.join(names)}"
-        raise ConfigError(f"{change.option}: no task {change.task!r}{hint}")
+        raise ConfigError(f"{change.option}: no task {change.task!r}{name_hint(change.task, names)}")
     kinds = " or ".join(kind.value for kind in _KINDS[change.key.split(".")[0]])
     raise ConfigError(f"{change.option}: no task takes it; it is for tasks of kind {kinds}")

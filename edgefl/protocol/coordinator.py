@@ -174,6 +174,10 @@ class Coordinator:
     def tasks(self) -> tuple[TaskRecord, ...]:
         return tuple(run.record for run in self._board)
 
+    def task(self, name: str) -> TaskRecord:
+        """Raises ``NotFoundError``."""
+        return self._board.get(name).record
+
     def rounds(self) -> tuple[RoundSummary, ...]:
         """The last rounds of each task, the present one last."""
         return tuple(

@@ -21,6 +21,7 @@ from edgefl.protocol.process import Accumulator, Process, ProcessFactory, Proces
 from edgefl.protocol.round import BaseModel, RoundState
 from edgefl.protocol.task import TaskKind, TaskSpec
 from edgefl.types import Standardization
+from edgefl.wording import name_hint
 
 RECENT_ROUNDS = 4
 """So many ended rounds of a task stay in memory: a late duplicate nearly always belongs to one of them."""
@@ -103,7 +104,7 @@ class TaskBoard:
         """Raises ``NotFoundError``."""
         run = self._runs.get(name)
         if run is None:
-            raise NotFoundError(f"no task {name!r}; known are {', '.join(sorted(self._runs)) or 'none'}")
+            raise NotFoundError(f"no task {name!r}{name_hint(name, self._runs)}")
         return run
 
     def new_record(self, spec: TaskSpec, definition: str) -> TaskRecord:
@@ -225,7 +226,8 @@ class TaskBoard:
         other = self._runs.get(name)
         kind = TaskKind.TRAINING if what == "evaluates" else TaskKind.STATISTICS
         if other is None:
-            raise NotFoundError(f"{what} is {name!r}; there is no such task: create it first")
+            hint = name_hint(name, self._runs)
+            raise NotFoundError(f"{what} is {name!r}; there is no such task{hint}: create it first")
         if other.spec.kind is not kind or other.spec.population != spec.population:
             raise ConfigError(
                 f"{what} is {name!r}, a task of kind {other.spec.kind.value!r} of population "

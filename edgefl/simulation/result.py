@@ -11,6 +11,7 @@ from edgefl.protocol.messages import WorkFailure
 from edgefl.protocol.process import FeatureStatistics, ProcessState
 from edgefl.protocol.task import TaskKind, TaskSpec
 from edgefl.types import Standardization, Weights
+from edgefl.wording import name_hint
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,8 @@ class SimulationResult:
         for task in self.tasks:
             if task.spec.name == name:
                 return task
-        known = ", ".join(task.spec.name for task in self.tasks)
-        raise NotFoundError(f"no task {name!r} in this simulation; expected one of {known}")
+        known = [task.spec.name for task in self.tasks]
+        raise NotFoundError(f"no task {name!r} in this simulation{name_hint(name, known)}")
 
 
 def release_inputs(result: SimulationResult, name: str) -> tuple[Weights, Standardization | None]:

@@ -28,7 +28,7 @@ from edgefl.wire import DOWNLOAD_CHUNK_BYTES
 from edgefl.wire.control import device_to_proto, feature_to_proto, release_to_proto, round_to_proto, task_to_proto
 from edgefl_server.answers import AnswerCounts
 from edgefl_server.engine import Engine
-from edgefl_server.releases import Releases, find_task
+from edgefl_server.releases import Releases
 from edgefl_server.rounds_feed import Subscription
 from edgefl_server.store import Store
 
@@ -76,7 +76,7 @@ class ControlService(control_pb2_grpc.ControlServicer):
     ) -> AsyncIterator[control_pb2.Round]:
         # Subscribed before the past is read, so that no change falls between the two.
         with self._engine.feed.subscribe(request.task) as subscription:
-            record, recent = await self._engine.ask(lambda c: (find_task(c, request.task), c.rounds()))
+            record, recent = await self._engine.ask(lambda c: (c.task(request.task), c.rounds()))
             next_round = request.from_round
             while page := self._store.ended_rounds(request.task, next_round, ROUNDS_PAGE):
                 for summary in page:
@@ -173,7 +173,7 @@ class ControlService(control_pb2_grpc.ControlServicer):
         return task_to_proto(record)
 
     async def _task(self, name: str) -> TaskRecord:
-        return await self._engine.ask(lambda c: find_task(c, name))
+        return await self._engine.ask(lambda c: c.task(name))
 
 
 def described_features(record: TaskRecord) -> tuple[FeatureStatistics, ...]:

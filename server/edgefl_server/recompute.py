@@ -19,6 +19,7 @@ from edgefl.protocol.messages import ClientUpdate
 from edgefl.protocol.process import ProcessState, RoundConditions, RoundMetrics
 from edgefl.protocol.task import TaskSpec, parse_task
 from edgefl.types import Standardization
+from edgefl.wording import name_hint
 from edgefl_server.metrics_text import is_text_of
 from edgefl_server.sqlite_read import read_update
 
@@ -107,8 +108,12 @@ class Recomputer:
         """The number of the task's last version. Raises ``NotFoundError``."""
         row = self._db.execute("SELECT version FROM tasks WHERE name = ?", (task,)).fetchone()
         if row is None:
-            raise NotFoundError(f"no task {task!r}; list the tasks to see which exist")
+            raise self._no_task(task)
         return int(row[0])
+
+    def _no_task(self, task: str) -> NotFoundError:
+        names = [name for (name,) in self._db.execute("SELECT name FROM tasks")]
+        return NotFoundError(f"no task {task!r}{name_hint(task, names)}")
 
     def state(self, task: str, version: int) -> ProcessState:
         """A stored state that a round can start from. Raises ``NotFoundError``."""
@@ -124,7 +129,7 @@ class Recomputer:
         """Raises ``NotFoundError``."""
         row = self._db.execute("SELECT definition FROM tasks WHERE name = ?", (task,)).fetchone()
         if row is None:
-            raise NotFoundError(f"no task {task!r}; list the tasks to see which exist")
+            raise self._no_task(task)
         return parse_task(row[0], f"task {task}")
 
     def process(self, task: str) -> LearningProcess:

@@ -13,7 +13,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edgefl.errors import ConfigError, ConflictError, NotFoundError
+from edgefl.errors import ConfigError, ConflictError
 from edgefl.learning import build_process
 from edgefl.proto.v1 import control_pb2
 from edgefl.protocol.coordinator import Coordinator
@@ -42,14 +42,6 @@ class ModelSource:
     version: int
     weights: Weights
     standardization: Standardization | None
-
-
-def find_task(coordinator: Coordinator, name: str) -> TaskRecord:
-    """Raises ``NotFoundError``."""
-    for record in coordinator.tasks():
-        if record.spec.name == name:
-            return record
-    raise NotFoundError(f"no task {name!r}; list the tasks to see which exist")
 
 
 class Releases:
@@ -97,11 +89,11 @@ class Releases:
 
 
 def _describe(coordinator: Coordinator, task: str) -> tuple[TaskRecord, Standardization | None]:
-    record = find_task(coordinator, task)
+    record = coordinator.task(task)
     name = record.spec.model.standardize_by if record.spec.model is not None else ""
     if not name:
         return record, None
-    statistics = find_task(coordinator, name)
+    statistics = coordinator.task(name)
     standardization = build_process(statistics.spec, None, None).standardization(statistics.state)
     if standardization is None:
         raise ConflictError(f"task {task!r} has no model that can be used before {name!r} is completed")

@@ -8,10 +8,14 @@ C sources, which CMakeLists.txt reads too.
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from Cython.Build import cythonize
 from setuptools import Extension, find_packages, setup
+from setuptools.command.build_ext import build_ext
 
 HERE = Path(__file__).parent
 
@@ -63,10 +67,33 @@ def extension() -> Extension:
     )
 
 
+class ParallelBuild(build_ext):
+    """Compiles the files of the one extension side by side: half the time on two cores. distutils takes them in turn."""
+
+    def build_extension(self, ext: Extension) -> None:
+        compile_files = self.compiler.compile
+
+        def compile_side_by_side(sources: list[str], **options: Any) -> list[str]:
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                objects = pool.map(partial(_compile_one, compile_files, options), sources)
+                return [name for names in objects for name in names]
+
+        self.compiler.compile = compile_side_by_side
+        try:
+            super().build_extension(ext)
+        finally:
+            self.compiler.compile = compile_files
+
+
+def _compile_one(compile_files: Any, options: dict[str, Any], source: str) -> list[str]:
+    return compile_files([source], **options)
+
+
 setup(
     packages=packages(),
     package_dir=package_dirs(),
     # What pyproject.toml names under package-data, and no more: not the extension's sources.
     include_package_data=False,
     ext_modules=cythonize([extension()], compiler_directives={"language_level": 3}),
+    cmdclass={"build_ext": ParallelBuild},
 )

@@ -68,7 +68,7 @@ def extension() -> Extension:
 
 
 class ParallelBuild(build_ext):
-    """Compiles the files of the one extension side by side: half the time on two cores. distutils takes them in turn."""
+    """Compiles the files of the one extension in parallel: half the time on two cores. distutils takes them in turn."""
 
     def build_extension(self, ext: Extension) -> None:
         compile_files = self.compiler.compile

@@ -1,4 +1,4 @@
-"""The lock files pin what ``pyproject.toml`` asks for, so that an installer has nothing to search (tests/locks/lock.py)."""
+"""The lock files pin what ``pyproject.toml`` asks for: an installer has nothing to search (tests/locks/lock.py)."""
 
 from __future__ import annotations
 

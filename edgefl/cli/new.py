@@ -148,14 +148,14 @@ def _largest_update(of_features: TaskSpec, training: TaskSpec, people: Federated
     measured = sorted(people.clients, key=len, reverse=True)[:MEASURED_CLIENTS]
     round_of_all = dataclasses.replace(of_features.round, goal=len(measured), minimum=len(measured))
     process = build_process(dataclasses.replace(of_features, round=round_of_all), None, None)
-    assert isinstance(process, StatisticsProcess)  # by its kind
+    assert isinstance(process, StatisticsProcess)  # noqa: S101 - by its kind
     standardization = process(measured)
     return max(_update_norm(client, training, standardization) for client in measured)
 
 
 def _update_norm(client: ClientDataset, training: TaskSpec, standardization: Standardization) -> float:
-    assert training.client is not None  # it is our own text
-    assert training.model is not None
+    assert training.client is not None  # noqa: S101 - it is our own text
+    assert training.model is not None  # noqa: S101 - likewise
     examples, options, shape = client.examples, training.client, training.model
     after, _ = kernels.train_softmax(
         Weights.zeros(shape.num_classes, shape.num_features),

@@ -22,6 +22,9 @@ PARTITION = "partition"
 PARTITION_TEST = "partition-test"
 """The same of the test examples."""
 
+PARTITION_CLIENTS = "partition-clients"
+"""Which clients of a simulation are held out as a whole; no round and no device."""
+
 
 def derive_key(task_seed: int, round_num: int, device: str, purpose: str) -> bytes:
     """The 16-byte key for one purpose of one device in one round.

@@ -97,6 +97,16 @@ def test_the_printed_simulation_makes_a_model(capsys: pytest.CaptureFixture[str]
     assert os.listdir("a folder/tasks/models") == ["mine.tflite"]
 
 
+def test_people_who_are_held_out_enter_the_goal_of_the_evaluation_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    write_csv("mine.csv")
+    assert main(["new", "mine.csv", "--held-out-clients", "1"]) == 0
+    specs = tasks_in("mine-tasks")
+    assert (specs[TaskKind.TRAINING].round.goal, specs[TaskKind.EVALUATION].round.goal) == (2, 3)
+    simulate = commands(capsys.readouterr().out)[0]
+    assert main([*simulate[1:], "--set", "rounds=2", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["version"] == 2
+
+
 def test_the_printed_commands_of_a_fleet_make_the_same_model(capsys: pytest.CaptureFixture[str]) -> None:
     """Real processes. Only the port is another: the printed one may be in use here."""
     write_csv("mine.csv", clients=2)
@@ -257,7 +267,7 @@ def test_names_are_made_of_any_file_name(capsys: pytest.CaptureFixture[str]) -> 
     assert main(["new", "数据.csv", "--name", "x" * 54]) == 78
     assert main(["new", "数据.csv", "--name", "data"]) == 0
     assert main(["new", "数据.csv", "--name", "d", "--clients", "3"]) == 78
-    assert "--clients and --partition-seed belong to --partition" in capsys.readouterr().err
+    assert "--clients belongs to --partition; add it" in capsys.readouterr().err
 
 
 def test_the_numbers_follow_the_data() -> None:

@@ -81,14 +81,18 @@ def test_a_dataset_that_contradicts_itself_is_refused() -> None:
         return datasets.FederatedDataset("x", features, classes, ("no", "yes")[:classes], clients, held_out)
 
     assert make((a, b), (a, empty)).num_examples == 2
+    assert make((a, empty), (a, b)).unseen == (b,)
+    assert make((a, b)).unseen == ()
     with pytest.raises(DataError, match="0 clients"):
         make(())
     with pytest.raises(DataError, match="2 clients of 1 ids"):
         make((a, a))
     with pytest.raises(DataError, match="other clients than the training part"):
         make((a, b), (b, a))
-    with pytest.raises(DataError, match="'b' has no training example"):
+    with pytest.raises(DataError, match="client 'b' has no example; give it at least one, or leave it out"):
         make((a, empty))
+    with pytest.raises(DataError, match="client 'b' has no example"):
+        make((a, empty), (a, empty))
     with pytest.raises(DataError, match="'b' has labels 1 to 1; expected 0 to 0"):
         make((a, b), classes=1)
     with pytest.raises(DataError, match="declares 3 features"):
@@ -165,7 +169,7 @@ def test_csv_with_columns_of_other_names(tmp_path: Path) -> None:
         ("client,label,f\n ,0,1\n", "line 2, column 'client' is empty"),
         ("client,label,f\na,0,1\na,0\n", "line 3 has 2 values; expected 3"),
         ("client,label,f,split\na,0,1,test\n", "line 2, column 'split' is 'test'; expected train or held_out"),
-        ("client,label,f,split\na,0,1,train\nb,0,1,held_out\n", "mine.csv: client 'b' has no training example"),
+        ("client,label,f,split\na,0,1,held_out\n", "mine.csv: mine has no training example"),
         ('client,label,f\na,0,"1\n', "line 2: unexpected end of data; expected comma-separated values"),
     ],
 )
@@ -248,7 +252,7 @@ def test_npz_quantization(tmp_path: Path) -> None:
         ({"clients": ["a", " "]}, r"clients\[1\] is empty"),
         ({"clients": [0.5, 1.5]}, "expected integers or text"),
         ({"held_out": [0, 1]}, "held_out is int64 .* expected bool"),
-        ({"held_out": [False, True], "clients": ["a", "b"]}, "client 'b' has no training example"),
+        ({"held_out": [True, True]}, "a has no training example"),
     ],
 )
 def test_npz_errors_name_the_place(tmp_path: Path, change: dict[str, object], message: str) -> None:

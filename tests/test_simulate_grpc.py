@@ -75,7 +75,7 @@ client = {{ learning_rate = 0.5, batch_size = 2, local_epochs = 3 }}
 
 @pytest.fixture
 def files(tmp_path: Path) -> Path:
-    """The four tasks, and the five people of ``simulate_kit`` under names that a device can have."""
+    """The five tasks, and the five people of ``simulate_kit`` under names that a device can have."""
     write_files(tmp_path)
     people = tmp_path / "people.csv"
     people.write_text(people.read_text().replace("person ", "person-"))
@@ -107,8 +107,15 @@ def by_task(lines: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
 
 
 def test_one_process_many_processes_and_grpc_give_the_same_bits(files: Path) -> None:
-    """Every round of every kind of task, its loss, gains and worst decile among them, and the released file."""
-    modes = {"one": (), "many": ("--processes", "2"), "grpc": ("--grpc",)}
+    """Every round of every kind of task, its loss, gains and worst decile among them, and the released file.
+
+    Of tasks with other values than their files have; and one person has held-out examples alone.
+    """
+    stranger = "person-5,{label},held_out,0.5,{label},-0.5\n"
+    with (files / "people.csv").open("a") as people:
+        people.write("\n" + "".join(stranger.format(label=label) for label in (0, 1, 2)))
+    changes = ("--set", "accuracy:round.goal=6", "--set", "client.batch_size=3", "--seed", "4")
+    modes = {"one": changes, "many": (*changes, "--processes", "2"), "grpc": (*changes, "--grpc")}
     found = {mode: run(*argv(files, "--out", str(files / mode), *options)) for mode, options in modes.items()}
     results = {mode: lines[-len(TASKS) :] for mode, lines in found.items()}
     assert [line["task"] for line in results["one"]] == list(TASKS)
@@ -126,9 +133,11 @@ def test_one_process_many_processes_and_grpc_give_the_same_bits(files: Path) -> 
     assert [(line["cohort"], line["population"]) for line in drift[:-1]] == [(3, 5)] * 4
     (folder,) = (path for path in (files / "grpc").iterdir() if path.is_dir())
     assert sorted(path.name for path in (folder / "logs").iterdir()) == [
-        *(f"person-{number}.log" for number in range(5)),
+        *(f"person-{number}.log" for number in range(6)),
         "server.log",
     ]
+    cohorts = {name: lines[0]["cohort"] for name, lines in by_task(found["grpc"]).items()}
+    assert cohorts == {"spreads": 5, "gestures": 5, "drift": 3, "accuracy": 6, "gains": 5}
     assert not processes_naming(files)
 
 
@@ -225,7 +234,7 @@ def test_what_could_not_give_the_same_bits_is_refused(files: Path, capsys: pytes
 
 
 def test_other_runs_that_make_no_sense_are_refused(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "leave one of the two out" in refused(capsys, *argv(files, "--grpc", "--processes", "2"))
+    assert "exclude each other; choose one" in refused(capsys, *argv(files, "--grpc", "--processes", "2"))
     faults = ("--grpc", "--faults", str(files / "faults.toml"))
     assert "--processes and --grpc are for a run without --faults" in refused(capsys, *argv(files, *faults))
     people = files / "people.csv"

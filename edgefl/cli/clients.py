@@ -4,13 +4,27 @@ from __future__ import annotations
 
 import argparse
 
-from edgefl.datasets import CentralDataset, FederatedDataset, by_column, load, partition, pooled
+from edgefl.datasets import CentralDataset, FederatedDataset, by_column, hold_out_clients, load, partition, pooled
 from edgefl.datasets.partition import parse
+from edgefl.datasets.unseen import parse_count
 from edgefl.errors import ConfigError
 
 
 def load_clients(args: argparse.Namespace) -> FederatedDataset:
-    """``--dataset`` with its own clients, or with those that ``--partition`` makes. Raises what ``load`` raises."""
+    """``--dataset`` with its own clients, or with those that ``--partition`` makes; of them ``--held-out-clients`` have
+    held-out examples alone. Raises what ``load`` raises.
+    """
+    return hold_out(args, _dealt(args))
+
+
+def hold_out(args: argparse.Namespace, data: FederatedDataset) -> FederatedDataset:
+    """``data`` with ``--held-out-clients``."""
+    if args.held_out_clients is None:
+        return data
+    return hold_out_clients(data, parse_count(args.held_out_clients), seed=args.partition_seed or 0)
+
+
+def _dealt(args: argparse.Namespace) -> FederatedDataset:
     name: str = args.dataset
     if args.partition is None:
         refuse_partition_options(args)
@@ -30,8 +44,10 @@ def load_clients(args: argparse.Namespace) -> FederatedDataset:
 
 def refuse_partition_options(args: argparse.Namespace) -> None:
     """For a data set that has clients. Raises ``ConfigError``."""
-    if args.clients is not None or args.partition_seed is not None:
-        raise ConfigError("--clients and --partition-seed belong to --partition; add it, or leave them out")
+    if args.clients is not None:
+        raise ConfigError("--clients belongs to --partition; add it, or leave --clients out")
+    if args.partition_seed is not None and args.held_out_clients is None:
+        raise ConfigError("--partition-seed belongs to --partition or --held-out-clients; add one, or leave it out")
 
 
 def options_of(args: argparse.Namespace) -> list[str]:
@@ -41,5 +57,6 @@ def options_of(args: argparse.Namespace) -> list[str]:
         "--partition": args.partition,
         "--clients": args.clients,
         "--partition-seed": args.partition_seed,
+        "--held-out-clients": args.held_out_clients,
     }
     return [text for name, value in options.items() if value is not None for text in (name, str(value))]

@@ -297,11 +297,21 @@ def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     demo.set_defaults(run=_lazy("demo", "run_demo"))
 
 
+_HELD_OUT_CLIENTS = (
+    "keep N whole clients out of training (or a fraction, as 0.2): they have held-out examples alone, so an evaluation "
+    "shows what the model does for people whom it has never seen"
+)
+
+
 def _partition(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--partition", metavar="HOW", help=_PARTITION)
     parser.add_argument("--clients", type=int, metavar="N", help="how many clients --partition makes")
+    parser.add_argument("--held-out-clients", metavar="N", help=_HELD_OUT_CLIENTS)
     parser.add_argument(
-        "--partition-seed", type=int, metavar="N", help="another seed gives another partition (default: 0)"
+        "--partition-seed",
+        type=int,
+        metavar="N",
+        help="another seed gives another partition, and holds other clients out (default: 0)",
     )
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from edgefl import kernels
 from edgefl.cli import new_files
-from edgefl.cli.clients import load_clients, options_of, refuse_partition_options
+from edgefl.cli.clients import hold_out, load_clients, options_of, refuse_partition_options
 from edgefl.cli.new_files import Facts
 from edgefl.command import one_line
 from edgefl.datasets import FederatedDataset, load, partition
@@ -86,11 +86,11 @@ def _clients(args: argparse.Namespace) -> FederatedDataset:
     data = load(args.dataset)
     if isinstance(data, FederatedDataset):
         refuse_partition_options(args)
-        return data
+        return hold_out(args, data)
     args.partition = "iid"
     if args.clients is None:
         args.clients = max(1, min(MAX_MADE_CLIENTS, len(data.train) // EXAMPLES_OF_ONE))
-    return partition(data, parse(args.partition, args.clients), seed=args.partition_seed or 0)
+    return hold_out(args, partition(data, parse(args.partition, args.clients), seed=args.partition_seed or 0))
 
 
 def _look(source: str, people: FederatedDataset) -> Facts:
@@ -98,10 +98,10 @@ def _look(source: str, people: FederatedDataset) -> Facts:
     if people.num_classes < 2:
         raise DataError(f"{source} has one class, {people.label_names[0]!r}; expected two or more")
     first = people.clients[0].examples
-    sizes = [len(client) for client in people.clients]
+    sizes = [len(client) for client in people.clients if len(client)]
     return Facts(
         source=one_line(Path(source).name),
-        num_clients=len(people.clients),
+        num_clients=len(sizes),
         num_held_out=sum(1 for part in people.held_out if len(part)),
         num_features=people.num_features,
         classes=people.label_names,
@@ -115,8 +115,7 @@ def _look(source: str, people: FederatedDataset) -> Facts:
 
 def _largest_value(source: str, people: FederatedDataset) -> float:
     largest = [0.0] * people.num_features
-    for client in people.clients:
-        examples = client.examples
+    for examples in (client.examples for client in people.clients if len(client)):
         for extremes in kernels.feature_extremes(examples.features_view, quantization=examples.quantization):
             for index, value in enumerate(memoryview(extremes).cast("f")):
                 largest[index] = max(largest[index], abs(value))
@@ -145,7 +144,8 @@ def _texts(facts: Facts, name: str, people: FederatedDataset) -> dict[str, str]:
 
 def _largest_update(of_features: TaskSpec, training: TaskSpec, people: FederatedDataset) -> float:
     """The largest L2 norm of what the largest clients make of a model of zeros, by the tasks' own options."""
-    measured = sorted(people.clients, key=len, reverse=True)[:MEASURED_CLIENTS]
+    trained = [client for client in people.clients if len(client)]
+    measured = sorted(trained, key=len, reverse=True)[:MEASURED_CLIENTS]
     round_of_all = dataclasses.replace(of_features.round, goal=len(measured), minimum=len(measured))
     process = build_process(dataclasses.replace(of_features, round=round_of_all), None, None)
     assert isinstance(process, StatisticsProcess)  # noqa: S101 - by its kind

@@ -21,6 +21,7 @@ from edgefl.datasets.own import by_clients
 from edgefl.datasets.parquet_file import from_parquet, read_parquet
 from edgefl.datasets.partition import partition
 from edgefl.datasets.partitioners import by_class, by_column, by_size, dirichlet, iid
+from edgefl.datasets.unseen import hold_out_clients
 from edgefl.errors import ConfigError
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "from_images",
     "from_npz",
     "from_parquet",
+    "hold_out_clients",
     "iid",
     "load",
     "names",

@@ -54,7 +54,8 @@ def from_csv(
     ``client_column`` holds the client's id, ``label_column`` a whole number from 0. ``split_column`` holds ``train``
     or ``held_out``; when it is not given, a column named ``split`` is taken if there is one, and without one nothing
     is held out. All other columns are features, in the order of the file, kept as float32. The number of classes is
-    the largest label plus one. Clients come in the order of their first training row.
+    the largest label plus one. Clients come in the order of their first training row, then those that have held-out
+    rows alone.
 
     Raises ``DataError``, which names the line and the column, for what cannot be used.
     """

@@ -4,10 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from edgefl.errors import ConfigError
 from edgefl.kernels import random_words
+from edgefl.randomness import derive_key
+from edgefl.types import check_whole
+
+MAX_SEED = 2**63 - 1
+"""As a task's seed."""
 
 WORDS_AT_ONCE = 1024
 """Words made by one call; each call takes the stream of the next epoch."""
+
+
+def key_of(seed: int, purpose: str) -> bytes:
+    """The key of a data set's draws for ``purpose``. Raises ``ConfigError`` for a seed out of range."""
+    check_whole("seed", seed)
+    if not 0 <= seed <= MAX_SEED:
+        raise ConfigError(f"seed is {seed}; expected 0 to 2**63 - 1")
+    return derive_key(seed, 0, "", purpose)
 
 
 class Draws:

@@ -20,9 +20,9 @@ class FederatedDataset:
     """Clients with their examples.
 
     ``label_names``  one name a class, in label order.
-    ``clients``      the training part of each client; each has at least one example.
-    ``held_out``     what is kept for evaluation: same ids, same order, and a part may have no example; an empty tuple
-                     when the data set holds nothing out.
+    ``clients``      the training part of each client.
+    ``held_out``     what is kept for evaluation: same ids, same order; an empty tuple when the data set holds nothing
+                     out. Either part of a client may have no example, but not both: see ``unseen``.
     ``license``      the data's license; empty for a user's own file.
     ``source``       where the data comes from.
     """
@@ -47,11 +47,9 @@ class FederatedDataset:
             )
         if self.held_out and [part.client_id for part in self.held_out] != ids:
             raise DataError(f"the held-out part of {self.name} has other clients than the training part")
-        for client in self.clients:
-            if not len(client):
-                raise DataError(
-                    f"client {client.client_id!r} has no training example; give it at least one, or leave it out"
-                )
+        for client, kept in zip(self.clients, self.held_out or self.clients, strict=True):
+            if not len(client) and not len(kept):
+                raise DataError(f"client {client.client_id!r} has no example; give it at least one, or leave it out")
         first = self.clients[0].examples
         for part in (*self.clients, *self.held_out):
             _check_same_kind(first, part)
@@ -70,6 +68,12 @@ class FederatedDataset:
     def num_examples(self) -> int:
         """Training examples of all clients."""
         return sum(len(client) for client in self.clients)
+
+    @property
+    def unseen(self) -> tuple[ClientDataset, ...]:
+        """The held-out parts of the clients that have no training example: what no model has seen any of."""
+        seen = {client.client_id for client in self.clients if len(client)}
+        return tuple(part for part in self.held_out if part.client_id not in seen)
 
     @property
     def digest(self) -> str:

@@ -3,9 +3,9 @@
     data = datasets.load("fashion_mnist")
     people = datasets.partition(data, datasets.dirichlet(num_clients=100, alpha=0.3), seed=1)
 
-Training examples are dealt as the partitioner says. Test examples go to the clients of the same column where a column
-makes the clients; otherwise they are dealt evenly, whatever the training examples are: counts over all clients are then
-the counts of the whole test set.
+Training examples are dealt as the partitioner says. Where a column makes the clients, test examples go to the clients
+of the same column, also to those that have no training example; elsewhere they are dealt evenly, whatever the training
+examples are: counts over all clients are then the counts of the whole test set.
 """
 
 from __future__ import annotations
@@ -16,15 +16,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from edgefl.datasets.central import CentralDataset
+from edgefl.datasets.draws import key_of
 from edgefl.datasets.federated import FederatedDataset
 from edgefl.datasets.partitioners import PARTITIONERS, Partitioner, by_column
-from edgefl.errors import ConfigError, DataError
+from edgefl.errors import ConfigError
 from edgefl.kernels import permutation
-from edgefl.randomness import PARTITION, PARTITION_TEST, derive_key
+from edgefl.randomness import PARTITION, PARTITION_TEST
 from edgefl.types import ClientDataset, Examples
-
-MAX_SEED = 2**63 - 1
-"""As a task's seed."""
 
 
 def partition(data: CentralDataset, how: Partitioner, *, seed: int = 0) -> FederatedDataset:
@@ -32,19 +30,18 @@ def partition(data: CentralDataset, how: Partitioner, *, seed: int = 0) -> Feder
 
     Raises ``DataError`` when these examples cannot be dealt so, and ``ConfigError`` for a seed out of range.
     """
-    if not 0 <= seed <= MAX_SEED:
-        raise ConfigError(f"seed is {seed}; expected 0 to 2**63 - 1")
-    shares = how.rows(data.train.labels_view, data.train_columns, derive_key(seed, 0, "", PARTITION))
+    shares = how.rows(data.train.labels_view, data.train_columns, key_of(seed, PARTITION))
+    kept: dict[str, Sequence[int]] = {}
     held_out: tuple[ClientDataset, ...] = ()
     if data.test is not None:
-        kept = _test_rows(data.test, data.test_columns, how, tuple(shares), derive_key(seed, 0, "", PARTITION_TEST))
+        kept = _test_rows(data.test, data.test_columns, how, tuple(shares), key_of(seed, PARTITION_TEST))
         held_out = tuple(ClientDataset(client, _take(data.test, rows)) for client, rows in kept.items())
     return FederatedDataset(
         name=data.name,
         num_features=data.num_features,
         num_classes=data.num_classes,
         label_names=data.label_names,
-        clients=tuple(ClientDataset(client, _take(data.train, rows)) for client, rows in shares.items()),
+        clients=tuple(ClientDataset(client, _take(data.train, shares.get(client, ()))) for client in kept or shares),
         held_out=held_out,
         license=data.license,
         source=data.source,
@@ -104,15 +101,11 @@ def _fields(kind: type[Any]) -> tuple[bool, dataclasses.Field[Any] | None]:
 def _test_rows(
     test: Examples, columns: Mapping[str, tuple[str, ...]], how: Partitioner, clients: Sequence[str], key: bytes
 ) -> dict[str, Sequence[int]]:
-    """The test rows of each of ``clients``, in their order; some may have none."""
+    """The test rows of each of ``clients``, in their order, and then of those that have no others; some have none."""
     count = len(test)
     if isinstance(how, by_column):
         found = how.rows(test.labels_view, columns, key)
-        known = set(clients)
-        only = [value for value in found if value not in known]
-        if only:
-            raise DataError(f"client {only[0]!r} has no training example; give it at least one, or leave it out")
-        return {client: found.get(client, ()) for client in clients}
+        return {client: found.get(client, ()) for client in dict.fromkeys((*clients, *found))}
     order = permutation(key, 0, count)
     return {client: order[index :: len(clients)] for index, client in enumerate(clients)}
 

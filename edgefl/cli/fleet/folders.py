@@ -47,6 +47,9 @@ dtype = "{dtype}"
 scale = {scale!r}
 zero_point = {zero_point}
 quota_bytes = {quota_bytes}
+
+[eligibility]
+min_examples = {min_examples}
 """
 
 
@@ -70,6 +73,7 @@ def write_device(out: Path, client: ClientDataset, population: str, address: str
         dtype=examples.dtype.value,
         scale=examples.quantization.scale,
         zero_point=examples.quantization.zero_point,
+        min_examples=min(1, len(client)),  # one with held-out examples alone checks in too
         quota_bytes=max(MIN_QUOTA_BYTES, count * (data.num_features * examples.dtype.size_bytes + EXAMPLE_COST_BYTES)),
     )
     write_file(path, text.encode())

@@ -163,6 +163,36 @@ def test_the_norm_bound_itself_is_taken_and_the_next_float_is_refused() -> None:
     assert refusal(aggregator, Contribution(array("f", [3.0e38, 0.0]).tobytes(), 1)) is UpdateRefusal.NORM
 
 
+@pytest.mark.parametrize("place", [0, NUM_VALUES - 1])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("name", ["weighted_mean", "unweighted_mean"])
+def test_a_delta_that_is_not_finite_is_refused(name: str, value: float, place: int) -> None:
+    """The gate finds it before; an aggregator that is called from Python has only this check."""
+    mean = training_aggregator(name, num_values=NUM_VALUES, norm_bound=2.0, clip_norm=0.0, max_weight=10, options={})
+    values = array("f", [0.0]) * NUM_VALUES
+    values[place] = value
+    with pytest.raises(InvalidUpdateError, match=r"the L2 norm is (nan|inf) .*; expected at most 2.0 ") as caught:
+        mean.check(Contribution(values.tobytes(), 1))
+    assert caught.value.reason is UpdateRefusal.NORM
+
+
+ONE_AND_AN_ULP = float(np.nextafter(np.float32(1.0), np.float32(2.0)))
+
+
+@pytest.mark.parametrize(
+    ("values", "found"),
+    [
+        ([ONE_AND_AN_ULP], "1.0000001192092896 (squared: 1.0000002384185933)"),
+        ([1.0, 2.0**-26], "1.0 (squared: 1.0000000000000002)"),  # the root is the bound itself
+    ],
+)
+def test_a_refused_norm_is_told_in_enough_digits(values: list[float], found: str) -> None:
+    """What is found and what is expected must not read alike."""
+    with pytest.raises(InvalidUpdateError) as caught:
+        WeightedMean(len(values), 1.0, 0.0, 10).check(Contribution(array("f", values).tobytes(), 1))
+    assert str(caught.value) == f"the L2 norm is {found}; expected at most 1.0 (squared: 1.0)"
+
+
 def test_the_largest_norm_that_passes_the_gate_can_always_be_folded() -> None:
     for bound in (1.0, 3.0, 64.0, 2.0**-20):
         aggregator = WeightedMean(1, bound, 0.0, 10)

@@ -14,8 +14,8 @@ import pytest
 from kernel_cases import DTYPES, KEY, make_case, make_correction
 
 from edgefl import kernels
-from edgefl.errors import ConfigError, DataError, KernelError
-from edgefl.kernels import CohortClient, CohortResult, fold_cohort, train_cohort, train_softmax
+from edgefl.errors import ConfigError, DataError, KernelError, LocalProtocolError
+from edgefl.kernels import CohortClient, CohortResult, _kernels, fold_cohort, train_cohort, train_softmax
 from edgefl.types import Quantization, Standardization, TrainConfig, Weights
 
 CONFIG = TrainConfig(0.25, batch_size=8, num_epochs=2)
@@ -40,6 +40,32 @@ def clients(count: int, dtype: str = "float32", config: TrainConfig = CONFIG, **
             )
         )
     return made
+
+
+def filled_cohort(folds: bool) -> Any:
+    """A cohort of the extension module with one client, as ``train_cohort`` makes it before it starts threads."""
+    model = _kernels.Model(memoryview(START.kernel).cast("f"), memoryview(START.bias).cast("f"))
+    cohort = _kernels.Cohort(model, START.num_features, 1, False, None, folds)
+    (client,) = clients(1)
+    assert cohort.add_plain(client.features, client.labels, None, CONFIG, None, None, None, None)
+    return cohort
+
+
+def test_a_client_that_was_not_trained_has_no_outcome() -> None:
+    """What its job will hold is memory that nobody has written yet: read, it passed for a status."""
+    cohort, folding = filled_cohort(folds=False), filled_cohort(folds=True)
+    for read in (lambda: cohort.outcome(0), cohort.totals, folding.totals):
+        with pytest.raises(LocalProtocolError, match="client 0 of the cohort was not trained; call run first"):
+            read()
+    with pytest.raises(ValueError, match="this cohort folds"):
+        folding.outcome(0)
+    cohort.close()  # by an interrupt before the first thread: still nothing was trained
+    cohort.run(cohort.new_scratch())
+    with pytest.raises(LocalProtocolError, match="was not trained"):
+        cohort.outcome(0)
+    again = filled_cohort(folds=False)
+    again.run(again.new_scratch())
+    assert again.outcome(0)[0] == train_softmax(START, clients(1)[0].features, clients(1)[0].labels, CONFIG)[0].kernel
 
 
 def alone(client: CohortClient, start: Weights = START) -> Any:

@@ -327,3 +327,28 @@ def test_a_sum_beyond_the_grid_is_refused() -> None:
     more = np.full((5, 1), 2.0**20, dtype=np.float32)
     with pytest.raises(DataError):
         kernels.feature_sums(more, grid_shift=40, bound=2.0**20)
+
+
+@pytest.mark.parametrize("shift", [0, 1, 3])
+def test_sums_that_share_memory_with_what_is_added_are_refused(shift: int) -> None:
+    """The values would be read after some of them were changed, and how many, would depend on the variant."""
+    whole = memoryview(bytearray(8 * 7 + 8))
+    sums, before = whole[:56].cast("q"), bytes(whole)
+    for call in (
+        lambda: kernels.accumulate(sums, whole[4 * shift : 4 * shift + 28].cast("f"), 1, SHIFT),
+        lambda: kernels.accumulate(sums, whole[28 : 28 + 28].cast("f"), 1, SHIFT),
+        lambda: kernels.add_sums(whole[8:].cast("q"), whole[:56].cast("q")),
+    ):
+        with pytest.raises(DataError, match="share memory"):
+            call()
+        assert bytes(whole) == before
+
+
+def test_neighbours_share_no_memory_and_sums_may_be_doubled() -> None:
+    whole = memoryview(bytearray(56 + 28))
+    sums = whole[:56].cast("q")
+    whole[56:].cast("f")[6] = 1.0
+    kernels.accumulate(sums, whole[56:].cast("f"), 1, SHIFT)
+    kernels.add_sums(sums, sums)
+    assert sums.tolist() == [0] * 6 + [2 << SHIFT]
+    kernels.accumulate(array.array("q"), array.array("f"), 1, SHIFT)

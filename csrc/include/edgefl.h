@@ -282,11 +282,12 @@ void edgefl_permutation(const uint8_t key[16], uint32_t epoch, uint32_t *order, 
 /* sums[j] += q * weight, with q = round-to-even(delta[j] * 2^grid_shift * factor) computed in binary64.
  * sums: in and out, (n,); delta: in, (n,), finite; weight: [1, 2^32]; grid_shift: [MIN_GRID_SHIFT, MAX_GRID_SHIFT];
  * factor: finite, at least 0 (1 when nothing is clipped). EDGEFL_OUT_OF_RANGE when |q| > 2^30 or q is not a number,
- * EDGEFL_OVERFLOW when a sum would leave int64; sums are then unchanged. */
+ * EDGEFL_OVERFLOW when a sum would leave int64; sums are then unchanged. The two must not share memory. */
 edgefl_status edgefl_accumulate(const edgefl_variant *variant, int64_t *sums, const float *delta, size_t n,
                                 uint64_t weight, int grid_shift, double factor, edgefl_place *place);
 
-/* sums[j] += other[j]. sums: in and out, unchanged with EDGEFL_OVERFLOW; other: in, and may be sums. */
+/* sums[j] += other[j]. sums: in and out, unchanged with EDGEFL_OVERFLOW; other: in, and may be sums, but no part of it.
+ */
 edgefl_status edgefl_add_sums(int64_t *sums, const int64_t *other, size_t n, edgefl_place *place);
 
 /* mean[j] = (double)sums[j] / (double)total_weight * 2^-grid_shift. sums: in; total_weight: [1, 2^63); mean: out. */

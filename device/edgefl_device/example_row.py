@@ -44,7 +44,7 @@ def pack_features(spec: ExampleSpec, features: Buffer) -> bytes:
         raise DataError(f"features of buffer format {view.format!r}; expected {spec.dtype.value}")
     if not view.c_contiguous or view.nbytes != spec.row_bytes:
         found = view.nbytes / spec.dtype.size_bytes
-        raise DataError(f"{found:g} features; expected {spec.num_features} ({spec.dtype.value}), contiguous")
+        raise DataError(f"{found:.12g} features; expected {spec.num_features} ({spec.dtype.value}), contiguous")
     raw = bytes(view)
     if spec.dtype is not DType.FLOAT32:
         return raw

@@ -44,11 +44,12 @@ class WeightedMean:
     def check(self, contribution: Contribution) -> None:
         """Raises ``InvalidUpdateError``: WEIGHT, NORM."""
         check_weight(contribution.weight, self.max_weight)
-        squared = kernels.squared_norm(contribution.values)
-        if squared > self.norm_bound * self.norm_bound:
+        squared, limit = kernels.squared_norm(contribution.values), self.norm_bound * self.norm_bound
+        if not squared <= limit:  # so that a norm that is not a number is refused
             raise InvalidUpdateError(
                 UpdateRefusal.NORM,
-                f"the L2 norm is {math.sqrt(squared):.6g}; expected at most {self.norm_bound}",
+                f"the L2 norm is {math.sqrt(squared)!r} (squared: {squared!r}); expected at most {self.norm_bound!r} "
+                f"(squared: {limit!r})",
             )
 
     def fold(self, sums: Sums, contribution: Contribution) -> None:

@@ -122,7 +122,7 @@ def _largest_value(source: str, people: FederatedDataset) -> float:
     most = max(largest)
     if most > new_files.MAX_FEATURE_BOUND:
         raise DataError(
-            f"{source}: feature {largest.index(most) + 1} of {people.num_features} reaches {most:.6g}; expected at "
+            f"{source}: feature {largest.index(most) + 1} of {people.num_features} reaches {most:.9g}; expected at "
             f"most {new_files.MAX_FEATURE_BOUND:.0f}: leave it out if it is an id or a time, or use a larger unit"
         )
     return most

@@ -86,6 +86,10 @@ cdef class Cohort:
         if correction is not None:
             job.options.correction = &correction.c
             self.kept.append(correction)
+        # What its training will write; no status of libedgefl has this number.
+        job.status = EDGEFL_NUM_STATUSES
+        job.stats = edgefl_train_stats(0, 0, 0.0, 0, False)
+        job.place = edgefl_place(0, 0)
         job.start = &self.start.c
         job.as_delta = self.as_delta
         job.example_weights = NULL
@@ -208,15 +212,24 @@ cdef class Cohort:
             edgefl_cohort_run_and_fold(self.used, self.jobs, self.count, &self.cursor, flag, scratch.data,
                                        scratch.size, &fold)
 
+    cdef edgefl_cohort_job *finished(self, size_t index) except NULL:
+        """A job whose results may be read: nobody trains one before ``run``, or after ``close``."""
+        if self.jobs[index].status == EDGEFL_NUM_STATUSES:
+            raise LocalProtocolError(f"client {index} of the cohort was not trained; call run first, on every thread")
+        return &self.jobs[index]
+
     def totals(self):
-        """What all clients counted: examples, right answers, and a list of their losses. None if one was not folded."""
+        """What all clients counted: examples, right answers, and a list of their losses. None if one was not folded.
+
+        After every ``run_and_fold`` has returned, and of a cohort that ``folds``.
+        """
         cdef size_t examples = 0
         cdef size_t correct = 0
         cdef size_t index
         cdef edgefl_cohort_job *job
         losses = []
         for index in range(self.count):
-            job = &self.jobs[index]
+            job = self.finished(index)
             if job.status != EDGEFL_OK or job.stats.stopped:
                 return None
             examples += job.stats.examples_seen
@@ -232,7 +245,9 @@ cdef class Cohort:
         """Kernel, bias and the five counts of a client, after every ``run`` has returned; its status is raised."""
         if index >= self.count:
             raise IndexError(f"client {index} of {self.count}")
-        cdef edgefl_cohort_job *job = &self.jobs[index]
+        if self.folds:
+            raise ValueError("this cohort folds: totals")
+        cdef edgefl_cohort_job *job = self.finished(index)
         check(job.status, &job.place)
         kernel, bias = self.outputs[index]
         return kernel, bias, (job.stats.examples_seen, job.stats.num_steps, job.stats.loss_sum, job.stats.num_correct,

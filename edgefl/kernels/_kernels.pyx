@@ -14,7 +14,7 @@ from edgefl.kernels.libedgefl cimport *
 
 import os
 
-from edgefl.errors import ConfigError, DataError
+from edgefl.errors import ConfigError, DataError, LocalProtocolError
 from edgefl.kernels._status import StatusError
 
 NUM_STATUSES = <int>EDGEFL_NUM_STATUSES
@@ -89,6 +89,13 @@ cdef int check_aligned(const void *data, size_t size) except -1:
         raise DataError(
             f"a buffer of {size}-byte numbers starts at an address that is no multiple of {size}; copy it first"
         )
+    return 0
+
+
+cdef int check_apart(const void *a, size_t a_size, const void *b, size_t b_size) except -1:
+    """What C changes in place must not be what it reads besides: the result would depend on the variant."""
+    if <uintptr_t>a < <uintptr_t>b + b_size and <uintptr_t>b < <uintptr_t>a + a_size:
+        raise DataError("sums share memory with what is added to them; copy one of the two first")
     return 0
 
 

@@ -9,6 +9,7 @@ def accumulate(int64_t[::1] sums not None, const float[::1] delta not None, uint
     cdef size_t n = <size_t>delta.shape[0]
     cdef const float *delta_data = float_pointer(delta)
     cdef int64_t *sums_data = <int64_t *>int64_pointer(sums)
+    check_apart(sums_data, <size_t>sums.nbytes, delta_data, <size_t>delta.nbytes)
     with nogil:
         status = edgefl_accumulate(used, sums_data, delta_data, n, weight, grid_shift, factor, &place)
     check(status, &place)
@@ -20,6 +21,8 @@ def add_sums(int64_t[::1] sums not None, const int64_t[::1] other not None):
     cdef size_t n = <size_t>other.shape[0]
     cdef int64_t *sums_data = <int64_t *>int64_pointer(sums)
     cdef const int64_t *other_data = int64_pointer(other)
+    if sums_data != other_data:
+        check_apart(sums_data, <size_t>sums.nbytes, other_data, <size_t>other.nbytes)
     with nogil:
         status = edgefl_add_sums(sums_data, other_data, n, &place)
     check(status, &place)

@@ -24,8 +24,8 @@ def accumulate(sums: Buffer, delta: Buffer, weight: int, grid_shift: int, factor
 
     ``sums`` is writable int64, ``delta`` float32 of the same length, ``weight`` 1 to 2**32, ``factor`` finite and
     0 or more: 1 when the update is not clipped.
-    Raises ``DataError`` when some ``|q|`` exceeds 2**30 or is not a number, ``KernelError`` when a sum would leave 64
-    bits, ``ConfigError`` for the other arguments; ``sums`` is then unchanged.
+    Raises ``DataError`` when some ``|q|`` exceeds 2**30 or is not a number, and when the two share memory;
+    ``KernelError`` when a sum would leave 64 bits, ``ConfigError`` for the other arguments; ``sums`` is then unchanged.
     """
     target = writable_sums("sums", sums)
     values = vector("delta", delta, "float32", len(target))
@@ -41,7 +41,11 @@ def accumulate(sums: Buffer, delta: Buffer, weight: int, grid_shift: int, factor
 
 
 def add_sums(sums: Buffer, other: Buffer) -> None:
-    """``sums[j] += other[j]``, int64. Raises ``KernelError`` when a sum would leave 64 bits; ``sums`` is unchanged."""
+    """``sums[j] += other[j]``, int64; ``other`` may be ``sums`` itself.
+
+    Raises ``KernelError`` when a sum would leave 64 bits, ``DataError`` when the two share a part of their memory;
+    ``sums`` is then unchanged.
+    """
     target = writable_sums("sums", sums)
     values = vector("other", other, "int64", len(target))
     try:

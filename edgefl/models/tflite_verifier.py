@@ -100,8 +100,8 @@ def verify_tflite(
     if largest > FLOAT32_MAX_DIFF:
         of = "" if weight_type == "float32" else " on its int8 weights"
         raise VerificationError(
-            f"the {weight_type} file differs from the kernel{of} by {largest:.2e} in probability on "
-            f"{prediction.runtime}; expected at most {FLOAT32_MAX_DIFF:g}; do not publish it"
+            f"the {weight_type} file differs from the kernel{of} by {largest!r} in probability on "
+            f"{prediction.runtime}; expected at most {FLOAT32_MAX_DIFF!r}; do not publish it"
         )
     _check_classes(expected[0], exact, weights.num_classes)
     if weight_type == "float32":
@@ -109,8 +109,8 @@ def verify_tflite(
     largest = _largest_difference(expected[1], found[len(exact) :])
     if largest > INT8_MAX_DIFF:
         raise VerificationError(
-            f"the int8 file differs from the kernel by {largest:.2e} in probability on {prediction.runtime}; "
-            f"expected at most {INT8_MAX_DIFF:g}; release this model as float32"
+            f"the int8 file differs from the kernel by {largest!r} in probability on {prediction.runtime}; "
+            f"expected at most {INT8_MAX_DIFF!r}; release this model as float32"
         )
     return Verification(largest, len(expected[1]) // weights.num_classes, prediction.runtime)
 
@@ -197,5 +197,5 @@ def _check_classes(expected: memoryview[float], found: memoryview[float], num_cl
         if winner != other_winner and row[winner] - row[other_winner] > FLOAT32_MAX_DIFF:
             raise VerificationError(
                 f"row {start // num_classes}: the file names class {other_winner}, the kernel {winner}, "
-                f"by {row[winner]:.6f} to {row[other_winner]:.6f}; do not publish it"
+                f"by {row[winner]!r} to {row[other_winner]!r}, more than {FLOAT32_MAX_DIFF!r}; do not publish it"
             )

@@ -275,7 +275,9 @@ def test_the_numbers_follow_the_data() -> None:
         usual = {"num_clients": 10, "num_held_out": 0, "num_features": 8, "usual_client": 100, "largest_client": 120}
         text = ["classes", "a", "b"]
         given = usual | {"largest_value": 3.0} | changed
-        return new_files.Facts(source="x", classes=tuple(text[1:]), dtype=DType.FLOAT32, quantization=None, **given)  # type: ignore[arg-type]
+        return new_files.Facts(
+            source="x", num_classes=2, classes=tuple(text[1:]), dtype=DType.FLOAT32, quantization=None, **given
+        )  # type: ignore[arg-type]
 
     def training(update: float = 0.1, **changed: int | float) -> TaskSpec:
         return new_files.parse(new_files.training_task(facts(**changed), "x", update), "x")

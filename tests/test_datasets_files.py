@@ -77,9 +77,9 @@ def test_parquet_keeps_eight_bits(tmp_path: Path, kind: pa.DataType, dtype: DTyp
         ({"f": [[1.0, 2.0], [None, 1.0]]}, "column 'f', row 1 has a list with no value in a place"),
         ({"f": [["a"], ["b"]]}, "column 'f' is of type list<.*string>; expected numbers"),
         ({"f": [1.0, None]}, "column 'f', row 1 has no value"),
-        ({"label": [0.0, 1.0]}, "column 'label' is of type double; expected integers from 0 to 4095"),
-        ({"label": [0, -1]}, "column 'label', row 1 is -1; expected 0 to 4095"),
-        ({"label": [4096, 0]}, "column 'label', row 0 is 4096"),
+        ({"label": [0.0, 1.0]}, "column 'label' is of type double; expected text or integers"),
+        ({"label": ["x", "-1"]}, "column 'label', row 0 is 'x', and .*row 1 is '-1'; expected whole numbers, or names"),
+        ({"label": [4096, 0]}, "column 'label', row 0 is '4096'; expected 0 to 4095"),
         ({"label": [0, 2]}, "class 1 has no example, and class 2 has; expected labels from 0 on, without a gap"),
         ({"client": ["a", " "]}, "column 'client', row 1 is empty"),
         ({"client": [0.5, 1.5]}, "column 'client' is of type double; expected text or integers"),
@@ -141,7 +141,7 @@ def test_a_folder_of_grey_images(tmp_path: Path) -> None:
     (tmp_path / ".thumbnails").mkdir()
     found = datasets.load(str(tmp_path))
     assert isinstance(found, datasets.CentralDataset)
-    assert (found.label_names, found.num_features, found.test) == (("cat", "dog"), 6, None)
+    assert (found.classes, found.num_features, found.test) == (("cat", "dog"), 6, None)
     assert (found.train.dtype, found.train.quantization) == (DType.UINT8, Quantization(1 / 255))
     assert found.train.features_view.tolist() == [[1] * 6, [2] * 6, [255] * 6]
     assert found.train.labels_view.tolist() == [0, 0, 1]

@@ -47,7 +47,7 @@ def test_fashion_mnist_is_whole_and_eight_bits() -> None:
     data = datasets.load("fashion_mnist")
     assert data.test is not None
     assert (len(data.train), len(data.test), data.num_features, data.num_classes) == (60_000, 10_000, 784, 10)
-    assert (data.label_names[0], data.label_names[9]) == ("T-shirt", "ankle boot")
+    assert (data.classes[0], data.classes[9]) == ("T-shirt", "ankle boot")
     for part, each in ((data.train, 6000), (data.test, 1000)):
         assert (part.dtype, part.quantization) == (DType.UINT8, Quantization(1 / 255))
         assert len(part.features) == len(part) * 784  # a byte a pixel
@@ -197,7 +197,7 @@ def grey(rows: int, *labels: int, features: int = 1) -> Examples:
 
 def test_a_central_set_that_contradicts_itself_is_refused() -> None:
     def make(train: Examples, test: Examples | None = None, **columns: dict[str, tuple[str, ...]]) -> None:
-        datasets.CentralDataset("x", ("no", "yes"), train, test, **columns)
+        datasets.CentralDataset("x", 2, train, test, **columns)
 
     make(grey(2, 0, 1), grey(0), train_columns={"who": ("a", "b")}, test_columns={"who": ()})
     with pytest.raises(DataError, match="x has no training example"):

@@ -27,10 +27,9 @@ def central(labels: list[int], test_labels: list[int] | None = None, **columns: 
         features = b"".join((first + row).to_bytes(3, "little") for row in range(len(labels)))
         return Examples(3, features, np.array(labels, np.int32).tobytes(), DType.UINT8, Quantization(1 / 255))
 
-    names = tuple(str(label) for label in range(max(labels) + 1))
     test = None if test_labels is None else part(test_labels, 1_000_000)
     return datasets.CentralDataset(
-        "x", names, part(labels, 0), test, {name: tuple(values) for name, values in columns.items()}
+        "x", max(labels) + 1, part(labels, 0), test, {name: tuple(values) for name, values in columns.items()}
     )
 
 
@@ -213,7 +212,7 @@ def test_each_client_has_exactly_so_many_classes(num_clients: int, each: int) ->
 def test_clients_by_column_keep_their_test_examples() -> None:
     data = central([0, 1, 0, 1], [1, 0])
     data = datasets.CentralDataset(
-        "x", data.label_names, data.train, data.test, {"who": ("b", "a", "b", "c")}, {"who": ("c", "b")}
+        "x", data.num_classes, data.train, data.test, {"who": ("b", "a", "b", "c")}, {"who": ("c", "b")}
     )
     dealt = datasets.partition(data, datasets.by_column("who"))
     assert [(client.client_id, rows_of(client.examples)) for client in dealt.clients] == [

@@ -42,7 +42,7 @@ def people(*, tests: bool) -> FederatedDataset:
 
     train = tuple(part(f"p{n}", [float(n)] * (n + 1)) for n in range(6))
     kept = tuple(part(f"p{n}", [n + 0.5]) for n in range(6)) if tests else ()
-    return FederatedDataset("people", 1, 2, ("low", "high"), train, kept)
+    return FederatedDataset("people", 1, 2, train, kept, ("low", "high"))
 
 
 def values(part: ClientDataset) -> list[float]:
@@ -66,7 +66,7 @@ def test_a_client_that_is_held_out_keeps_every_example_for_evaluation(tests: boo
 
 def test_who_is_held_out_depends_on_ids_and_seed_alone() -> None:
     data = people(tests=True)
-    turned = FederatedDataset("people", 1, 2, ("low", "high"), data.clients[::-1], data.held_out[::-1])
+    turned = FederatedDataset("people", 1, 2, data.clients[::-1], data.held_out[::-1], ("low", "high"))
     drawn = [frozenset(part.client_id for part in datasets.hold_out_clients(data, 3, seed=s).unseen) for s in range(9)]
     assert drawn[0] == {part.client_id for part in datasets.hold_out_clients(turned, 3).unseen}
     assert drawn[0] == {"p2", "p3", "p5"}  # a golden value: the draw is the same on every machine

@@ -86,7 +86,7 @@ def test_windows_by_hand() -> None:
 
 def test_counts_of_the_real_data(people: datasets.FederatedDataset) -> None:
     assert (people.num_features, people.num_classes) == (75, 7)
-    assert people.label_names == ("PEN", "ABD", "FEL", "IR", "ER", "TRAP", "ROW")
+    assert people.classes == ("PEN", "ABD", "FEL", "IR", "ER", "TRAP", "ROW")
     assert [client.client_id for client in people.clients] == [f"person-{index}" for index in range(10)]
     assert [len(client) for client in people.clients] == [182, 175, 91, 88, 157, 152, 171, 156, 156, 167]
     assert [len(client) for client in people.held_out] == [60, 56, 24, 20, 50, 48, 53, 45, 46, 53]

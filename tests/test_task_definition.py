@@ -353,7 +353,7 @@ def test_the_page_names_the_defaults_of_the_code() -> None:
         default = fields[key].default
         if default is None:
             default = optimizer_default(key.rpartition(".")[2])
-        if default in (dataclasses.MISSING, ""):
+        if default in (dataclasses.MISSING, "", ()):
             continue
         if isinstance(default, DType | ScheduleKind):
             default = default.value

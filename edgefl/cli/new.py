@@ -16,6 +16,7 @@ import tempfile
 from pathlib import Path
 
 from edgefl import kernels
+from edgefl.classes import class_name
 from edgefl.cli import new_files
 from edgefl.cli.clients import hold_out, load_clients, options_of, refuse_partition_options
 from edgefl.cli.new_files import Facts
@@ -96,7 +97,7 @@ def _clients(args: argparse.Namespace) -> FederatedDataset:
 def _look(source: str, people: FederatedDataset) -> Facts:
     """Raises ``DataError`` for what cannot be trained on."""
     if people.num_classes < 2:
-        raise DataError(f"{source} has one class, {people.label_names[0]!r}; expected two or more")
+        raise DataError(f"{source} has one class, {class_name(people.classes, 0)!r}; expected two or more")
     first = people.clients[0].examples
     sizes = [len(client) for client in people.clients if len(client)]
     return Facts(
@@ -104,7 +105,8 @@ def _look(source: str, people: FederatedDataset) -> Facts:
         num_clients=len(sizes),
         num_held_out=sum(1 for part in people.held_out if len(part)),
         num_features=people.num_features,
-        classes=people.label_names,
+        num_classes=people.num_classes,
+        classes=people.classes,
         dtype=first.dtype,
         quantization=first.quantization,
         usual_client=round(statistics.median(sizes)),
@@ -189,10 +191,11 @@ def _write(out: Path, texts: dict[str, str]) -> None:
 
 
 def _summary(facts: Facts) -> str:
-    shown = ", ".join(facts.classes[:10]) + (", ..." if len(facts.classes) > 10 else "")
+    names = [class_name(facts.classes, index) for index in range(min(10, facts.num_classes))]
+    shown = ", ".join(names) + (", ..." if facts.num_classes > 10 else "")
     return (
         f"{facts.source}: {facts.num_clients} clients with {facts.usual_client} examples each (median), "
-        f"{facts.num_features} features ({facts.dtype.value}), {len(facts.classes)} classes: {shown}"
+        f"{facts.num_features} features ({facts.dtype.value}), {facts.num_classes} classes: {shown}"
     )
 
 

@@ -50,7 +50,7 @@ class Facts:
     """What the files need to know of a data set.
 
     ``num_clients``, ``num_held_out``  clients with training examples, and those with held-out ones.
-    ``classes``        one name for each class, in order.
+    ``classes``        the names of the classes in index order; () where they have none.
     ``usual_client``   the median number of training examples of a client; ``largest_client``: the largest part of one.
     ``largest_value``  the largest magnitude of a feature.
     """
@@ -59,6 +59,7 @@ class Facts:
     num_clients: int
     num_held_out: int
     num_features: int
+    num_classes: int
     classes: tuple[str, ...]
     dtype: DType
     quantization: Quantization
@@ -101,8 +102,7 @@ population = "{name}"
 rounds = 2
 
 {_round(min(facts.num_clients, MOST_IN_A_ROUND))}
-[model]
-{_shape(facts)}
+{_model(facts)}
 [statistics]
 # A device with a feature of a larger magnitude takes no part. The largest here is {facts.largest_value:.6g}.
 feature_bound = {_feature_bound(facts)!r}
@@ -116,7 +116,7 @@ def training_task(facts: Facts, name: str, largest_update: float) -> str:
     """``largest_update``: the largest L2 norm that a client's first update has."""
     bound = max(MIN_NORM_BOUND, _power_of_two(HEADROOM * largest_update))
     return f"""\
-# Federated averaging of a softmax layer: {len(facts.classes)} classes from the {facts.num_features} features of
+# Federated averaging of a softmax layer: {facts.num_classes} classes from the {facts.num_features} features of
 # {facts.source}.
 # All keys: docs/reference/task.md of EdgeFL.
 name = "{name}"
@@ -126,8 +126,7 @@ seed = 1
 rounds = {ROUNDS}
 
 {_round(_training_goal(facts.num_clients))}
-[model]
-{_shape(facts)}standardize_by = "{name}-statistics"
+{_model(facts)}standardize_by = "{name}-statistics"
 
 [client]
 learning_rate = {learning_rate(facts)}
@@ -210,10 +209,15 @@ minimum = {minimum}  # so many are enough when the time of the round is over
 """
 
 
+def _model(facts: Facts) -> str:
+    names = f"classes = {toml_value(facts.classes)}\n" if facts.classes else ""
+    return f"[model]\n{_shape(facts)}{names}"
+
+
 def _shape(facts: Facts) -> str:
     lines = [
         f"num_features = {facts.num_features}",
-        f"num_classes = {len(facts.classes)}",
+        f"num_classes = {facts.num_classes}",
         f"dtype = {toml_value(facts.dtype)}",
     ]
     if facts.dtype is not DType.FLOAT32:

@@ -21,6 +21,7 @@ from edgefl.datasets.own import by_clients
 from edgefl.datasets.parquet_file import from_parquet, read_parquet
 from edgefl.datasets.partition import partition
 from edgefl.datasets.partitioners import by_class, by_column, by_size, dirichlet, iid
+from edgefl.datasets.relabel import with_classes
 from edgefl.datasets.unseen import hold_out_clients
 from edgefl.errors import ConfigError
 
@@ -42,6 +43,7 @@ __all__ = [
     "partition",
     "pool",
     "pooled",
+    "with_classes",
 ]
 
 
@@ -51,19 +53,25 @@ def names() -> tuple[str, ...]:
 
 
 @overload
-def load(name: Literal["watch"]) -> FederatedDataset: ...
+def load(name: Literal["watch"], *, classes: tuple[str, ...] = ()) -> FederatedDataset: ...
 @overload
-def load(name: Literal["fashion_mnist", "digits"]) -> CentralDataset: ...
+def load(name: Literal["fashion_mnist", "digits"], *, classes: tuple[str, ...] = ()) -> CentralDataset: ...
 @overload
-def load(name: str, *, client_column: str) -> FederatedDataset: ...
+def load(name: str, *, client_column: str, classes: tuple[str, ...] = ()) -> FederatedDataset: ...
 @overload
-def load(name: str, *, client_column: None = None) -> FederatedDataset | CentralDataset: ...
+def load(
+    name: str, *, client_column: None = None, classes: tuple[str, ...] = ()
+) -> FederatedDataset | CentralDataset: ...
 
 
-def load(name: str, *, client_column: str | None = None) -> FederatedDataset | CentralDataset:
+def load(
+    name: str, *, client_column: str | None = None, classes: tuple[str, ...] = ()
+) -> FederatedDataset | CentralDataset:
     """A data set by its name, or a user's own by a path: a .csv, .npz or .parquet file, or a folder of images.
 
     ``client_column``  of a .csv or .parquet file: the column that names the client, else ``client`` if there is one.
+    ``classes``        the names of the classes in index order; without it, a named data set
+                       and a folder of images have their own order, and a file's names are sorted.
     A data set that has clients comes as ``FederatedDataset``, one that has none as ``CentralDataset``.
 
     Raises ``ConfigError`` for a name that is none of these; ``UnavailableError`` when the data cannot be fetched or a
@@ -75,17 +83,17 @@ def load(name: str, *, client_column: str | None = None) -> FederatedDataset | C
     if client_column is not None and suffix not in (".csv", ".parquet"):
         raise ConfigError(f"data set {name!r} has no column {client_column!r}; expected a .csv or .parquet file")
     if name in names():  # also where a folder of that name stands
-        return _named(name)
+        return with_classes(_named(name), classes)
     if suffix == ".csv":
-        data = read_csv(path, client_column=client_column)
+        data = read_csv(path, client_column=client_column, classes=classes)
     elif suffix == ".npz":
-        data = read_npz(path)
+        data = read_npz(path, classes=classes)
     elif suffix == ".parquet":
-        data = read_parquet(path, client_column=client_column)
+        data = read_parquet(path, client_column=client_column, classes=classes)
     elif path.is_dir():
-        data = from_images(path)
+        data = with_classes(from_images(path), classes)
     else:
-        return _named(name)
+        return with_classes(_named(name), classes)
     column = client_column or CLIENT
     return by_clients(path, data, column) if column in data.train_columns else data
 

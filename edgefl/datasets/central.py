@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from edgefl.classes import check_classes
 from edgefl.datasets.federated import FederatedDataset, pool
 from edgefl.errors import DataError
 from edgefl.types import Examples, check_shape
@@ -20,10 +21,11 @@ CLIENT = "client"
 class CentralDataset:
     """Training and test examples.
 
-    ``label_names``   one name a class, in label order.
+    ``num_classes``   labels are below it.
+    ``classes``       their names in index order; () when they have none.
     ``train``         at least one example.
     ``test``          what is kept for evaluation; None when the data set holds nothing out.
-    ``train_columns`` by name, one text for each training example: what is known of it beside its features.
+    ``train_columns`` by name, one text for each training example: what is known of it besides its features.
     ``test_columns``  the same columns of the test examples; none without ``test``.
     ``license``       the data's license; empty for a user's own file.
     ``source``        where the data comes from.
@@ -32,16 +34,18 @@ class CentralDataset:
     """
 
     name: str
-    label_names: tuple[str, ...]
+    num_classes: int
     train: Examples = field(repr=False)
     test: Examples | None = field(default=None, repr=False)
     train_columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict, repr=False)
     test_columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict, repr=False)
+    classes: tuple[str, ...] = ()
     license: str = ""
     source: str = ""
 
     def __post_init__(self) -> None:
         check_shape(self.num_classes, self.num_features)
+        check_classes(self.classes, self.num_classes, DataError)
         if not len(self.train):
             raise DataError(f"{self.name} has no training example; expected at least one")
         if self.test is not None and _kind(self.test) != _kind(self.train):
@@ -67,16 +71,13 @@ class CentralDataset:
     def num_features(self) -> int:
         return self.train.num_features
 
-    @property
-    def num_classes(self) -> int:
-        return len(self.label_names)
-
 
 def pooled(data: FederatedDataset) -> CentralDataset:
     """The examples of all clients in one place, in the order of the clients; their ids are the column ``client``."""
     return CentralDataset(
         name=data.name,
-        label_names=data.label_names,
+        num_classes=data.num_classes,
+        classes=data.classes,
         train=pool(data.clients),
         test=pool(data.held_out) if data.held_out else None,
         train_columns={CLIENT: tuple(part.client_id for part in data.clients for _ in range(len(part)))},

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from edgefl.csv_rows import CsvRows, open_csv, parse_held_out, parse_whole
+from edgefl.csv_rows import CsvRows, open_csv, parse_held_out
 from edgefl.datasets.central import CLIENT, CentralDataset
 from edgefl.datasets.federated import FederatedDataset
-from edgefl.datasets.own import LABEL, MAX_LABEL, Kind, Part, by_clients, make_central, special_columns
+from edgefl.datasets.own import LABEL, Kind, Part, by_clients, make_central, special_columns
 from edgefl.errors import DataError
 from edgefl.types import parse_feature
 
@@ -48,18 +48,21 @@ def from_csv(
     client_column: str = CLIENT,
     label_column: str = LABEL,
     split_column: str | None = None,
+    classes: tuple[str, ...] = (),
 ) -> FederatedDataset:
     """Read a CSV file (UTF-8, comma, a header line) with one example a row, and a client for each value of a column.
 
-    ``client_column`` holds the client's id, ``label_column`` a whole number from 0. ``split_column`` holds ``train``
+    ``client_column`` holds the client's id, ``label_column`` the class: whole numbers from 0, or names
+    (``edgefl.classes``), whose order ``classes`` fixes; without it they are sorted. ``split_column`` holds ``train``
     or ``held_out``; when it is not given, a column named ``split`` is taken if there is one, and without one nothing
-    is held out. All other columns are features, in the order of the file, kept as float32. The number of classes is
-    the largest label plus one. Clients come in the order of their first training row, then those that have held-out
-    rows alone.
+    is held out. All other columns are features, in the order of the file, kept as float32. Clients come in the order
+    of their first training row, then those that have held-out rows alone.
 
     Raises ``DataError``, which names the line and the column, for what cannot be used.
     """
-    data = read_csv(path, client_column=client_column, label_column=label_column, split_column=split_column)
+    data = read_csv(
+        path, client_column=client_column, label_column=label_column, split_column=split_column, classes=classes
+    )
     return by_clients(Path(path), data, client_column)
 
 
@@ -69,17 +72,20 @@ def read_csv(
     client_column: str | None = None,
     label_column: str = LABEL,
     split_column: str | None = None,
+    classes: tuple[str, ...] = (),
 ) -> CentralDataset:
     """The same file in one place; its clients are a column. When ``client_column`` is not given, a column named
     ``client`` is taken if there is one, and without one there are no clients."""
     path = Path(path)
     with open_csv(path) as rows:
         columns = _find_columns(path, rows.names, client_column, label_column, split_column)
-        return _read_rows(rows, columns)
+        return _read_rows(rows, columns, classes)
 
 
-def _read_rows(rows: CsvRows, columns: _Columns) -> CentralDataset:
+def _read_rows(rows: CsvRows, columns: _Columns, classes: tuple[str, ...]) -> CentralDataset:
     path, training, held_out = rows.path, _Rows(), _Rows()
+    seen: dict[str, int] = {}
+    places: dict[str, str] = {}
     for where, row in rows:
         part = held_out if _is_held_out(where, columns, row) else training
         if columns.client is not None:
@@ -87,8 +93,11 @@ def _read_rows(rows: CsvRows, columns: _Columns) -> CentralDataset:
             if not client:
                 raise DataError(f"{where}, column {columns.client_name!r} is empty; expected the client's id")
             part.clients.append(client)
-        place = f"{where}, column {columns.names[columns.label]!r}"
-        part.labels.append(parse_whole(row[columns.label], place, 0, MAX_LABEL))
+        label = row[columns.label].strip()
+        if label not in seen:
+            seen[label] = len(seen)
+            places[label] = f"{where}, column {columns.names[columns.label]!r}"
+        part.labels.append(seen[label])
         part.features.extend(_parse_features(where, columns, row))
     if not training.labels and not held_out.labels:
         raise DataError(f"{path} has no example; expected one per line below the header")
@@ -97,7 +106,9 @@ def _read_rows(rows: CsvRows, columns: _Columns) -> CentralDataset:
         Kind(len(columns.features)),
         training.part(),
         held_out.part() if columns.split is not None else None,
+        places,
         client_column=columns.client_name,
+        classes=classes,
     )
 
 

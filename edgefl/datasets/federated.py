@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from edgefl.classes import check_classes
 from edgefl.errors import DataError
 from edgefl.types import ClientDataset, Examples, check_shape
 
@@ -19,10 +20,10 @@ from edgefl.types import ClientDataset, Examples, check_shape
 class FederatedDataset:
     """Clients with their examples.
 
-    ``label_names``  one name a class, in label order.
     ``clients``      the training part of each client.
     ``held_out``     what is kept for evaluation: same ids, same order; an empty tuple when the data set holds nothing
                      out. Either part of a client may have no example, but not both: see ``unseen``.
+    ``classes``      the names of the classes in index order; () when they have none.
     ``license``      the data's license; empty for a user's own file.
     ``source``       where the data comes from.
     """
@@ -30,16 +31,15 @@ class FederatedDataset:
     name: str
     num_features: int
     num_classes: int
-    label_names: tuple[str, ...]
     clients: tuple[ClientDataset, ...] = field(repr=False)
     held_out: tuple[ClientDataset, ...] = field(repr=False)
+    classes: tuple[str, ...] = ()
     license: str = ""
     source: str = ""
 
     def __post_init__(self) -> None:
         check_shape(self.num_classes, self.num_features)
-        if len(self.label_names) != self.num_classes:
-            raise DataError(f"{len(self.label_names)} label names for {self.num_classes} classes; expected one a class")
+        check_classes(self.classes, self.num_classes, DataError)
         ids = [client.client_id for client in self.clients]
         if not ids or len(set(ids)) != len(ids):
             raise DataError(

@@ -72,7 +72,9 @@ def from_images(path: str | Path) -> CentralDataset:
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
     kind = Kind(first.width * first.height * BYTES_A_PIXEL[first.mode], DType.UINT8, Quantization(1 / WHITE))
-    return make_central(path, kind, train, test, client_column=None, names=tuple(folder.name for folder in folders))
+    names = tuple(folder.name for folder in folders)
+    places = {name: str(folder) for name, folder in zip(names, folders, strict=True)}
+    return make_central(path, kind, train, test, places, client_column=None, classes=names)
 
 
 def _classes(path: Path) -> list[Path]:

@@ -10,37 +10,40 @@ from typing import TYPE_CHECKING, Any
 
 from edgefl.datasets.central import CLIENT, CentralDataset
 from edgefl.datasets.federated import FederatedDataset
-from edgefl.datasets.own import MAX_LABEL, Kind, Part, by_clients, make_central
+from edgefl.datasets.own import Kind, Part, by_clients, make_central
 from edgefl.errors import DataError
 from edgefl.types import MIN_MAGNITUDE, DType, Quantization
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
 
-def from_npz(path: str | Path) -> FederatedDataset:
+def from_npz(path: str | Path, *, classes: tuple[str, ...] = ()) -> FederatedDataset:
     """Read an NPZ file with one example a row, and a client for each value of ``clients``.
 
     ``features``  (n, num_features): float or integer. uint8 and int8 are kept as they are, all others as float32.
-    ``labels``    (n,) integer, from 0.
+    ``labels``    (n,) integer or text: what the labels of a CSV file are, as texts.
     ``clients``   (n,) integer or text: the client's id.
     ``held_out``  (n,) bool, optional: True keeps a row for evaluation. Without it nothing is held out.
     ``scale``, ``zero_point``  optional single numbers: what 8-bit features mean, ``scale * (stored - zero_point)``.
+
+    ``classes`` fixes the order of the classes' names; without it they are sorted (``edgefl.classes``).
 
     Raises ``DataError``, which names the array and the row (counted from 0), for what cannot be used.
     """
     path = Path(path)
     arrays = _open(path)
     _need(path, arrays, "features", "labels", "clients")
-    return by_clients(path, _read(path, arrays))
+    return by_clients(path, _read(path, arrays, classes))
 
 
-def read_npz(path: str | Path) -> CentralDataset:
+def read_npz(path: str | Path, *, classes: tuple[str, ...] = ()) -> CentralDataset:
     """The same file in one place; ``clients``, if the file has it, is the column ``client``."""
     path = Path(path)
     arrays = _open(path)
     _need(path, arrays, "features", "labels")
-    return _read(path, arrays)
+    return _read(path, arrays, classes)
 
 
 def _need(path: Path, arrays: dict[str, NDArray[Any]], *wanted: str) -> None:
@@ -49,13 +52,10 @@ def _need(path: Path, arrays: dict[str, NDArray[Any]], *wanted: str) -> None:
             raise DataError(f"{path} has no array {name!r}; it has {', '.join(sorted(arrays)) or 'none'}")
 
 
-def _read(path: Path, arrays: dict[str, NDArray[Any]]) -> CentralDataset:
+def _read(path: Path, arrays: dict[str, NDArray[Any]], classes: tuple[str, ...]) -> CentralDataset:
     features, dtype = _check_features(path, arrays["features"])
     count = len(features)
-    labels = _check_vector(path, "labels", arrays["labels"], "iu", count)
-    wrong = ((labels < 0) | (labels > MAX_LABEL)).nonzero()[0]
-    if len(wrong):
-        raise DataError(f"{path}: labels[{wrong[0]}] is {labels[wrong[0]]}; expected 0 to {MAX_LABEL}")
+    labels, places = number_labels(_check_vector(path, "labels", arrays["labels"], "iuU", count), f"{path}: labels[%d]")
     clients: list[str] | None = None
     if "clients" in arrays:
         found = _check_vector(path, "clients", arrays["clients"], "iuU", count)
@@ -66,15 +66,33 @@ def _read(path: Path, arrays: dict[str, NDArray[Any]]) -> CentralDataset:
 
     def part(rows: NDArray[Any] | slice) -> Part:
         chosen = [] if clients is None else (clients if isinstance(rows, slice) else [clients[i] for i in rows])
-        return Part(features[rows].tobytes(), labels[rows].astype("<i4").tobytes(), tuple(chosen))
+        return Part(features[rows].tobytes(), labels[rows].tobytes(), tuple(chosen))
 
     return make_central(
         path,
         Kind(features.shape[1], dtype, _quantization(path, arrays, dtype)),
         part(slice(None) if held_out is None else (~held_out).nonzero()[0]),
         None if held_out is None else part(held_out.nonzero()[0]),
+        places,
         client_column=None if clients is None else CLIENT,
+        classes=classes,
     )
+
+
+def number_labels(labels: NDArray[Any], where: str) -> tuple[NDArray[np.int32], dict[str, str]]:
+    """The labels (n,) as numbers of their texts, and the texts with their places, as ``make_central`` takes them.
+
+    ``where``: the place of a row, which stands for ``%d``.
+    """
+    import numpy as np
+
+    values, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
+    places: dict[str, str] = {}
+    for value, row in zip(values.tolist(), first.tolist(), strict=True):
+        places.setdefault(str(value).strip(), where % row)
+    numbers = {text: number for number, text in enumerate(places)}
+    table = np.array([numbers[str(value).strip()] for value in values.tolist()], "<i4")
+    return table[inverse], places
 
 
 def _open(path: Path) -> dict[str, NDArray[Any]]:

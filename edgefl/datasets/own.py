@@ -1,17 +1,20 @@
 """What the readers of a user's own files share: the names of the special columns, and the making of the data set.
 
 Invariants of all readers: nothing is guessed and nothing is unpickled. Every value that cannot be trained on (not a
-number, not finite as float32, a label that is not a whole number from 0, a class that has no example) is refused with
-its place in the file; magnitudes below 2**-30 are written as 0 (design §4.2). Free of NumPy.
+number, not finite as float32, a label that names no class, an index below the largest that has no example) is refused
+with its place in the file; magnitudes below 2**-30 are written as 0 (design §4.2). What labels mean:
+``edgefl.classes``. Free of NumPy.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from edgefl.classes import class_index, infer_classes
 from edgefl.datasets.central import CLIENT, CentralDataset
 from edgefl.datasets.federated import FederatedDataset
 from edgefl.datasets.partition import partition
@@ -39,7 +42,11 @@ class Kind:
 
 @dataclass(frozen=True)
 class Part:
-    """The examples of one part, as ``Examples`` holds them, and the client of each; no client where none is known."""
+    """The examples of one part, as ``Examples`` holds them, and the client of each; no client where none is known.
+
+    A label is the number of its text in a list of all label texts: only ``make_central`` knows the whole list, and so
+    what they mean.
+    """
 
     features: bytes
     labels: bytes
@@ -72,30 +79,66 @@ def special_columns(
 
 
 def make_central(
-    path: Path, kind: Kind, train: Part, test: Part | None, *, client_column: str | None, names: tuple[str, ...] = ()
+    path: Path,
+    kind: Kind,
+    train: Part,
+    test: Part | None,
+    labels: Mapping[str, str],
+    *,
+    client_column: str | None,
+    classes: tuple[str, ...] = (),
 ) -> CentralDataset:
-    """The data set of a file. ``names``: the classes' names, else their numbers, as many as the largest label says.
+    """The data set of a file. ``classes``: a declared list, else what the labels say.
+
+    ``labels``: all label texts, in the order by which the parts number them, each with the place where it stands first.
 
     Raises ``DataError``, which names the file.
     """
+    indexes, num_classes, classes = _meaning(path, labels, classes)
     with naming(path):
-        parts = [train] if test is None else [train, test]
-        used = {label for part in parts for label in memoryview(part.labels).cast("i")}
-        missing = next((label for label in range(max(used, default=-1) + 1) if label not in used), None)
-        if missing is not None:
-            raise DataError(
-                f"class {missing} has no example, and class {max(used)} has; expected labels from 0 on, without a gap"
-            )
+        parts = [_relabelled(part, indexes) for part in ([train] if test is None else [train, test])]
         columns = [{} if client_column is None else {client_column: part.clients} for part in parts]
         return CentralDataset(
             name=path.stem,
-            label_names=names or tuple(str(label) for label in range(len(used))),
-            train=_examples(kind, train),
-            test=None if test is None else _examples(kind, test),
+            num_classes=num_classes,
+            classes=classes,
+            train=_examples(kind, parts[0]),
+            test=None if test is None else _examples(kind, parts[1]),
             train_columns=columns[0],
             test_columns=columns[1] if test is not None else {},
             source=path.name,
         )
+
+
+def _meaning(
+    path: Path, labels: Mapping[str, str], declared: tuple[str, ...]
+) -> tuple[list[int], int, tuple[str, ...]]:
+    """The index of each text of ``labels``; how many classes there are; and their names."""
+    if declared:
+        return [class_index(text, declared, where) for text, where in labels.items()], len(declared), declared
+    names = infer_classes(labels)
+    if names:
+        if len(names) > MAX_CLASSES:
+            raise DataError(f"{path} has {len(names)} different labels; expected at most {MAX_CLASSES} classes")
+        places = {name: index for index, name in enumerate(names)}
+        return [places[text] for text in labels], len(names), names
+    for text, where in labels.items():
+        if int(text) > MAX_LABEL:
+            raise DataError(f"{where} is {text!r}; expected 0 to {MAX_LABEL}")
+    indexes = [int(text) for text in labels]
+    used = set(indexes)
+    missing = next((index for index in range(max(used)) if index not in used), None)
+    if missing is not None:
+        raise DataError(
+            f"{path}: class {missing} has no example, and class {max(used)} has; expected labels from 0 on, without "
+            "a gap, or a declared list of classes"
+        )
+    return indexes, max(used) + 1, ()
+
+
+def _relabelled(part: Part, indexes: Sequence[int]) -> Part:
+    labels = array("i", [indexes[label] for label in memoryview(part.labels).cast("i")])
+    return replace(part, labels=labels.tobytes())
 
 
 def by_clients(path: Path, data: CentralDataset, column: str = CLIENT) -> FederatedDataset:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from edgefl.datasets.central import CLIENT, CentralDataset
 from edgefl.datasets.federated import FederatedDataset
-from edgefl.datasets.npz_file import as_trainable
-from edgefl.datasets.own import HELD_OUT, LABEL, MAX_LABEL, TRAIN, Kind, Part, by_clients, make_central, special_columns
+from edgefl.datasets.npz_file import as_trainable, number_labels
+from edgefl.datasets.own import HELD_OUT, LABEL, TRAIN, Kind, Part, by_clients, make_central, special_columns
 from edgefl.errors import DataError, UnavailableError
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ def from_parquet(
     client_column: str = CLIENT,
     label_column: str = LABEL,
     split_column: str | None = None,
+    classes: tuple[str, ...] = (),
 ) -> FederatedDataset:
     """Read a Parquet file with one example a row, and a client for each value of a column.
 
@@ -34,7 +35,9 @@ def from_parquet(
     Raises ``DataError``, which names the column and the row (counted from 0), for what cannot be used, and
     ``UnavailableError`` when pyarrow is not installed.
     """
-    data = read_parquet(path, client_column=client_column, label_column=label_column, split_column=split_column)
+    data = read_parquet(
+        path, client_column=client_column, label_column=label_column, split_column=split_column, classes=classes
+    )
     return by_clients(Path(path), data, client_column)
 
 
@@ -44,6 +47,7 @@ def read_parquet(
     client_column: str | None = None,
     label_column: str = LABEL,
     split_column: str | None = None,
+    classes: tuple[str, ...] = (),
 ) -> CentralDataset:
     """The same file in one place; its clients are a column. When ``client_column`` is not given, a column named
     ``client`` is taken if there is one, and without one there are no clients."""
@@ -54,7 +58,7 @@ def read_parquet(
     if not table.num_rows:
         raise DataError(f"{path} has no example; expected one a row")
     features, dtype = as_trainable(path, _features(path, table, [name for name in names if name not in special]))
-    labels = _labels(path, table, label_column)
+    labels, places = _labels(path, table, label_column)
     clients = None if client_column is None else _texts(path, table, client_column)
     held_out = None if split_column is None else _split(path, table, split_column)
 
@@ -68,7 +72,9 @@ def read_parquet(
         Kind(features.shape[1], dtype),
         part([row for row, held in enumerate(kept) if not held]),
         None if held_out is None else part([row for row, held in enumerate(kept) if held]),
+        places,
         client_column=client_column,
+        classes=classes,
     )
 
 
@@ -130,17 +136,14 @@ def _feature_column(path: Path, column: Any, name: str) -> NDArray[Any]:
     return found
 
 
-def _labels(path: Path, table: Any, name: str) -> NDArray[Any]:
+def _labels(path: Path, table: Any, name: str) -> tuple[NDArray[Any], dict[str, str]]:
+    import numpy as np
     import pyarrow
 
     values = table.column(name)
-    if not pyarrow.types.is_integer(values.type):
-        raise DataError(f"{path}: column {name!r} is of type {values.type}; expected integers from 0 to {MAX_LABEL}")
-    labels: NDArray[Any] = values.to_numpy()
-    wrong = ((labels < 0) | (labels > MAX_LABEL)).nonzero()[0]
-    if len(wrong):
-        raise DataError(f"{path}: column {name!r}, row {wrong[0]} is {labels[wrong[0]]}; expected 0 to {MAX_LABEL}")
-    return labels.astype("<i4")
+    whole = pyarrow.types.is_integer(values.type)
+    found = values.to_numpy() if whole else np.array(_texts(path, table, name))
+    return number_labels(found, f"{path}: column {name!r}, row %d")
 
 
 def _texts(path: Path, table: Any, name: str) -> list[str]:

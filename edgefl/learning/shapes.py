@@ -53,4 +53,5 @@ def model_spec(model: SoftmaxModel) -> ModelSpec:
         scale=model.quantization.scale,
         zero_point=model.quantization.zero_point,
         standardize_by="" if model.standardization is None else STATISTICS,
+        classes=model.classes,
     )

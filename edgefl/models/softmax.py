@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from edgefl.classes import check_classes
 from edgefl.errors import ConfigError
 from edgefl.types import DType, Quantization, Standardization, Weights, check_kind, check_shape
 
@@ -20,6 +21,7 @@ class SoftmaxModel:
 
     ``quantization`` says what 8-bit features mean and must stay at its default for float32 ones. ``standardization``
     is applied to the features (after ``quantization``) before the layer, on devices and in a release alike.
+    ``classes`` are the names of the classes in index order, () where they have none; they change no arithmetic.
     Raises ``ConfigError`` for a shape outside the kernels' range or parts that do not fit each other.
     """
 
@@ -34,9 +36,11 @@ class SoftmaxModel:
     dtype: DType = DType.FLOAT32
     quantization: Quantization = _AS_STORED
     standardization: Standardization | None = None
+    classes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_shape(self.num_classes, self.num_features)
+        check_classes(self.classes, self.num_classes)
         check_kind("dtype", self.dtype, DType, "a DType, as edgefl.types.DType.UINT8")
         check_kind("quantization", self.quantization, Quantization, "an edgefl.types.Quantization")
         if self.standardization is not None:

@@ -103,17 +103,26 @@ class RoundSpec:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """``standardize_by`` names a statistics task of the same population; its result becomes part of the model."""
+    """``standardize_by`` names a statistics task of the same population; its result becomes part of the model.
+
+    ``classes``: the names of the classes in index order; () where they have none. ``num_classes`` may be left out (0)
+    where they have names.
+    """
 
     num_features: int
-    num_classes: int
+    num_classes: int = 0
     kind: str = "softmax"
     dtype: DType = DType.FLOAT32
     scale: float = 1.0
     zero_point: int = 0
     standardize_by: str = ""
+    classes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if not self.num_classes and not self.classes:
+            raise ConfigError("num_classes is 0 and there are no classes; expected num_classes, or the classes' names")
+        if not self.num_classes:
+            object.__setattr__(self, "num_classes", len(self.classes))
         self.build()
         if self.kind != "softmax":
             raise ConfigError(f"model kind is {self.kind!r}; expected 'softmax'")
@@ -123,7 +132,9 @@ class ModelSpec:
     def build(self, standardization: Standardization | None = None) -> SoftmaxModel:
         """The model of this shape. Raises ``ConfigError`` for a standardization of another width."""
         meaning = Quantization(self.scale, self.zero_point)
-        return SoftmaxModel(self.num_features, self.num_classes, self.dtype, meaning, standardization)
+        return SoftmaxModel(
+            self.num_features, self.num_classes, self.dtype, meaning, standardization, classes=self.classes
+        )
 
 
 @dataclass(frozen=True)

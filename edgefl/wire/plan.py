@@ -21,7 +21,10 @@ _DTYPES = {number: dtype for dtype, number in _TYPES.items()}
 
 def _model_to_proto(model: SoftmaxModel) -> plan_pb2.SoftmaxModel:
     message = plan_pb2.SoftmaxModel(
-        num_features=model.num_features, num_classes=model.num_classes, feature_type=_TYPES[model.dtype]
+        num_features=model.num_features,
+        num_classes=model.num_classes,
+        feature_type=_TYPES[model.dtype],
+        classes=model.classes,
     )
     if model.dtype is not DType.FLOAT32:
         message.scale = model.quantization.scale
@@ -43,7 +46,8 @@ def _model_from_proto(message: plan_pb2.SoftmaxModel) -> SoftmaxModel:
     if message.HasField("standardization"):
         inner = message.standardization
         standardization = Standardization(inner.mean, inner.inverse_spread)
-    return SoftmaxModel(message.num_features, message.num_classes, dtype, quantization, standardization)
+    classes = tuple(message.classes)
+    return SoftmaxModel(message.num_features, message.num_classes, dtype, quantization, standardization, classes)
 
 
 def plan_to_proto(plan: m.Plan) -> plan_pb2.Plan:

@@ -66,7 +66,7 @@ def wait_for_release(config: Path, name: str, version: int, check: Callable[[], 
         time.sleep(POLL_S)
 
 
-def predict_on_device(config: Path, held_out: ClientDataset, model: Model, label_names: tuple[str, ...]) -> Told:
+def predict_on_device(config: Path, held_out: ClientDataset, model: Model, classes: tuple[str, ...]) -> Told:
     """Let the device predict all its held-out windows by TFLite; compare each with the kernel's probabilities."""
     rows = ask("predict", config, "--split", "held_out")["rows"]
     raw = predict_softmax(model.weights, held_out.examples.features_view, standardization=model.standardization)
@@ -76,8 +76,8 @@ def predict_on_device(config: Path, held_out: ClientDataset, model: Model, label
         raise UnavailableError(f"{config}: {len(told)} probabilities from the device; expected {len(kernel)}")
     first = rows[0]
     sentence = (
-        f"{held_out.client_id}, held-out window 0, by TFLite: {label_names[first['predicted']]} "
-        f"(probability {max(first['probabilities']):.3f}); the person did {label_names[first['label']]}"
+        f"{held_out.client_id}, held-out window 0, by TFLite: {classes[first['predicted']]} "
+        f"(probability {max(first['probabilities']):.3f}); the person did {classes[first['label']]}"
     )
     return Told(sentence, max(abs(a - b) for a, b in zip(told, kernel, strict=True)))
 

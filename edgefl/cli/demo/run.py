@@ -209,7 +209,7 @@ def _finish(demo: Demo, followers: dict[str, Follower], baselines: Baselines, st
     first = demo.data.held_out[0]
     config = demo.configs[first.client_id]
     wait_for_release(config, RELEASE, release.release.version, demo.fleet.check)
-    told = predict_on_device(config, first, federated, demo.data.label_names)
+    told = predict_on_device(config, first, federated, demo.data.classes)
     demo.fleet.measure()
     demo.fleet.close()  # an agent writes its last counts when it stops
     costs = traffic_of(demo.configs[demo.data.held_out[-1].client_id])

@@ -52,7 +52,8 @@ def load() -> CentralDataset:
     cut = NUM_TRAIN * NUM_FEATURES
     return CentralDataset(
         name="digits",
-        label_names=tuple(str(digit) for digit in range(NUM_CLASSES)),
+        num_classes=NUM_CLASSES,
+        classes=tuple(str(digit) for digit in range(NUM_CLASSES)),
         train=_examples(bytes(features[:cut]), labels[:NUM_TRAIN]),
         test=_examples(bytes(features[cut:]), labels[NUM_TRAIN:]),
         license="BSD-3-Clause (the package); the data: UCI Machine Learning Repository, CC BY 4.0",

@@ -32,7 +32,7 @@ DEB = PinnedDeb(
 )
 FOLDER = "./usr/share/datasets/fashion-mnist/"
 
-LABEL_NAMES = (
+CLASSES = (
     "T-shirt",
     "trouser",
     "pullover",
@@ -58,7 +58,8 @@ def load() -> CentralDataset:
     files = _unpack(pinned_bytes(DEB))
     return CentralDataset(
         name="fashion_mnist",
-        label_names=LABEL_NAMES,
+        num_classes=len(CLASSES),
+        classes=CLASSES,
         train=_examples(files, "train"),
         test=_examples(files, "t10k"),
         license="MIT (Expat), Copyright (c) 2017 Zalando SE",

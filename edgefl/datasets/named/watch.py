@@ -105,7 +105,7 @@ def load() -> FederatedDataset:
 
     Raises what ``edgefl.datasets.fetch.pinned_bytes`` raises.
     """
-    series, label_names = _read(pinned_bytes(WHEEL))
+    series, classes = _read(pinned_bytes(WHEEL))
     clients, held_out = [], []
     for index, subject in enumerate(sorted({one.subject for one in series})):
         own = [one for one in series if one.subject == subject]
@@ -115,8 +115,8 @@ def load() -> FederatedDataset:
     return FederatedDataset(
         name="watch",
         num_features=NUM_FEATURES,
-        num_classes=len(label_names),
-        label_names=label_names,
+        num_classes=len(classes),
+        classes=classes,
         clients=tuple(clients),
         held_out=tuple(held_out),
         license="BSD-3-Clause, Copyright (c) 2018 David Burns",
@@ -144,7 +144,7 @@ def _examples(parts: Sequence[tuple[Series, range]]) -> Examples:
 
 
 def _read(wheel: bytes) -> tuple[list[Series], tuple[str, ...]]:
-    """The series and the label names of a wheel *whose digest was checked*: this unpickles."""
+    """The series and the names of the classes of a wheel *whose digest was checked*: this unpickles."""
     with zipfile.ZipFile(io.BytesIO(wheel)) as archive:
         member = archive.read(MEMBER)
     table = np.load(io.BytesIO(member), allow_pickle=True).item()

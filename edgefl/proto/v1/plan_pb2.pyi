@@ -10,7 +10,9 @@ of its sender: the server takes it from the connection.
 """
 
 import builtins
+import collections.abc
 import google.protobuf.descriptor
+import google.protobuf.internal.containers
 import google.protobuf.internal.enum_type_wrapper
 import google.protobuf.message
 import sys
@@ -57,6 +59,7 @@ class SoftmaxModel(google.protobuf.message.Message):
     SCALE_FIELD_NUMBER: builtins.int
     ZERO_POINT_FIELD_NUMBER: builtins.int
     STANDARDIZATION_FIELD_NUMBER: builtins.int
+    CLASSES_FIELD_NUMBER: builtins.int
     num_features: builtins.int
     num_classes: builtins.int
     feature_type: global___FeatureType.ValueType
@@ -67,6 +70,12 @@ class SoftmaxModel(google.protobuf.message.Message):
     def standardization(self) -> global___Standardization:
         """Absent: features are used as they are. Else (x - mean) * inverse_spread, num_features float32 little-endian each."""
 
+    @property
+    def classes(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """The names of the classes in index order, num_classes distinct, non-empty texts; set by the server from the task's
+        definition. Absent: the classes have no names, and so it is in plans of servers before this field.
+        """
+
     def __init__(
         self,
         *,
@@ -76,9 +85,10 @@ class SoftmaxModel(google.protobuf.message.Message):
         scale: builtins.float = ...,
         zero_point: builtins.int = ...,
         standardization: global___Standardization | None = ...,
+        classes: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["standardization", b"standardization"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["feature_type", b"feature_type", "num_classes", b"num_classes", "num_features", b"num_features", "scale", b"scale", "standardization", b"standardization", "zero_point", b"zero_point"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["classes", b"classes", "feature_type", b"feature_type", "num_classes", b"num_classes", "num_features", b"num_features", "scale", b"scale", "standardization", b"standardization", "zero_point", b"zero_point"]) -> None: ...
 
 global___SoftmaxModel = SoftmaxModel
 

@@ -62,6 +62,7 @@ def prepare(db: sqlite3.Connection, path: Path, spec: ExampleSpec) -> None:
     db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
     db.execute("PRAGMA synchronous = NORMAL")
     db.execute("PRAGMA journal_size_limit = 1048576")
+    db.execute("PRAGMA secure_delete = ON")  # an example that goes, for whatever reason, is overwritten
     if _version(db) == 0:
         _use_log(db)
     if _version(db) < SCHEMA_VERSION:
@@ -86,6 +87,10 @@ def read_names(db: sqlite3.Connection, key: str) -> tuple[str, ...]:
 def write_names(db: sqlite3.Connection, key: str, names: tuple[str, ...]) -> None:
     """Keep the names under ``key``, unless there are some."""
     db.execute("INSERT OR IGNORE INTO meta VALUES (?, ?)", (key, json.dumps(names, ensure_ascii=False)))
+
+
+def forget_names(db: sqlite3.Connection, key: str) -> None:
+    db.execute("DELETE FROM meta WHERE key = ?", (key,))
 
 
 def _check_kind(db: sqlite3.Connection, path: Path, spec: ExampleSpec) -> None:
@@ -114,8 +119,10 @@ def _check_kind(db: sqlite3.Connection, path: Path, spec: ExampleSpec) -> None:
 
 def _declare(db: sqlite3.Connection, path: Path, key: str, declared: tuple[str, ...]) -> None:
     found = read_names(db, key)
-    if not found:
+    if found != declared:
         with immediate(db):
+            if db.execute("SELECT 1 FROM examples LIMIT 1").fetchone() is None:
+                forget_names(db, key)  # they named nothing that is still there
             write_names(db, key, declared)
         found = read_names(db, key)
     if found != declared:

@@ -6,6 +6,7 @@ Invariants
 - ``load`` gives the examples in the order in which they were appended: training is a function of that order.
 - The store holds at most ``quota_bytes``; the oldest go first. What is older than ``max_age_days`` goes too.
 - Any number of processes may append and read at once (write-ahead log, busy timeout).
+- An example that goes is overwritten; ``remove`` and ``clear`` return when its bytes are in no file of the store.
 - The names of the features are fixed by the first batch that has names, or by the configuration, and hold from then on.
 
 Few writes: a batch is one transaction with one fsync; a single ``append`` is not synced, so that a power cut may lose
@@ -32,8 +33,10 @@ from edgefl_device.aging import Aging
 from edgefl_device.config import ExampleSpec
 from edgefl_device.example_file import (
     BUSY_TIMEOUT_S,
+    CLASS_NAMES,
     FEATURE_NAMES,
     corrupt,
+    forget_names,
     immediate,
     prepare,
     read_names,
@@ -43,6 +46,7 @@ from edgefl_device.example_file import (
 from edgefl_device.example_row import Row, check_label, pack_features
 from edgefl_device.example_source import Batch, RowsDigest, Sources
 from edgefl_device.files import make_folder
+from edgefl_device.inventory import Group, Inventory, Selection, Touched
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -67,6 +71,7 @@ class ExampleStore:
         self._clock = clock
         self._aging = Aging(connection, spec.max_age_days)
         self._sources = Sources(connection)
+        self._inventory = Inventory(connection, path)
 
     @classmethod
     def open(cls, path: Path, spec: ExampleSpec, *, clock: Callable[[], float] = time.time) -> ExampleStore:
@@ -135,7 +140,7 @@ class ExampleStore:
     def feature_names(self) -> tuple[str, ...]:
         """The names of the features in the order of the stored values; none while they are not fixed."""
         with sqlite_errors(self._path):
-            return read_names(self._db, FEATURE_NAMES)
+            return read_names(self._db, FEATURE_NAMES) or self._spec.features
 
     def has_stamp(self, stamp: str) -> bool:
         """Whether a batch with that ``stamp`` was stored, and some of it is still there."""
@@ -164,12 +169,56 @@ class ExampleStore:
         )
 
     def enforce_retention(self) -> int:
-        """Drop what is too old; returns how many. Writes nothing when nothing is, but now and then what time it is."""
+        """Drop what is too old; returns how many. Writes nothing when nothing is, but now and then what time it is.
+
+        An erasure that did not come to its end is brought there first.
+        """
         with sqlite_errors(self._path):
+            self._inventory.erase()
             if not self._aging.is_due(self._now()):
                 return 0
             with self._transaction():
                 return self._aging.drop_expired(self._now())
+
+    def groups(self, by: tuple[str, ...]) -> list[Group]:
+        """The examples, counted by some of ``edgefl_device.inventory.KEYS``."""
+        with sqlite_errors(self._path):
+            return self._inventory.groups(by, self._now())
+
+    def source_names(self) -> tuple[str, ...]:
+        """The names of sources that have examples."""
+        with sqlite_errors(self._path):
+            return self._inventory.source_names()
+
+    def count_selected(self, selection: Selection) -> int:
+        """How many examples ``selection`` has."""
+        with sqlite_errors(self._path):
+            return self._inventory.count(selection)
+
+    def touched(self, selection: Selection) -> list[Touched]:
+        """The named sources that have examples in ``selection``."""
+        with sqlite_errors(self._path):
+            return self._inventory.touched(selection)
+
+    def remove(self, selection: Selection) -> int:
+        """Remove the examples of ``selection``; returns how many. Their bytes are in no file of the store then.
+
+        Raises ``StorageError``, also when they are removed and their bytes are not gone yet: it says so.
+        """
+        with self._transaction():
+            count = self._inventory.delete(selection)
+        with sqlite_errors(self._path):
+            self._inventory.erase()
+        return count
+
+    def clear(self) -> int:
+        """Remove all examples, as ``remove`` does, and the names of the features, which the next file fixes anew."""
+        with self._transaction():
+            count = self._inventory.delete(Selection())
+            forget_names(self._db, FEATURE_NAMES)
+        with sqlite_errors(self._path):
+            self._inventory.erase()
+        return count
 
     def trusts_clock(self) -> bool:
         """Whether examples have a greatest age, and the clock may be believed (``edgefl_device.aging``)."""
@@ -187,10 +236,14 @@ class ExampleStore:
         digest.add(split, row.label, packed)
 
     def _take_staged(self, batch: Batch, digest: RowsDigest) -> None:
-        if batch.feature_names:
-            write_names(self._db, FEATURE_NAMES, batch.feature_names)
-            if read_names(self._db, FEATURE_NAMES) != batch.feature_names:
-                raise ConflictError("another process fixed the names of the features in the meantime; add it again")
+        for key, names in ((FEATURE_NAMES, batch.feature_names), (CLASS_NAMES, self._spec.classes)):
+            if names:
+                write_names(self._db, key, names)
+                if read_names(self._db, key) != names:
+                    what = key.replace("_", " ")
+                    raise ConflictError(
+                        f"another process changed the {what} of the store in the meantime; add it again"
+                    )
         source = self._sources.add(batch, digest, self._now())
         self._db.execute(
             "INSERT INTO examples (split, added, label, features, source) "

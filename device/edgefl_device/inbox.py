@@ -72,6 +72,15 @@ def _take(store: ExampleStore, spec: ExampleSpec, inbox: Path, path: Path) -> Ta
     return Taken(path.name, count)
 
 
+def done_files(spec: ExampleSpec) -> list[Path]:
+    """The files that were taken in, and are still there."""
+    done = None if spec.inbox is None else spec.inbox / "done"
+    if done is None or not done.is_dir():
+        return []
+    with storage_errors(done, "read"):
+        return sorted(path for path in done.iterdir() if path.is_file())
+
+
 def file_stamp(name: str, stat: os.stat_result) -> str:
     """What a file keeps when it is moved within its disk. ``name``: that which it had in the inbox."""
     return f"{name} {stat.st_ino} {stat.st_size} {stat.st_mtime_ns}"

@@ -28,6 +28,7 @@ from edgefl.types import DType, parse_feature
 from edgefl_device.config import ExampleSpec
 from edgefl_device.example_file import some
 from edgefl_device.example_store import Batch, ExampleStore, Row
+from edgefl_device.labels import parse_label
 from edgefl_device.npz import NpzArchive, NpzArray, open_npz
 
 LABEL_COLUMN = "label"
@@ -115,7 +116,7 @@ def _csv_rows(table: CsvRows, spec: ExampleSpec, features: list[int]) -> Iterato
         found = True
         yield Row(
             array(_CODES[spec.dtype], [_parse(where, names[i], cells[i], spec.dtype) for i in features]),
-            parse_whole(cells[label], f"{where}, column {LABEL_COLUMN!r}", 0, spec.num_classes - 1),
+            parse_label(cells[label], spec, f"{where}, column {LABEL_COLUMN!r}"),
             Split.TRAIN if split is None else _parse_split(where, cells[split]),
             where,
         )

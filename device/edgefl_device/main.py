@@ -1,4 +1,4 @@
-"""The command ``edgefl-device``: run the agent, add examples, show its status, predict.
+"""The command ``edgefl-device``: run the agent, add, list and remove examples, show its status, predict.
 
 A command imports what it needs and no more: the agent's memory counts.
 """
@@ -10,18 +10,21 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from edgefl import __version__
 from edgefl.command import Parser, one_line, run_command
-from edgefl_device.config import DeviceConfig, load_config
+from edgefl_device.config import MAX_AGE_DAYS, DeviceConfig, load_config
 
 EXAMPLES = """\
 examples:
   edgefl-device add --config device.toml monday.csv tuesday.npz
   edgefl-device run --config device.toml
   edgefl-device status --config device.toml
+  edgefl-device examples list --config device.toml
   edgefl-device predict --config device.toml --split held_out --limit 5
 """
 
@@ -30,6 +33,15 @@ examples:
   edgefl-device predict --config device.toml --index 0
   edgefl-device predict --config device.toml --release watch --split train --limit 10 --json
   edgefl-device predict --config device.toml --features 0.1,2.5,-3
+"""
+
+REMOVE_EXAMPLES = """\
+Examples that meet every given condition go, and their bytes with them: from the store's files and, for files of the
+inbox that go as a whole, from its folder 'done'. An agent may run; a training that has begun ends with what it read.
+
+examples:
+  edgefl-device examples remove --config device.toml --source monday.csv --dry-run
+  edgefl-device examples remove --config device.toml --label 2 --older-than 30
 """
 
 ADD_HELP = """\
@@ -74,6 +86,8 @@ def _parser() -> Parser:
     add.add_argument("files", nargs="+", type=Path, metavar="FILE", help="a .csv or .npz file")
     add.set_defaults(command=_add)
 
+    _add_examples_parser(commands, common, raw)
+
     status = commands.add_parser("status", parents=[common], help="show what the agent does and why")
     status.add_argument("--json", action="store_true", help="as JSON")
     status.set_defaults(command=_status)
@@ -94,6 +108,48 @@ def _parser() -> Parser:
     predict.add_argument("--json", action="store_true", help="as JSON")
     predict.set_defaults(command=_predict)
     return parser
+
+
+def _add_examples_parser(commands: Any, common: Parser, raw: Any) -> None:
+    """``commands``: what ``add_subparsers`` returned (its type has no public name)."""
+    examples = commands.add_parser("examples", help="list, remove or clear the examples")
+    verbs = examples.add_subparsers(metavar="COMMAND", required=True)
+    listed = verbs.add_parser("list", parents=[common], help="count the examples")
+    listed.add_argument(
+        "--by",
+        default="source,label,split",
+        metavar="KEYS",
+        help="some of source, label, split, age (default: the first three)",
+    )
+    listed.add_argument("--json", action="store_true", help="as JSON")
+    listed.set_defaults(command=_examples("list_examples"))
+    remove = verbs.add_parser(
+        "remove", parents=[common], help="remove some examples", epilog=REMOVE_EXAMPLES, formatter_class=raw
+    )
+    remove.add_argument("--source", metavar="NAME", help="those that came from NAME, as 'list' shows it")
+    remove.add_argument("--label", metavar="LABEL", help="those of a class, by its name or number")
+    remove.add_argument("--older-than", type=_days, metavar="DAYS", help="those added longer ago")
+    remove.add_argument("--dry-run", action="store_true", help="only say how many")
+    remove.set_defaults(command=_examples("remove_examples"))
+    clear = verbs.add_parser("clear", parents=[common], help="remove all examples")
+    clear.add_argument("--yes", action="store_true", help="do not ask")
+    clear.set_defaults(command=_examples("clear_examples"))
+
+
+def _examples(name: str) -> Callable[[argparse.Namespace], int]:
+    def command(args: argparse.Namespace) -> int:
+        from edgefl_device import examples_command
+
+        return int(getattr(examples_command, name)(args))
+
+    return command
+
+
+def _days(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= MAX_AGE_DAYS:
+        raise ValueError
+    return value
 
 
 def _natural(text: str) -> int:

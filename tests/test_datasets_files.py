@@ -226,3 +226,8 @@ def test_label_gaps_are_refused(tmp_path: Path) -> None:
 def test_only_tables_have_a_client_column(name: str) -> None:
     with pytest.raises(ConfigError, match=r"has no column 'who'; expected a \.csv or \.parquet file"):
         datasets.load(name, client_column="who")
+
+
+def test_a_name_with_a_percent_sign_is_a_name(tmp_path: Path) -> None:
+    np.savez(tmp_path / "100% of it.npz", features=np.ones((2, 1)), labels=[0, 1])
+    assert datasets.load(str(tmp_path / "100% of it.npz")).num_classes == 2

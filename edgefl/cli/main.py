@@ -100,7 +100,8 @@ def _add_new(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     new.add_argument(
         "dataset",
         metavar="DATA",
-        help="a .csv, .npz or .parquet file, a folder of images, or a data set's name",
+        help="a .csv, .npz or .parquet file, a folder of images, files of LEAF (.json) or TensorFlow Federated (.h5, "
+        ".sqlite), or a data set's name",
     )
     new.add_argument("--out", metavar="DIR", help="the folder to write; it must be new or empty (default: NAME-tasks)")
     new.add_argument("--name", metavar="NAME", help="the name of the training task (default: made of the file's name)")
@@ -240,7 +241,8 @@ def _add_simulate(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     simulate.add_argument(
         "--dataset",
         required=True,
-        help="a data set's name (watch, fashion_mnist, digits), a .csv, .npz or .parquet file, or a folder of images",
+        help="a data set's name (watch, fashion_mnist, digits); a .csv, .npz or .parquet file; a folder of images; or "
+        "files of LEAF (.json) or TensorFlow Federated (.h5, .sqlite)",
     )
     simulate.add_argument("--set", action="append", metavar="[TASK:]KEY=VALUE", help=_SET)
     simulate.add_argument("--seed", type=_seed, metavar="S", help="the seed of every task: the same as --set seed=S")

@@ -47,12 +47,12 @@ SERVER, DEVICE = "server.toml", "device.toml"
 
 def new(args: argparse.Namespace) -> None:
     """Write the folder and print what is in it, and the next commands. Raises what ``load`` raises."""
-    name = new_files.name_of(Path(args.dataset).stem) if args.name is None else new_files.check_task_name(args.name)
+    chosen = args.partition is not None
+    people = _clients(args)
+    made = not chosen and args.partition is not None
+    name = new_files.name_of(people.name) if args.name is None else new_files.check_task_name(args.name)
     out = Path(f"{name}-tasks") if args.out is None else Path(args.out)
     _check_new(out)
-    made = args.partition is None
-    people = _clients(args)
-    made = made and args.partition is not None
     facts = _look(args.dataset, people)
     texts = _texts(facts, name, people)
     _write(out, texts)

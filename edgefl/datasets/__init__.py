@@ -2,7 +2,8 @@
 
 ``load("watch")`` gives ten people, one client dataset each; ``load("fashion_mnist")`` and ``load("digits")`` give a set
 in one place, of which ``partition`` makes clients; ``load("mine.csv")`` reads a file (CSV, NPZ or Parquet) or a folder
-of images. Importing this module imports neither NumPy nor a data set: each loads when it is asked for.
+of images, and the files of LEAF and of TensorFlow Federated; ``from_hugging_face`` takes a data set of Hugging Face.
+Importing this module imports neither NumPy nor a data set: each loads when it is asked for.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from typing import Literal, cast, overload
 from edgefl.datasets.central import CLIENT, CentralDataset, pooled
 from edgefl.datasets.csv_file import from_csv, read_csv
 from edgefl.datasets.federated import FederatedDataset, pool
+from edgefl.datasets.hugging_face import from_hugging_face
 from edgefl.datasets.image_folder import from_images
+from edgefl.datasets.leaf_files import from_leaf, is_leaf
 from edgefl.datasets.named import DATASETS
 from edgefl.datasets.npz_file import from_npz, read_npz
 from edgefl.datasets.own import by_clients
@@ -22,6 +25,8 @@ from edgefl.datasets.parquet_file import from_parquet, read_parquet
 from edgefl.datasets.partition import partition
 from edgefl.datasets.partitioners import by_class, by_column, by_size, dirichlet, iid
 from edgefl.datasets.relabel import with_classes
+from edgefl.datasets.tff_files import SUFFIX as TFF_FILE
+from edgefl.datasets.tff_files import from_tff
 from edgefl.datasets.unseen import hold_out_clients
 from edgefl.errors import ConfigError
 
@@ -33,9 +38,12 @@ __all__ = [
     "by_size",
     "dirichlet",
     "from_csv",
+    "from_hugging_face",
     "from_images",
+    "from_leaf",
     "from_npz",
     "from_parquet",
+    "from_tff",
     "hold_out_clients",
     "iid",
     "load",
@@ -69,6 +77,9 @@ def load(
 ) -> FederatedDataset | CentralDataset:
     """A data set by its name, or a user's own by a path: a .csv, .npz or .parquet file, or a folder of images.
 
+    A path may also be of LEAF (a .json file or a folder of them: ``from_leaf``) or of TensorFlow Federated (.h5,
+    .sqlite, .sqlite.lzma, and a part after a colon, as ``emnist_all.sqlite:digits_only``: ``from_tff``).
+
     ``client_column``  of a .csv or .parquet file: the column that names the client, else ``client`` if there is one.
     ``classes``        the names of the classes in index order; without it, a named data set
                        and a folder of images have their own order, and a file's names are sorted.
@@ -90,6 +101,10 @@ def load(
         data = read_npz(path, classes=classes)
     elif suffix == ".parquet":
         data = read_parquet(path, client_column=client_column, classes=classes)
+    elif (tff := TFF_FILE.fullmatch(name)) is not None:
+        return with_classes(from_tff(tff["file"], part=tff["part"]), classes)
+    elif suffix == ".json" or (path.is_dir() and is_leaf(path)):
+        return with_classes(from_leaf(path), classes)
     elif path.is_dir():
         data = with_classes(from_images(path), classes)
     else:
@@ -102,5 +117,7 @@ def _named(name: str) -> FederatedDataset | CentralDataset:
     try:
         load_it = cast(Callable[[], FederatedDataset | CentralDataset], DATASETS.load(name))
     except ConfigError as error:
-        raise ConfigError(f"{error}; or a path that ends in .csv, .npz or .parquet, or a folder of images") from error
+        raise ConfigError(
+            f"{error}; or a path that ends in .csv, .npz, .parquet, .json, .h5 or .sqlite, or a folder of images"
+        ) from error
     return load_it()

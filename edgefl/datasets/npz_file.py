@@ -89,7 +89,7 @@ def number_labels(labels: NDArray[Any], where: str) -> tuple[NDArray[np.int32], 
     values, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
     places: dict[str, str] = {}
     for value, row in zip(values.tolist(), first.tolist(), strict=True):
-        places.setdefault(str(value).strip(), where % row)
+        places.setdefault(str(value).strip(), where.replace("%d", str(row)))  # a path may have a %
     numbers = {text: number for number, text in enumerate(places)}
     table = np.array([numbers[str(value).strip()] for value in values.tolist()], "<i4")
     return table[inverse], places

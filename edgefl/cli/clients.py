@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 
+from edgefl.classes import listed
 from edgefl.datasets import CentralDataset, FederatedDataset, by_column, hold_out_clients, load, partition, pooled
 from edgefl.datasets.partition import parse
 from edgefl.datasets.unseen import parse_count
 from edgefl.errors import ConfigError
+from edgefl.protocol.task import TaskSpec
 
 
-def load_clients(args: argparse.Namespace) -> FederatedDataset:
+def load_clients(args: argparse.Namespace, tasks: Sequence[TaskSpec] = ()) -> FederatedDataset:
     """``--dataset`` with its own clients, or with those that ``--partition`` makes; of them ``--held-out-clients`` have
-    held-out examples alone. Raises what ``load`` raises.
+    held-out examples alone. Its classes are in the order that ``tasks`` declare.
+
+    Raises what ``load`` raises, and ``ConfigError`` for tasks that declare different classes.
     """
-    return hold_out(args, _dealt(args))
+    return hold_out(args, _dealt(args, _declared(tasks)))
 
 
 def hold_out(args: argparse.Namespace, data: FederatedDataset) -> FederatedDataset:
@@ -24,11 +29,27 @@ def hold_out(args: argparse.Namespace, data: FederatedDataset) -> FederatedDatas
     return hold_out_clients(data, parse_count(args.held_out_clients), seed=args.partition_seed or 0)
 
 
-def _dealt(args: argparse.Namespace) -> FederatedDataset:
+def _declared(tasks: Sequence[TaskSpec]) -> tuple[str, ...]:
+    first: TaskSpec | None = None
+    classes: tuple[str, ...] = ()
+    for task in tasks:
+        if task.model is None or not task.model.classes:
+            continue
+        if first is None:
+            first, classes = task, task.model.classes
+        elif task.model.classes != classes:
+            raise ConfigError(
+                f"task {task.name!r} has the classes {listed(task.model.classes)}, and {first.name!r} has "
+                f"{listed(classes)}; expected the same, in the same order"
+            )
+    return classes
+
+
+def _dealt(args: argparse.Namespace, classes: tuple[str, ...]) -> FederatedDataset:
     name: str = args.dataset
     if args.partition is None:
         refuse_partition_options(args)
-        data = load(name)
+        data = load(name, classes=classes)
         if isinstance(data, CentralDataset):
             raise ConfigError(
                 f"data set {name!r} has no clients; make some, as by --partition dirichlet:0.3 --clients 100"
@@ -36,8 +57,8 @@ def _dealt(args: argparse.Namespace) -> FederatedDataset:
         return data
     how = parse(args.partition, args.clients)
     if isinstance(how, by_column):
-        return load(name, client_column=how.name)
-    data = load(name)
+        return load(name, client_column=how.name, classes=classes)
+    data = load(name, classes=classes)
     central = data if isinstance(data, CentralDataset) else pooled(data)
     return partition(central, how, seed=args.partition_seed or 0)
 

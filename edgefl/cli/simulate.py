@@ -60,7 +60,7 @@ def simulate_tasks(args: argparse.Namespace) -> None:
         _check_process(spec, name)
     checkpoint = _checkpoint(args)
     _check_places(args)
-    data = load_clients(args)
+    data = load_clients(args, [spec for spec, _ in tasks])
 
     folder = None if args.log is None else Path(args.log)
     with open_run_log([spec for spec, _ in tasks], folder, live=not args.json, resumed=args.resume) as log:

@@ -42,7 +42,7 @@ def simulate_faults(args: argparse.Namespace) -> None:
     config = load_faults(Path(args.faults))
     without = () if args.only is None else all_but(args.only)
     tasks = [spec for spec, _ in read_tasks(args.files, args.set or (), args.seed)]
-    fleet = TaskFleet(tasks, load_clients(args), config.devices)
+    fleet = TaskFleet(tasks, load_clients(args, tasks), config.devices)
     _check_deadlines(tasks, config)
     fleet.rehearse(config.rounds[1])
     seeds = range(args.runs or RUNS) if args.fault_run is None else range(args.fault_run, args.fault_run + 1)

@@ -97,7 +97,8 @@ def test_a_run_leaves_its_rounds_as_csv_as_event_files_and_as_a_plot(
             assert (float(row["accuracy"]), float(row["mean_loss"])) == (line["accuracy"], line["loss"])
         else:
             assert row["accuracy"] == row["mean_loss"] == ""
-        by_client = COLUMNS[COLUMNS.index("reason") + 1 :]
+        by_client = COLUMNS[COLUMNS.index("reason") + 1 : -1]
+        assert int(row["base_version"]) == line.get("base_version", 0)
         assert len(by_client) == 5
         if row["kind"] == "evaluation":
             assert [float(row[name]) for name in by_client] == [line[name] for name in by_client]
@@ -181,12 +182,12 @@ def test_each_line_is_there_when_its_round_is_over(tmp_path: Path) -> None:
     sink.note(ended(1), 0.5)
     sink.note(abandoned(2), 0.25)
     lines = path.read_text().splitlines()
-    assert lines[1] == "gestures,training,1,committed,1,0.75,0.625,12,3,1,5,4,,,0.500000,,,,,,"
-    assert lines[2] == 'gestures,training,2,abandoned,,,,,0,5,5,4,,,0.250000,"0 reports, 5 of 5 failed",,,,,'
+    assert lines[1] == "gestures,training,1,committed,1,0.75,0.625,12,3,1,5,4,,,0.500000,,,,,,,0"
+    assert lines[2] == 'gestures,training,2,abandoned,,,,,0,5,5,4,,,0.250000,"0 reports, 5 of 5 failed",,,,,,0'
     accuracies = ClientAccuracies(0.625, 0.25, 0.375, 1.0, 0.5)
     gains = RoundMetrics(2, 12, 12, 9, 7.5, gains=Gains(6, 1, 0, 0.5), accuracies=accuracies)
-    sink.note(RoundSummary("accuracy", 1, Phase.COMMITTED, 4, 4, 2, 0, 1, gains), 1)
-    numbers = "0.75,0.625,12,2,0,4,4,0.5,0.25,1.000000,,0.625,0.25,0.375,1.0,0.5"
+    sink.note(RoundSummary("accuracy", 1, Phase.COMMITTED, 4, 4, 2, 0, 1, gains, base_version=10), 1)
+    numbers = "0.75,0.625,12,2,0,4,4,0.5,0.25,1.000000,,0.625,0.25,0.375,1.0,0.5,10"
     assert path.read_text().splitlines()[3] == f"accuracy,evaluation,1,committed,1,{numbers}"
     sink.close()
 

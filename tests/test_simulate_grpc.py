@@ -114,7 +114,18 @@ def test_one_process_many_processes_and_grpc_give_the_same_bits(files: Path) -> 
     stranger = "person-5,{label},held_out,0.5,{label},-0.5\n"
     with (files / "people.csv").open("a") as people:
         people.write("\n" + "".join(stranger.format(label=label) for label in (0, 1, 2)))
-    changes = ("--set", "accuracy:round.goal=6", "--set", "client.batch_size=3", "--seed", "4")
+    changes = (
+        "--set",
+        "accuracy:round.goal=6",
+        "--set",
+        "accuracy:evaluate_every=2",
+        "--set",
+        "accuracy:rounds=2",
+        "--set",
+        "client.batch_size=3",
+        "--seed",
+        "4",
+    )
     modes = {"one": changes, "many": (*changes, "--processes", "2"), "grpc": (*changes, "--grpc")}
     found = {mode: run(*argv(files, "--out", str(files / mode), *options)) for mode, options in modes.items()}
     results = {mode: lines[-len(TASKS) :] for mode, lines in found.items()}
@@ -138,6 +149,7 @@ def test_one_process_many_processes_and_grpc_give_the_same_bits(files: Path) -> 
     ]
     cohorts = {name: lines[0]["cohort"] for name, lines in by_task(found["grpc"]).items()}
     assert cohorts == {"spreads": 5, "gestures": 5, "drift": 3, "accuracy": 6, "gains": 5}
+    assert [line["base_version"] for line in by_task(found["grpc"])["accuracy"][:-1]] == [2, 3]
     assert not processes_naming(files)
 
 

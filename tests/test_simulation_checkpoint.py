@@ -237,7 +237,7 @@ def test_a_file_that_is_not_whole_is_refused_in_one_line(tmp_path: Path) -> None
         assert "is corrupt" in refused(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
     assert "is corrupt" in refused(whole + b"\0")
     assert "is no checkpoint of EdgeFL" in refused(b"PK\x03\x04 something else that is long enough" * 3)
-    assert "is of format 1; this EdgeFL reads 2" in refused(whole[:8] + b"\x01" + whole[9:])
+    assert "is of format 1; this EdgeFL reads 3" in refused(whole[:8] + b"\x01" + whole[9:])
     path.unlink()
     path.mkdir()
     with pytest.raises(StorageError, match="is a folder; expected a file"):

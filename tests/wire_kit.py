@@ -175,7 +175,9 @@ def summaries(draw: st.DrawFn) -> RoundSummary:
         gains=st.none() | GAINS,
         accuracies=st.none() | ACCURACIES,
     )
-    numbers = {name: draw(U32) for name in ("round_num", "goal", "cohort", "accepted", "failed", "version")}
+    numbers = {
+        name: draw(U32) for name in ("round_num", "goal", "cohort", "accepted", "failed", "version", "base_version")
+    }
     phase = draw(st.sampled_from(Phase))
     shares = draw(st.lists(st.floats(0, 1), max_size=4).map(tuple))
     made = draw(st.none() | metrics)

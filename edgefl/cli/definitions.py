@@ -27,6 +27,7 @@ _NO_WORDS = ("true", "false", "inf", "nan")
 
 _KINDS = {
     "evaluates": (TaskKind.EVALUATION, TaskKind.PERSONALIZATION),
+    "evaluate_every": (TaskKind.EVALUATION, TaskKind.PERSONALIZATION),
     "model": (TaskKind.TRAINING, TaskKind.STATISTICS),
     "client": (TaskKind.TRAINING, TaskKind.PERSONALIZATION),
     "server_optimizer": (TaskKind.TRAINING,),

@@ -43,6 +43,8 @@ def as_dict(summary: RoundSummary) -> dict[str, object]:
         "accepted": summary.accepted,
         "failed": summary.failed,
     }
+    if summary.base_version:
+        result["base_version"] = summary.base_version
     if summary.metrics is not None:
         result["version"] = summary.version
         result["num_examples"] = summary.metrics.num_examples
@@ -76,11 +78,18 @@ def learned(summary: RoundSummary) -> RoundMetrics | None:
     return summary.metrics if summary.metrics is not None and summary.metrics.loss_sum else None
 
 
+def place(summary: RoundSummary) -> int:
+    """Where a round stands in a chart: by its number, or by the later version that it evaluated."""
+    return max(summary.round_num, summary.base_version)
+
+
 def print_line(summary: RoundSummary, prefix: str = "") -> None:
     """One line a round for people."""
     text = f"{prefix}round {summary.round_num:4d}  {summary.phase.value:10s}  {summary.accepted}/{summary.goal} reports"
     if summary.failed:
         text += f", {summary.failed} failed"
+    if summary.base_version > (summary.version or summary.round_num):  # an evaluation that does not read every version
+        text += f"  of version {summary.base_version}"
     found = learned(summary)
     if found is not None:
         text += f"  loss {found.mean_loss:.4f}  accuracy {found.accuracy:.4f}"

@@ -125,6 +125,8 @@ class Snapshot:
 class RoundSummary:
     """A round as people watch it. ``version`` is the model version it made (0 until committed).
 
+    ``base_version``: the model version that devices work on, which an evaluation reads; 0 also before the cohort is
+    drawn.
     ``latency_shares``: how its counted reports spread over the latency quartiles of its cohort, the fastest first;
     empty while too few times are known (``edgefl.protocol.latency``). ``conditions``: as recorded when its cohort was
     drawn.
@@ -142,6 +144,7 @@ class RoundSummary:
     reason: str = ""
     latency_shares: tuple[float, ...] = ()
     conditions: RoundConditions = UNSELECTED
+    base_version: int = 0
 
 
 # ------------------------------------------------------------------------------------------------ events

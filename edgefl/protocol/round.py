@@ -117,6 +117,7 @@ class RoundState:
             reason=self.reason,
             latency_shares=self.latency_shares,
             conditions=self.conditions,
+            base_version=0 if self.base is None else self.base.version,
         )
 
 

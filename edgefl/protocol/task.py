@@ -251,6 +251,7 @@ class TaskSpec:
     """A whole definition. Which tables a kind needs is checked here; ``rounds`` counts committed rounds.
 
     ``process`` is a name of ``edgefl.learning.processes``; '' for the usual one of the kind.
+    ``evaluate_every``: only every so many versions of the evaluated task are read, and its last one.
     """
 
     name: str
@@ -262,6 +263,7 @@ class TaskSpec:
     rounds: int = 1
     encoding: str = "float32"
     evaluates: str = ""
+    evaluate_every: int = 1
     model: ModelSpec | None = None
     client: ClientSpec | None = None
     statistics: StatisticsSpec | None = None
@@ -275,6 +277,10 @@ class TaskSpec:
             raise ConfigError(f"seed is {self.seed}; expected 0 to 2**63 - 1")
         if not 1 <= self.rounds <= 1_000_000:
             raise ConfigError(f"rounds is {self.rounds}; expected 1 to 1000000")
+        if not 1 <= self.evaluate_every <= 1_000_000:
+            raise ConfigError(f"evaluate_every is {self.evaluate_every}; expected 1 to 1000000")
+        if self.evaluate_every > 1 and not self.evaluates:
+            raise ConfigError(f"evaluate_every in a task of kind {self.kind.value!r}; expected one that 'evaluates'")
         if self.round.goal * self.aggregator.max_weight > MAX_WEIGHT:
             raise ConfigError(
                 f"goal {self.round.goal} x max_weight {self.aggregator.max_weight} exceeds 2**32; lower max_weight"
@@ -289,6 +295,20 @@ class TaskSpec:
     @property
     def process_name(self) -> str:
         return self.process or USUAL_PROCESS[self.kind]
+
+    def reads(self, version: int, last: int) -> int:
+        """Which version of the evaluated task the round after ``version`` committed ones reads; 0 when none is left.
+
+        ``last``: the last version that the evaluated task will have; it is read, whatever its number.
+        """
+        wanted = (version + 1) * self.evaluate_every
+        if wanted <= last:
+            return wanted
+        return last if version * self.evaluate_every < last else 0
+
+    def num_evaluations(self, last: int) -> int:
+        """How many rounds read all that there is to read of an evaluated task with ``last`` versions."""
+        return -(-last // self.evaluate_every)
 
     def _check_training(self) -> None:
         # Whether it needs a table [client] is its process's to say.

@@ -1,7 +1,8 @@
 """The tasks of a server: their state, what each waits for, and which devices fit.
 
-A training that names a statistics task waits until that one is COMPLETED; an evaluation of version v waits until its
-training has committed v. Until then a task has no base model (``TaskRun.base`` is None) and selects nothing.
+A training that names a statistics task waits until that one is COMPLETED; an evaluation waits until its training has
+committed the version that its round reads (``TaskSpec.reads``). Until then a task has no base model (``TaskRun.base``
+is None) and selects nothing.
 
 Source: design §5; §10 (the task is the process that a simulation runs).
 """
@@ -157,7 +158,8 @@ class TaskBoard:
         readers = [r for r in self._runs.values() if r.spec.evaluates == run.name and r.status not in FINAL]
         if readers:
             self._models[(run.name, run.state.version)] = run.state.model
-        oldest = min((r.state.version + 1 for r in readers), default=run.state.version + 1)
+        next_reads = [r.spec.reads(r.state.version, _last_version(run)) for r in readers]
+        oldest = min((version for version in next_reads if version), default=run.state.version + 1)
         mine = sorted(version for name, version in self._models if name == run.name)
         # The highest versions are wanted last; what goes here must be had from the store again.
         surplus = [v for v in mine[KEPT_MODELS:] if self._load_model(run.name, v) is not None]
@@ -192,8 +194,8 @@ class TaskBoard:
             content = run.process.content(run.state)
             digest = hashlib.sha256(content).hexdigest() if content else ""
             return BaseModel(run.state.version, digest, len(content))
-        version = run.state.version + 1
-        model = self.model(run.spec.evaluates, version)
+        version = run.spec.reads(run.state.version, _last_version(self.get(run.spec.evaluates)))
+        model = self.model(run.spec.evaluates, version) if version else None
         if model is None:
             return None
         return BaseModel(version, hashlib.sha256(model).hexdigest(), len(model))
@@ -257,13 +259,23 @@ class TaskBoard:
                 f"an evaluation of {other.name!r} reports counts of {num_classes} x {num_classes} classes, {size} "
                 f"bytes; expected at most {MAX_COUNTS_BYTES}"
             )
-        versions = other.state.version if other.status is TaskStatus.ENDED else other.spec.rounds
-        if spec.rounds > versions:
-            raise ConfigError(f"rounds is {spec.rounds}; expected at most {versions}, the versions of {other.name!r}")
-        if other.state.version >= 1 and self.model(other.name, 1) is None:
-            raise ConflictError(
-                f"version 1 of {other.name!r} is not kept any more; create an evaluation before its training goes on"
+        versions = _last_version(other)
+        if spec.rounds > (most := spec.num_evaluations(versions)):
+            every = f", of which every {spec.evaluate_every}th and the last are read" if spec.evaluate_every > 1 else ""
+            raise ConfigError(
+                f"rounds is {spec.rounds}; expected at most {most}: {other.name!r} has {versions} versions{every}"
             )
+        first = spec.reads(0, versions)
+        if other.state.version >= first and self.model(other.name, first) is None:
+            raise ConflictError(
+                f"version {first} of {other.name!r} is not kept any more; create an evaluation before its training "
+                "goes on"
+            )
+
+
+def _last_version(run: TaskRun) -> int:
+    """The last version that ``run`` will have, if nobody ends it before."""
+    return run.state.version if run.status is TaskStatus.ENDED else run.spec.rounds
 
 
 def unfit(run: TaskRun, check_in: CheckIn) -> str:

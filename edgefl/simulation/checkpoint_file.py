@@ -25,8 +25,8 @@ from edgefl.simulation.plain import from_plain, to_plain
 from edgefl.simulation.record import Key
 
 MAGIC = b"EDGEFLCK"
-CHECKPOINT = SealedFormat(MAGIC, 2, "checkpoint", "remove it to start again")
-"""Version 1 has rounds without their conditions and their clients' accuracies."""
+CHECKPOINT = SealedFormat(MAGIC, 3, "checkpoint", "remove it to start again")
+"""Version 1 has rounds without their conditions and their clients' accuracies, version 2 without their base version."""
 
 
 @dataclass(frozen=True)

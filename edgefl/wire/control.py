@@ -59,6 +59,7 @@ def round_to_proto(summary: RoundSummary) -> control_pb2.Round:
         latency_shares=summary.latency_shares,
         population=summary.conditions.population,
         learning_rate=summary.conditions.learning_rate,
+        base_version=summary.base_version,
     )
     if summary.metrics is not None:
         counts = {**vars(summary.metrics)}
@@ -101,6 +102,7 @@ def round_from_proto(message: control_pb2.Round) -> RoundSummary:
         reason=message.reason,
         latency_shares=tuple(message.latency_shares),
         conditions=RoundConditions(message.population, message.learning_rate),
+        base_version=message.base_version,
     )
 
 

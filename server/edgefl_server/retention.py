@@ -18,6 +18,8 @@ import sqlite3
 from collections.abc import Callable
 from typing import Any
 
+from edgefl.protocol.task import TaskSpec
+
 
 class Retention:
     """Applies the limits through the writer's connection. Until ``add_task`` has named the tasks, no model goes."""
@@ -29,13 +31,13 @@ class Retention:
         self._rounds = retention_rounds
         self._checkpoint_every = checkpoint_every
         self._history = max(history_rounds, retention_rounds)
-        self._readers: dict[str, set[str]] = {}
+        self._readers: dict[str, dict[str, int]] = {}
 
-    def add_task(self, task: str, evaluates: str) -> None:
-        """``task`` exists, and evaluates the models of another if that is not ''."""
-        self._readers.setdefault(task, set())
-        if evaluates in self._readers:
-            self._readers[evaluates].add(task)
+    def add_task(self, spec: TaskSpec) -> None:
+        """The task of ``spec`` exists, and may read the models of another."""
+        self._readers.setdefault(spec.name, {})
+        if spec.evaluates in self._readers:
+            self._readers[spec.evaluates][spec.name] = spec.evaluate_every
 
     def after_round(self, task: str, round_num: int) -> None:
         """``round_num`` of ``task`` has ended."""
@@ -86,7 +88,7 @@ class Retention:
         if task not in self._readers:
             return
         (latest,) = self._one("SELECT version FROM tasks WHERE name = ?", task)
-        needed = min((self._next_version(reader) for reader in self._readers[task]), default=latest)
+        needed = min((self._next_version(*reader) for reader in self._readers[task].items()), default=latest)
         droppable = self._run(
             "SELECT version, sha256 FROM states WHERE task = ?1 AND kept AND version < ?2"
             " AND (version < ?3 OR (version > ?3 AND version % ?4 != 0))",
@@ -101,12 +103,12 @@ class Retention:
                 (sha256,),
             )
 
-    def _next_version(self, evaluation: str) -> int:
-        """The version that ``evaluation`` reads next; beyond all while it is finished."""
+    def _next_version(self, evaluation: str, every: int) -> int:
+        """The version that ``evaluation`` reads next, or the last one before that; beyond all while it is finished."""
         version, final = self._one(
             "SELECT version, status IN ('completed', 'ended') FROM tasks WHERE name = ?", evaluation
         )
-        return 1 << 62 if final else int(version) + 1
+        return 1 << 62 if final else (int(version) + 1) * every
 
     def _forget(self, task: str, forgotten: int, last: int) -> None:
         self._run(

@@ -53,7 +53,7 @@ def read_snapshot(db: sqlite3.Connection, source: str) -> Snapshot:
 
 def summary_of(row: tuple[Any, ...]) -> RoundSummary:
     """A row of the query in ``SqliteStore.ended_rounds``."""
-    task, round_num, phase, goal, cohort, accepted, failed, version, metrics, reason, shares, *conditions = row
+    task, round_num, phase, goal, cohort, accepted, failed, version, metrics, reason, shares, base, *conditions = row
     return RoundSummary(
         task,
         round_num,
@@ -67,6 +67,7 @@ def summary_of(row: tuple[Any, ...]) -> RoundSummary:
         reason,
         tuple(json.loads(shares)),
         RoundConditions(*conditions),
+        base if cohort else 0,  # a round that ended while it was open has no base
     )
 
 
@@ -174,12 +175,13 @@ def _releases(db: sqlite3.Connection) -> Iterator[ReleaseRecord]:
 
 
 def _models(db: sqlite3.Connection, tasks: tuple[TaskRecord, ...]) -> Iterator[tuple[tuple[str, int], bytes]]:
-    """The versions that evaluation tasks have not evaluated yet: version v is the work of their round v."""
+    """The versions that evaluation tasks have still to read; the last one of their training is in its own record."""
     for task in tasks:
+        every = task.spec.evaluate_every
         if task.spec.evaluates and task.status not in FINAL:
             for version, data in db.execute(
-                "SELECT version, data FROM states JOIN content USING (sha256) WHERE task = ? AND version > ?"
-                " ORDER BY version LIMIT ?",
-                (task.spec.evaluates, task.state.version, MAX_MODELS),
+                "SELECT version, data FROM states JOIN content USING (sha256)"
+                " WHERE task = ?1 AND version > ?2 AND version % ?3 = 0 ORDER BY version LIMIT ?4",
+                (task.spec.evaluates, task.state.version * every, every, MAX_MODELS),
             ):
                 yield (task.spec.evaluates, version), data

@@ -82,7 +82,7 @@ class SqliteStore:
         with storage_errors(self.path, "cannot be read"):
             snapshot = read_snapshot(self._db, str(self.path))
         for task in snapshot.tasks:  # in the order of their making: what a task evaluates comes before it
-            self._retention.add_task(task.spec.name, task.spec.evaluates)
+            self._retention.add_task(task.spec)
         return snapshot
 
     def apply(self, effects: Sequence[Persist], content: Sequence[bytes] = ()) -> None:
@@ -161,7 +161,7 @@ class SqliteStore:
     def ended_rounds(self, task: str, from_round: int, limit: int) -> tuple[RoundSummary, ...]:
         rows = self._query(
             "SELECT rounds.task, round, phase, goal, cohort_size, accepted, failed, rounds.version, metrics, reason,"
-            " latency_shares, population, learning_rate"
+            " latency_shares, base_version, population, learning_rate"
             " FROM rounds JOIN tasks ON tasks.name = rounds.task"
             " WHERE rounds.task = ? AND round >= ? AND phase IN ('committed', 'abandoned') ORDER BY round LIMIT ?",
             (task, from_round, limit),

@@ -67,7 +67,7 @@ class Writer:
             ),
         )
         self._state(name, 0, record.state)
-        self._retention.add_task(name, record.spec.evaluates)
+        self._retention.add_task(record.spec)
 
     def _state(self, task: str, round_num: int, state: ProcessState) -> None:
         if state.model:

@@ -179,8 +179,9 @@ class Checks:
                 raise Violation(f"I2: {where}: {len(counted)} of {len(accepted)} accepted are counted")
             enough = spec.round.minimum <= len(counted) <= spec.round.goal
             require(enough, f"I2: {where}: {len(counted)} are counted")
-            # An evaluation's round v is of the trained version v.
-            require(new == (base if spec.evaluates else base + 1), f"I4: {where}: version {new} from {base}")
+            versions = found.specs[spec.evaluates].rounds if spec.evaluates else 0
+            wanted_base = spec.reads(new - 1, versions) if spec.evaluates else new - 1
+            require(base == wanted_base, f"I4: {where}: version {new} from {base}")
             self._check_model(found, name, where, new, counted, payloads)
 
     def _check_model(

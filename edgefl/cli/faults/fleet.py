@@ -91,8 +91,8 @@ class TaskFleet:
         for spec in self._tasks:
             if spec.kind is not TaskKind.STATISTICS:  # it has two, always
                 # An evaluation has no more rounds than what it evaluates has versions.
-                evaluated = by_name.get(spec.evaluates, spec)
-                spec = replace(spec, rounds=min(spec.rounds, evaluated.rounds, rounds))
+                versions = min(by_name.get(spec.evaluates, spec).rounds, rounds)
+                spec = replace(spec, rounds=min(spec.rounds, spec.num_evaluations(versions)))
             specs.append(spec)
         return tuple((spec, to_toml(spec)) for spec in specs)
 

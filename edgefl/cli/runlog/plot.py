@@ -6,7 +6,7 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from edgefl.cli.rounds import learned
+from edgefl.cli.rounds import learned, place
 from edgefl.files import write_file
 from edgefl.protocol.events import RoundSummary
 from edgefl.protocol.task import TaskSpec
@@ -22,7 +22,7 @@ class Plot:
     def note(self, summary: RoundSummary, seconds: float) -> None:  # noqa: ARG002
         metrics = learned(summary)
         if metrics is not None:
-            self._points[summary.task].append((summary.round_num, metrics.accuracy, metrics.mean_loss))
+            self._points[summary.task].append((place(summary), metrics.accuracy, metrics.mean_loss))
 
     def close(self) -> None:
         drawn = {task: points for task, points in self._points.items() if points}

@@ -42,6 +42,7 @@ COLUMNS = (
     "seconds",
     "reason",
     *_BY_CLIENT,
+    "base_version",
 )
 """What each means: docs/guide.md."""
 
@@ -117,6 +118,7 @@ class RoundsCsv:
             f"{seconds:.6f}",
             summary.reason,
             *(repr(clients[name]) if clients else "" for name in _BY_CLIENT),
+            str(summary.base_version) if summary.cohort else "",
         ]
 
     def _append(self, row: list[str]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tensorboardX import SummaryWriter
 
-from edgefl.cli.rounds import by_client, learned
+from edgefl.cli.rounds import by_client, learned, place
 from edgefl.errors import StorageError
 from edgefl.protocol.events import Phase, RoundSummary
 
@@ -16,7 +16,7 @@ FLUSH_S = 1
 
 
 class EventFiles:
-    """Writes ``FOLDER/TASK/events.*``; the step of a scalar is the number of its round.
+    """Writes ``FOLDER/TASK/events.*``; the step of a scalar is the ``place`` of its round.
 
     ``resumed``: all rounds come again, and TensorBoard is told to forget those of the earlier files.
     """
@@ -39,7 +39,7 @@ class EventFiles:
             if metrics.gains is not None:
                 scalars |= {"accuracy_before": metrics.accuracy_before, "mean_gain": metrics.mean_gain}
         for name, value in scalars.items():
-            self._writer(summary.task).add_scalar(name, float(value), summary.round_num)
+            self._writer(summary.task).add_scalar(name, float(value), place(summary))
 
     def close(self) -> None:
         for writer in self._writers.values():

@@ -224,6 +224,7 @@ class Round(google.protobuf.message.Message):
     LATENCY_SHARES_FIELD_NUMBER: builtins.int
     POPULATION_FIELD_NUMBER: builtins.int
     LEARNING_RATE_FIELD_NUMBER: builtins.int
+    BASE_VERSION_FIELD_NUMBER: builtins.int
     task: builtins.str
     round: builtins.int
     phase: global___RoundPhase.ValueType
@@ -239,6 +240,10 @@ class Round(google.protobuf.message.Message):
     """Known devices of the population with the examples that the task reads, when the cohort was drawn. Absent before."""
     learning_rate: builtins.float
     """Of the clients in this round. Absent before the cohort was drawn, and for work that trains nothing."""
+    base_version: builtins.int
+    """The model version that devices work on; an evaluation reads it. Absent: version 0, a round whose cohort is not drawn
+    yet, and an older server, which does not say.
+    """
     @property
     def metrics(self) -> global___Metrics:
         """Absent unless committed."""
@@ -265,9 +270,10 @@ class Round(google.protobuf.message.Message):
         latency_shares: collections.abc.Iterable[builtins.float] | None = ...,
         population: builtins.int = ...,
         learning_rate: builtins.float = ...,
+        base_version: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["metrics", b"metrics"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["accepted", b"accepted", "cohort", b"cohort", "failed", b"failed", "goal", b"goal", "latency_shares", b"latency_shares", "learning_rate", b"learning_rate", "metrics", b"metrics", "phase", b"phase", "population", b"population", "reason", b"reason", "round", b"round", "task", b"task", "version", b"version"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["accepted", b"accepted", "base_version", b"base_version", "cohort", b"cohort", "failed", b"failed", "goal", b"goal", "latency_shares", b"latency_shares", "learning_rate", b"learning_rate", "metrics", b"metrics", "phase", b"phase", "population", b"population", "reason", b"reason", "round", b"round", "task", b"task", "version", b"version"]) -> None: ...
 
 global___Round = Round
 

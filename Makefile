@@ -3,6 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 DEMO_ARGS ?=
 EDGEFL_FAULT_SEEDS ?= 100000
+TEST_WORKERS ?= auto
 FUZZ_SECONDS ?= 60
 # One name at a time: dash's command -v looks at the first one only.
 CLANG ?= $(firstword $(foreach name,clang clang-19 clang-18 clang-17 clang-16 clang-15 clang-14,$(shell command -v $(name))))
@@ -97,8 +98,10 @@ fuzz: .venv/dev.stamp
 			-artifact_prefix=build/fuzz/$$name- build/fuzz/$$name; \
 	done
 
+# One process for each core. A process begins with half of the files in order, and takes tests from the other when it
+# has none left, so a fixture of a module is rarely made twice. `pytest` alone runs them one after another.
 test-python: .venv/dev.stamp
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal
 
 # pytest turns the asserts of the tests and of their kits into statements of its own, which -O leaves in.
 test-optimized: .venv/dev.stamp

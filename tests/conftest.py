@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 
@@ -11,6 +12,11 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 # Their asserts explain themselves like those of the tests, and stay under `python -O`.
 pytest.register_assert_rewrite(*(path.stem for path in HERE.glob("*.py") if not path.stem.startswith("test_")))
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell starts a background job with SIGINT ignored. Python then installs no handler, and every child inherits
+    # it: tests that press Ctrl-C would press it in vain.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

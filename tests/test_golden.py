@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import os
 import shutil
@@ -41,15 +42,25 @@ def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
 
 @functools.cache
 def build_golden(name: str) -> Path:
-    """The program ``golden``, built by CMake in ``build/golden/NAME``; what is up to date is not built again."""
+    """The program ``golden``, built by CMake in ``build/golden/NAME``; what is up to date is not built again.
+
+    Tests run in several processes: the first one builds, and the others wait for it.
+    """
+    folder = ROOT / "build" / "golden" / name
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with (folder.parent / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return _build(folder, BUILDS[name])
+
+
+def _build(folder: Path, options: list[str]) -> Path:
     cmake = find_tool("cmake")
     assert cmake is not None, "cmake is missing; install the extra `dev`"
-    folder = ROOT / "build" / "golden" / name
     cache = folder / "CMakeCache.txt"
     if cache.exists() and f"CMAKE_HOME_DIRECTORY:INTERNAL={ROOT}\n" not in cache.read_text():
         shutil.rmtree(folder)  # it came along with a copy of another checkout, and CMake refuses it
     steps: list[list[str | Path]] = [
-        ["-S", ROOT, "-B", folder, *BUILDS[name]],
+        ["-S", ROOT, "-B", folder, *options],
         ["--build", folder, "--target", "golden", "--parallel", "2"],
     ]
     for step in steps:

@@ -304,6 +304,24 @@ def test_a_model_with_wrong_bytes_is_never_trained_on(tmp_path: Path, fleet: Scr
     assert "SHA-256" in failure.message
 
 
+def test_work_for_other_classes_is_refused_with_both_lists(tmp_path: Path, fleet: ScriptedFleet) -> None:
+    config = write_config(tmp_path, fleet.address, examples='classes = ["sit", "walk", "run"]')
+    fill(config)
+    work = assignment(MODEL, DIGEST)
+    for names, kind in ((("sit", "run", "walk"), WorkFailure), (("sit", "walk", "run"), ClientUpdate)):
+        plan = replace(work.plan, model=replace(work.plan.model, classes=names))
+        answers(fleet, CheckInAnswer(replace(work, plan=plan), NOW))
+        assert run_device("run", "--config", str(config), "--once") == 0
+        assert isinstance(fleet.reports[-1], kind)
+    failure = fleet.reports[0]
+    assert isinstance(failure, WorkFailure)
+    assert failure.kind == "ConfigError"
+    assert failure.message == (
+        "the task's classes are 'sit', 'run', 'walk'; this device's are 'sit', 'walk', 'run': give both the same names "
+        "in the same order"
+    )
+
+
 def test_a_corrupt_store_ends_the_agent_with_one_line(tmp_path: Path) -> None:
     config = write_config(tmp_path)
     (tmp_path / "state").mkdir()
@@ -346,6 +364,8 @@ def test_status_tells_what_the_agent_did(
     assert main(["status", "--config", str(config)]) == 0
     text = capsys.readouterr().out
     assert "not running" in text
+    assert status["examples_by_class"][0] == {"name": "0", "num_train": 7, "num_held_out": 0}
+    assert "  class 2  6 for training, 0 held out\n" in text
     assert "shoulder round 1: accepted as 1" in text
     (tmp_path / "state" / "examples.db").write_bytes(b"no database" * 999)
     assert main(["status", "--config", str(config)]) == 0

@@ -29,13 +29,23 @@ def test_paths_are_relative_to_the_file(tmp_path: Path, monkeypatch: pytest.Monk
     [
         ('name = "pi-01"', 'name = "Pi 01"', "name is 'Pi 01'; expected 1 to 64 of"),
         ('population = "watch"', 'popluation = "watch"', "unknown key 'popluation'; did you mean 'population'"),
-        ("num_features = 4", "num_features = 0", "num_features is 0; expected 1 to"),
+        (
+            "num_features = 4",
+            "num_features = 0",
+            "num_features is missing or 0; expected 1 or more, or the names: features",
+        ),
         ("num_features = 4", 'num_features = "4"', "num_features is '4'; expected a whole number"),
-        ("num_features = 4", "", "missing key 'num_features'"),
+        ("num_features = 4", "", "num_features is missing or 0"),
         ("num_classes = 3", "num_classes = 3\nscale = 0.5", "scale or zero_point with dtype 'float32'"),
         ("num_classes = 3", 'num_classes = 3\ndtype = "float64"', "expected one of float32, uint8, int8"),
         ("num_classes = 3", "num_classes = 3\nquota_bytes = 10", "quota_bytes is 10; expected 80"),
         ("num_classes = 3", "num_classes = 3\nmax_age_days = -1", "max_age_days is -1"),
+        ("num_classes = 3", 'classes = ["a", "b", "a"]', "classes has 'a' twice"),
+        ("num_classes = 3", 'num_classes = 3\nclasses = ["a", "b"]', "classes has 2 names and num_classes is 3"),
+        ("num_features = 4", 'features = ["x", " y"]', "features[1] is ' y'; expected a name"),
+        ("num_features = 4", 'features = ["x", "split"]', "features[1] is 'split'; expected a name, and not 'label'"),
+        ("num_features = 4", 'features = ["x", "x"]', "features has 'x' twice"),
+        ("num_features = 4", 'num_features = 4\nfeatures = ["x"]', "features has 1 names and num_features is 4"),
         ("[server]", "[eligibility]\nmin_examples = -1\n[server]", "min_examples is -1"),
         ("[server]", "[extra]\na = 1\n[server]", "unknown key 'extra'"),
         ("127.0.0.1:1", "127.0.0.1", "expected HOST:PORT"),
@@ -51,6 +61,14 @@ def test_wrong_values_are_named(tmp_path: Path, old: str, new: str, message: str
     with pytest.raises(ConfigError, match=re.escape(message)) as caught:
         load_config(path)
     assert str(path) in str(caught.value)
+
+
+def test_names_say_how_many_there_are(tmp_path: Path) -> None:
+    path = write_config(tmp_path)
+    text = path.read_text().replace("num_features = 4", 'features = ["x", "y"]')
+    path.write_text(text.replace("num_classes = 3", 'classes = ["sit", "walk", "run"]'))
+    spec = load_config(path).examples
+    assert (spec.num_features, spec.num_classes, spec.max_examples > 0) == (2, 3, True)
 
 
 @pytest.mark.parametrize("address", ["192.168.1.5:7443", "example.org:7443", "0.0.0.0:7443", "[2001:db8::1]:7443"])

@@ -282,8 +282,8 @@ def test_what_meets_all_conditions_is_removed(
     [
         ([], 78, "nothing says which examples; give --source, --label or --older-than"),
         (["--source", "mondy.csv"], 72, "no examples came from 'mondy.csv'; did you mean 'monday.csv'?"),
-        (["--label", "wlak"], 65, "--label is 'wlak', which is not one of the classes; did you mean 'walk'?"),
-        (["--label", "3"], 65, "--label is '3'; expected a whole number from 0 to 2"),
+        (["--label", "wlak"], 65, "--label is 'wlak'; did you mean 'walk'? The classes are 'sit', 'walk', 'run'"),
+        (["--label", "3"], 65, "--label is '3'; expected an index from 0 to 2, or 'sit', 'walk', 'run'"),
     ],
 )
 def test_wrong_conditions_remove_nothing(

@@ -15,7 +15,7 @@ from device_fleet import environment, write_config
 
 from edgefl.datasets import from_csv, from_npz
 from edgefl.datasets.csv_file import read_csv
-from edgefl.errors import DataError
+from edgefl.errors import ConflictError, DataError
 from edgefl.protocol.messages import Split
 from edgefl.types import MAX_CLASSES, DType
 from edgefl_device.config import ExampleSpec
@@ -176,10 +176,10 @@ GOOD = {"features": np.ones((2, 2), np.float32), "labels": np.array([0, 1])}
         ({"features": np.ones((2, 2), ">f4")}, "'>f4'; expected numbers"),
         ({"features": np.asfortranarray(np.ones((2, 2)))}, "Fortran order"),
         ({"features": np.array([[object(), 1]])}, r"'\|O'; expected numbers"),
-        ({"labels": np.array([0, 3])}, r"labels\[1\] is 3; expected 0 to 2"),
-        ({"labels": np.array([0, -1])}, r"labels\[1\] is -1"),
+        ({"labels": np.array([0, 3])}, r"labels\[1\] is '3'; expected a whole number from 0 to 2"),
+        ({"labels": np.array([0, -1])}, r"labels\[1\] is '-1'"),
         ({"labels": np.array([0.0, 1.0])}, "labels is <f8"),
-        ({"labels": np.array([0])}, r"labels is <i8 of shape \(1,\); expected integers of shape \(2,\)"),
+        ({"labels": np.array([0])}, r"labels is <i8 of shape \(1,\); expected integers or texts of shape \(2,\)"),
         ({"held_out": np.array([0, 1])}, "held_out is <i8 .*; expected bool"),
         ({"clients": np.array([0, 1])}, "has an array 'clients'"),
     ],
@@ -314,7 +314,7 @@ def test_the_configuration_may_fix_the_names(tmp_path: Path) -> None:
         (np.array(["x", ""]), r"feature_names\[1\] is ''"),
         (np.array([["x", "y"]]), r"'<U1' of shape \(1, 2\); expected a list of texts"),
         (np.array([1, 2]), "'<i8' of shape"),
-        (np.array(["x", "y"], "S1"), "expected a list of texts"),
+        (np.array(["x", "y"], "S1"), "is .*S1'; expected numbers or texts"),
     ],
 )
 def test_wrong_names_of_an_npz_file_are_refused(tmp_path: Path, names: object, message: str) -> None:
@@ -323,6 +323,55 @@ def test_wrong_names_of_an_npz_file_are_refused(tmp_path: Path, names: object, m
     np.savez(npz, features=np.ones((1, 2)), labels=np.array([0]), feature_names=names)  # type: ignore[arg-type]
     with added(tmp_path, path) as store, pytest.raises(DataError, match=message):
         add_file(store, SPEC, npz)
+
+
+# classes by name
+
+
+def named(*classes: str) -> ExampleSpec:
+    return ExampleSpec(num_features=1, num_classes=3, classes=classes)
+
+
+@pytest.mark.parametrize(
+    ("classes", "labels", "stored"),
+    [
+        (("sit", "walk", "run"), ["walk", " run ", "sit"], [1, 2, 0]),
+        (("sit", "walk", "run"), ["0", "2", "walk"], [0, 2, 1]),
+        (("1", "2", "3"), ["3", "1", "2"], [2, 0, 1]),  # 1-based: names, never indexes
+    ],
+)
+def test_labels_are_names_of_the_declared_classes(
+    tmp_path: Path, classes: tuple[str, ...], labels: list[str], stored: list[int]
+) -> None:
+    spec = named(*classes)
+    path, npz = tmp_path / "a.csv", tmp_path / "a.npz"
+    path.write_text("x,label\n" + "".join(f"1,{label}\n" for label in labels))
+    np.savez(npz, features=np.ones((3, 1)), labels=np.array(labels), feature_names=np.array(["x"]))
+    with added(tmp_path, path, spec) as store:
+        with pytest.raises(ConflictError):  # the same examples: an NPZ file's texts mean the same
+            add_file(store, spec, npz)
+        assert list(store.load(Split.TRAIN).labels_view) == stored
+        if classes[0] == "1":
+            np.savez(npz, features=np.zeros((3, 1)), labels=np.array([3, 1, 2]))
+            add_file(store, spec, npz)
+            assert list(store.load(Split.TRAIN).labels_view) == stored + stored
+
+
+@pytest.mark.parametrize(
+    ("classes", "label", "message"),
+    [
+        (("sit", "walk", "run"), "wlak", "line 2, column 'label' is 'wlak'; did you mean 'walk'?"),
+        (("sit", "walk", "run"), "3", "line 2, column 'label' is '3'; expected an index from 0 to 2, or 'sit'"),
+        (("1", "2", "3"), "0", "line 2, column 'label' is '0'; expected '1', '2', '3'"),
+        ((), "walk", "line 2, column 'label' is 'walk'; expected a whole number from 0 to 2; if labels are names, "),
+        ((), "3", "if labels are names, declare them in their order: classes = [...] in [examples]"),
+    ],
+)
+def test_an_unknown_class_is_refused(tmp_path: Path, classes: tuple[str, ...], label: str, message: str) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(f"x,label\n1,{label}\n")
+    with pytest.raises(DataError, match=re.escape(message)):
+        added(tmp_path, path, named(*classes))
 
 
 # the same examples twice

@@ -72,6 +72,16 @@ def test_one_stored_and_one_given_row_are_predicted(tmp_path: Path, capsys: pyte
     assert "example 0: label 0, predicted 1, probabilities 0." in text
 
 
+def test_classes_are_shown_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = prepare(tmp_path)
+    config.write_text(config.read_text().replace("num_classes = 3", 'classes = ["sit", "walk", "run"]'))
+    assert main(["predict", "--config", str(config), "--index", "2"]) == 0
+    assert "example 2: label run, predicted sit, probabilities 0." in capsys.readouterr().out
+    assert main(["predict", "--config", str(config), "--index", "2", "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)["rows"]
+    assert (row["label"], row["label_class"], row["predicted"], row["predicted_class"]) == (2, "run", 0, "sit")
+
+
 def test_eight_bit_features_are_given_their_meaning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = prepare(tmp_path, examples='dtype = "uint8"\nscale = 0.5\nzero_point = 2')
     loaded = load_config(config)

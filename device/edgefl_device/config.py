@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgefl.address import require_loopback, split_address
+from edgefl.classes import check_classes
 from edgefl.errors import ConfigError
 from edgefl.protocol.task import check_name
 from edgefl.settings import parse_toml, read_toml
@@ -69,10 +70,11 @@ class ExampleSpec:
     ``inbox``: a folder whose CSV and NPZ files are taken in before each check-in; none without it.
     ``features``: the names of the features, in the order in which values are stored and models see them; without them
     the first file with names fixes them. ``classes``: the names of the classes, in the order of the labels.
+    ``num_features``, ``num_classes``: may be left out where there are names.
     """
 
-    num_features: int
-    num_classes: int
+    num_features: int = 0
+    num_classes: int = 0
     dtype: DType = DType.FLOAT32
     scale: float = 1.0
     zero_point: int = 0
@@ -83,7 +85,15 @@ class ExampleSpec:
     classes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        for key, names in (("features", self.features), ("classes", self.classes)):
+            count = f"num_{key}"
+            if not names and not getattr(self, count):
+                raise ConfigError(f"{count} is missing or 0; expected 1 or more, or the names: {key} = [...]")
+            if not getattr(self, count):
+                object.__setattr__(self, count, len(names))
         check_shape(self.num_classes, self.num_features)
+        _check_features(self.features, self.num_features)
+        check_classes(self.classes, self.num_classes)
         if self.dtype is DType.FLOAT32 and (self.scale, self.zero_point) != (1.0, 0):
             raise ConfigError("scale or zero_point with dtype 'float32'; expected them with uint8 and int8 only")
         Quantization(self.scale, self.zero_point)
@@ -94,10 +104,6 @@ class ExampleSpec:
             )
         if not 0 <= self.max_age_days <= MAX_AGE_DAYS:
             raise ConfigError(f"max_age_days is {self.max_age_days}; expected 0 (keep) to {MAX_AGE_DAYS}")
-        _check_names("features", self.features, "num_features", self.num_features)
-        if "label" in self.features or "split" in self.features:
-            raise ConfigError("features has 'label' or 'split', which are columns of their own; leave it out")
-        _check_names("classes", self.classes, "num_classes", self.num_classes)
 
     @property
     def quantization(self) -> Quantization:
@@ -145,15 +151,14 @@ class DeviceConfig:
         return self.device.state_dir / "examples.db"
 
 
-def _check_names(key: str, names: tuple[str, ...], count_key: str, count: int) -> None:
-    if names and len(names) != count:
-        raise ConfigError(f"{key} has {len(names)} names and {count_key} is {count}; expected as many")
-    for index, name in enumerate(names):
-        if not name or name != name.strip():
-            raise ConfigError(f"{key}[{index}] is {name!r}; expected a name without spaces around it")
-    if len(set(names)) != len(names):
-        twice = next(name for index, name in enumerate(names) if name in names[:index])
-        raise ConfigError(f"{key} has {twice!r} twice; expected unique names")
+def _check_features(features: tuple[str, ...], num_features: int) -> None:
+    if features and len(features) != num_features:
+        raise ConfigError(f"features has {len(features)} names and num_features is {num_features}; expected as many")
+    for index, name in enumerate(features):
+        if not name or name != name.strip() or name in ("label", "split"):
+            raise ConfigError(f"features[{index}] is {name!r}; expected a name, and not 'label' or 'split'")
+        if name in features[:index]:
+            raise ConfigError(f"features has {name!r} twice; expected distinct names")
 
 
 def load_config(path: Path, *, insecure: bool = False) -> DeviceConfig:

@@ -13,15 +13,17 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from edgefl.classes import class_name
 from edgefl.command import one_line
 from edgefl.errors import ConfigError, NotFoundError
+from edgefl.wording import name_hint
 from edgefl_device.aging import CLOCK_WAS_SET
 from edgefl_device.config import DeviceConfig, ExampleSpec, load_config
 from edgefl_device.example_store import ExampleStore
 from edgefl_device.files import storage_errors
 from edgefl_device.inbox import done_files, file_stamp
 from edgefl_device.inventory import KEYS, UNKNOWN_AGE, Group, Selection
-from edgefl_device.labels import class_name, parse_label
+from edgefl_device.labels import Labels
 
 HEADERS = {"source": "SOURCE", "label": "LABEL", "split": "SPLIT", "age": "AGE"}
 
@@ -50,7 +52,7 @@ def remove_examples(args: argparse.Namespace) -> int:
     with ExampleStore.open(config.store_path, config.examples) as store:
         selection = Selection(
             _source(store, args.source),
-            None if args.label is None else parse_label(args.label, config.examples, "--label"),
+            None if args.label is None else Labels(config.examples).index(args.label, "--label"),
             _horizon(args.older_than),
         )
         count = store.count_selected(selection)
@@ -103,11 +105,7 @@ def _keys(text: str) -> tuple[str, ...]:
 def _source(store: ExampleStore, name: str | None) -> str | None:
     names = () if name is None else store.source_names()
     if name is not None and name not in names:
-        import difflib  # for this error alone
-
-        near = difflib.get_close_matches(name, names, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(names)[:200] or 'none'}"
-        raise NotFoundError(f"no examples came from {name!r}; {hint}")
+        raise NotFoundError(f"no examples came from {name!r}{name_hint(name, names)}")
     return name
 
 
@@ -171,7 +169,7 @@ def _print_table(groups: Sequence[Group], by: tuple[str, ...], spec: ExampleSpec
 
 
 def _cells(group: Group, by: tuple[str, ...], spec: ExampleSpec) -> list[str]:
-    label = "" if group.label is None else class_name(group.label, spec)
+    label = "" if group.label is None else class_name(spec.classes, group.label)
     values = {"source": group.source, "label": label, "split": group.split, "age": group.age}
     return [one_line(str(values[key])) for key in by]
 
@@ -184,5 +182,5 @@ def _as_json(group: Group, by: tuple[str, ...], spec: ExampleSpec) -> dict[str, 
     found = asdict(group)
     row = {key: found[key] for key in by} | {key: found[key] for key in ("count", "first_added", "last_added")}
     if group.label is not None and spec.classes:
-        row["class"] = class_name(group.label, spec)
+        row["class"] = class_name(spec.classes, group.label)
     return row

@@ -6,11 +6,11 @@ numbers stored are those that ``edgefl.datasets`` reads from the same file, so a
 Features are matched by name. The names of a device's features are fixed by its configuration or by the first file that
 names them, and from then on a file has these names, in any order, and no others.
 
-CSV: UTF-8, comma, a header line; a column ``label`` (a whole number from 0), optionally ``split`` (``train`` or
+CSV: UTF-8, comma, a header line; a column ``label`` (``edgefl_device.labels``), optionally ``split`` (``train`` or
 ``held_out``); all others are features.
-NPZ (``numpy.savez``): ``features`` (n, num_features), ``labels`` (n,) integers, optionally ``held_out`` (n,) bool,
-``feature_names`` (num_features,) text, and the single numbers ``scale`` and ``zero_point``, which must be the store's.
-Without names its features are in the order of the store's.
+NPZ (``numpy.savez``): ``features`` (n, num_features), ``labels`` (n,) integers or texts, optionally ``held_out`` (n,)
+bool, ``feature_names`` (num_features,) texts, and the single numbers ``scale`` and ``zero_point``, which must be the
+store's. Without names its features are in the order of the store's.
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ from pathlib import Path
 from edgefl.csv_rows import CsvRows, open_csv, parse_held_out, parse_whole
 from edgefl.errors import ConflictError, DataError
 from edgefl.protocol.messages import Split
-from edgefl.types import DType, parse_feature
+from edgefl.types import MAX_FEATURES, DType, parse_feature
+from edgefl.wording import near_name
 from edgefl_device.config import ExampleSpec
 from edgefl_device.example_file import some
 from edgefl_device.example_store import Batch, ExampleStore, Row
-from edgefl_device.labels import parse_label
+from edgefl_device.labels import Labels
 from edgefl_device.npz import NpzArchive, NpzArray, open_npz
 
 LABEL_COLUMN = "label"
@@ -85,10 +86,8 @@ def match_features(path: Path, found: Sequence[str], known: tuple[str, ...], spe
         return [place[name] for name in known]
     faults = []
     if unknown:
-        import difflib  # for this error alone
-
-        near = difflib.get_close_matches(unknown[0], missing or known, n=1)
-        faults.append(f"the unknown features {some(unknown)}" + (f" (did you mean {near[0]!r}?)" if near else ""))
+        near = near_name(unknown[0], missing or known).removeprefix("; ")
+        faults.append(f"the unknown features {some(unknown)}" + (f" ({near})" if near else ""))
     if missing:
         faults.append(f"no {some(missing)}")
     raise DataError(f"{path} has {' and '.join(faults)}; expected the features of this device: {some(known)}")
@@ -111,12 +110,12 @@ def _open_csv(path: Path, spec: ExampleSpec, known: tuple[str, ...]) -> Iterator
 def _csv_rows(table: CsvRows, spec: ExampleSpec, features: list[int]) -> Iterator[Row]:
     names = table.names
     label, split = names.index(LABEL_COLUMN), names.index(SPLIT_COLUMN) if SPLIT_COLUMN in names else None
-    found = False
+    labels, found = Labels(spec), False
     for where, cells in table:
         found = True
         yield Row(
             array(_CODES[spec.dtype], [_parse(where, names[i], cells[i], spec.dtype) for i in features]),
-            parse_label(cells[label], spec, f"{where}, column {LABEL_COLUMN!r}"),
+            labels.index(cells[label], f"{where}, column {LABEL_COLUMN!r}"),
             Split.TRAIN if split is None else _parse_split(where, cells[split]),
             where,
         )
@@ -145,29 +144,27 @@ def _open_npz(path: Path, spec: ExampleSpec, known: tuple[str, ...]) -> Iterator
         names: tuple[str, ...] = ()
         order = list(range(spec.num_features))
         if FEATURE_NAMES in archive.names:
-            found = tuple(name.strip() for name in archive.texts(FEATURE_NAMES))
-            _check_feature_names(path, found)
+            found = _read_feature_names(path, archive)
             order = match_features(path, found, known, spec)
             names = tuple(found[i] for i in order)
         yield ExampleFile(names, _npz_rows(path, archive, spec, order))
 
 
 def _npz_rows(path: Path, archive: NpzArchive, spec: ExampleSpec, order: list[int]) -> Iterator[Row]:
-    features, labels = archive.array("features"), archive.array("labels")
+    features, labels = archive.array("features"), archive.array("labels", texts=True)
     held_out = archive.array("held_out") if "held_out" in archive.names else None
     count = _check_shapes(path, spec, features, labels, held_out)
     for name, wanted in (("scale", spec.scale), ("zero_point", spec.zero_point)):
         if name in archive.names:
             _check_single(path, name, archive.array(name), wanted)
-    wide = labels.rows()
+    meanings = Labels(spec)
+    texts = labels.texts() if labels.kind == "U" else (str(int(row[0])) for row in labels.rows())
     held = held_out.rows() if held_out is not None else None
     in_order = order == list(range(spec.num_features))
     for index, values in enumerate(features.rows()):
         if index >= count:
             break
-        label = int(next(wide)[0])
-        if not 0 <= label < spec.num_classes:
-            raise DataError(f"{path}: labels[{index}] is {label}; expected 0 to {spec.num_classes - 1}")
+        label = meanings.index(next(texts), f"{path}: labels[{index}]")
         split = Split.HELD_OUT if held is not None and next(held)[0] else Split.TRAIN
         converted = _convert(path, index, values, spec.dtype)
         if not in_order:
@@ -175,13 +172,18 @@ def _npz_rows(path: Path, archive: NpzArchive, spec: ExampleSpec, order: list[in
         yield Row(converted, label, split, f"{path}: row {index}")
 
 
-def _check_feature_names(path: Path, names: tuple[str, ...]) -> None:
+def _read_feature_names(path: Path, archive: NpzArchive) -> tuple[str, ...]:
+    found = archive.array(FEATURE_NAMES, texts=True)
+    if found.kind != "U" or len(found.shape) != 1 or found.shape[0] > MAX_FEATURES:
+        raise DataError(f"{path}: {FEATURE_NAMES} is {found.dtype!r} of shape {found.shape}; expected a list of texts")
+    names = tuple(name.strip() for name in found.texts())
     for index, name in enumerate(names):
-        if not name or name in names[:index] or name in (LABEL_COLUMN, SPLIT_COLUMN):
+        if not name or name in (*names[:index], LABEL_COLUMN, SPLIT_COLUMN):
             raise DataError(
                 f"{path}: {FEATURE_NAMES}[{index}] is {name!r}; expected unique names that are not empty, "
                 f"nor {LABEL_COLUMN!r} or {SPLIT_COLUMN!r}"
             )
+    return names
 
 
 def _check_names(path: Path, names: tuple[str, ...]) -> None:
@@ -204,7 +206,10 @@ def _check_shapes(
     if spec.dtype is not DType.FLOAT32 and features.kind == "f":
         raise DataError(f"{path}: features are {features.dtype}; expected {spec.dtype.value} or other whole numbers")
     count = features.shape[0]
-    for name, found, kinds, expected in (("labels", labels, "iu", "integers"), ("held_out", held_out, "b", "bool")):
+    for name, found, kinds, expected in (
+        ("labels", labels, "iuU", "integers or texts"),
+        ("held_out", held_out, "b", "bool"),
+    ):
         if found is not None and (found.shape != (count,) or found.kind not in kinds):
             raise DataError(
                 f"{path}: {name} is {found.dtype} of shape {found.shape}; expected {expected} of shape ({count},)"

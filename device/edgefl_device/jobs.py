@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from functools import partial
 
 from edgefl import __version__, codecs
+from edgefl.classes import listed
 from edgefl.command import one_line
-from edgefl.errors import EdgeFLError, StorageError
+from edgefl.errors import ConfigError, EdgeFLError, StorageError
 from edgefl.kernels import StopFlag
 from edgefl.learning.client import run_plan
 from edgefl.protocol.messages import (
@@ -145,6 +146,7 @@ class Jobs:
         """Run the plan on this device's examples."""
         assignment = effect.assignment
         try:
+            self._check_classes(assignment)
             model = b""
             if assignment.model_digest:
                 cached = self._models.read(assignment.model_digest)
@@ -189,6 +191,15 @@ class Jobs:
             return ReleaseFetched(effect.info)
         log.info("release %s is installed", _name(effect.info))
         return ReleaseFetched(effect.info)
+
+    def _check_classes(self, assignment: Assignment) -> None:
+        """Labels are numbers: under other names they would train another class."""
+        wanted, ours = assignment.plan.model.classes, self._config.examples.classes
+        if wanted and ours and wanted != ours:
+            raise ConfigError(
+                f"the task's classes are {listed(wanted)}; this device's are {listed(ours)}: give both the same names "
+                "in the same order"
+            )
 
     def _load(self, assignment: Assignment) -> tuple[Examples, Examples]:
         """Only what the work reads: another split stays on disk."""

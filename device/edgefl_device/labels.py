@@ -1,40 +1,34 @@
-"""What a label means: a class's name where names are declared, else its number.
-
-A text that is a declared name is that class. A whole number is a class's number, from 0, unless names that are
-whole numbers are declared: then each text is a name, so that classes called 1, 2 and 3 are never taken for numbers.
-"""
+"""What the labels of a device's files mean: names of the declared classes, else numbers from 0 (``edgefl.classes``)."""
 
 from __future__ import annotations
 
+from edgefl.classes import class_index
 from edgefl.csv_rows import parse_whole
 from edgefl.errors import DataError
 from edgefl_device.config import ExampleSpec
 
 
-def parse_label(text: str, spec: ExampleSpec, where: str) -> int:
-    """The class of a label written as text. Raises ``DataError`` at ``where``, with the nearest name."""
-    text = text.strip()
-    if text in spec.classes:
-        return spec.classes.index(text)
-    number = _is_number(text)
-    if spec.classes and (not number or any(map(_is_number, spec.classes))):
-        import difflib  # for this error alone
+class Labels:
+    """The labels of a store, each looked up once."""
 
-        near = difflib.get_close_matches(text, spec.classes, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(spec.classes)[:200]}"
-        raise DataError(f"{where} is {text!r}, which is not one of the classes; {hint}")
-    try:
-        return parse_whole(text, where, 0, spec.num_classes - 1)
-    except DataError as error:
-        if spec.classes:
-            raise
-        raise DataError(f"{error}; if labels are names, declare them: classes = [...] in [examples]") from None
+    def __init__(self, spec: ExampleSpec) -> None:
+        self._spec = spec
+        self._known: dict[str, int] = {}
 
+    def index(self, text: str, where: str) -> int:
+        """The class of a label written as text. Raises ``DataError`` at ``where``, with the nearest name."""
+        found = self._known.get(text)
+        if found is None:
+            found = self._known[text] = self._parse(text.strip(), where)
+        return found
 
-def class_name(label: int, spec: ExampleSpec) -> str:
-    """The name of a class, or its number where names are not declared."""
-    return spec.classes[label] if spec.classes else str(label)
-
-
-def _is_number(text: str) -> bool:
-    return text.isascii() and text.removeprefix("-").isdigit()
+    def _parse(self, text: str, where: str) -> int:
+        if self._spec.classes:
+            return class_index(text, self._spec.classes, where)
+        try:
+            return parse_whole(text, where, 0, self._spec.num_classes - 1)
+        except DataError as error:
+            raise DataError(
+                f"{error}; if labels are names, declare them in their order: classes = [...] in [examples] of the "
+                "device's file"
+            ) from None

@@ -9,15 +9,15 @@ import argparse
 import json
 import os
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from edgefl import __version__
-from edgefl.command import Parser, one_line, run_command
-from edgefl_device.config import MAX_AGE_DAYS, DeviceConfig, load_config
+from edgefl.classes import class_name
+from edgefl.command import Parser, run_command
+from edgefl_device.config import MAX_AGE_DAYS, load_config
 
 EXAMPLES = """\
 examples:
@@ -45,9 +45,9 @@ examples:
 """
 
 ADD_HELP = """\
-CSV: UTF-8, comma, a header line. Column 'label' (a whole number from 0), optionally 'split' (train or held_out);
-all other columns are features. The first file fixes their names (or [examples] features does); a later file
-has the same names, in any order.
+CSV: UTF-8, comma, a header line. Column 'label' (a whole number from 0, or a name of the configuration's classes),
+optionally 'split' (train or held_out); all other columns are features. The first file fixes their names
+(or [examples] features does); a later file has the same names, in any order.
 NPZ: arrays 'features' (n, num_features) and 'labels' (n,), optionally 'held_out' (n,) bool and
 'feature_names' (num_features,); without names, features are in the order of the first file.
 A file with a wrong value is refused as a whole, and nothing of it is stored. So is a file whose examples were
@@ -90,7 +90,7 @@ def _parser() -> Parser:
 
     status = commands.add_parser("status", parents=[common], help="show what the agent does and why")
     status.add_argument("--json", action="store_true", help="as JSON")
-    status.set_defaults(command=_status)
+    status.set_defaults(command=_deferred("status_command", "show_status"))
 
     predict = commands.add_parser(
         "predict",
@@ -122,7 +122,7 @@ def _add_examples_parser(commands: Any, common: Parser, raw: Any) -> None:
         help="some of source, label, split, age (default: the first three)",
     )
     listed.add_argument("--json", action="store_true", help="as JSON")
-    listed.set_defaults(command=_examples("list_examples"))
+    listed.set_defaults(command=_deferred("examples_command", "list_examples"))
     remove = verbs.add_parser(
         "remove", parents=[common], help="remove some examples", epilog=REMOVE_EXAMPLES, formatter_class=raw
     )
@@ -130,17 +130,19 @@ def _add_examples_parser(commands: Any, common: Parser, raw: Any) -> None:
     remove.add_argument("--label", metavar="LABEL", help="those of a class, by its name or number")
     remove.add_argument("--older-than", type=_days, metavar="DAYS", help="those added longer ago")
     remove.add_argument("--dry-run", action="store_true", help="only say how many")
-    remove.set_defaults(command=_examples("remove_examples"))
+    remove.set_defaults(command=_deferred("examples_command", "remove_examples"))
     clear = verbs.add_parser("clear", parents=[common], help="remove all examples")
     clear.add_argument("--yes", action="store_true", help="do not ask")
-    clear.set_defaults(command=_examples("clear_examples"))
+    clear.set_defaults(command=_deferred("examples_command", "clear_examples"))
 
 
-def _examples(name: str) -> Callable[[argparse.Namespace], int]:
+def _deferred(module: str, name: str) -> Callable[[argparse.Namespace], int]:
+    """A command of another module of this package, which is imported when the command runs."""
+
     def command(args: argparse.Namespace) -> int:
-        from edgefl_device import examples_command
+        import importlib
 
-        return int(getattr(examples_command, name)(args))
+        return int(getattr(importlib.import_module(f"edgefl_device.{module}"), name)(args))
 
     return command
 
@@ -198,44 +200,6 @@ def _add(args: argparse.Namespace) -> int:
     return 0
 
 
-def _status(args: argparse.Namespace) -> int:
-    from dataclasses import replace
-
-    from edgefl.errors import NotFoundError, StorageError
-    from edgefl.memory import peak_rss_bytes
-    from edgefl_device.state import agent_is_running
-    from edgefl_device.status import format_status, read_status
-
-    config = load_config(args.config)
-    folder = config.device.state_dir
-    status = read_status(folder / "status.json")
-    if status is None:
-        raise NotFoundError(f"no agent ever ran in {folder}; start one with 'edgefl-device run'")
-    running = agent_is_running(folder)
-    if running:
-        status = replace(status, peak_rss_bytes=peak_rss_bytes(status.pid) or status.peak_rss_bytes)
-    try:
-        num_train, num_held_out = _stored(config)
-        status = replace(status, num_train=num_train, num_held_out=num_held_out)
-    except StorageError as error:
-        # The status is wanted most when something is broken: the counts are then those of the last check-in.
-        print(f"edgefl-device: warning: {one_line(str(error))}", file=sys.stderr)
-    if args.json:
-        print(json.dumps({"running": running, "age_s": round(time.time() - status.updated_at, 1), **asdict(status)}))
-    else:
-        print(format_status(status, running))
-    return 0
-
-
-def _stored(config: DeviceConfig) -> tuple[int, int]:
-    """How many examples there are now, which is later than the agent's last check-in."""
-    from edgefl.protocol.messages import Split
-    from edgefl_device.example_store import ExampleStore
-
-    with ExampleStore.open(config.store_path, config.examples) as store:
-        return store.count(Split.TRAIN), store.count(Split.HELD_OUT)
-
-
 def _predict(args: argparse.Namespace) -> int:
     from edgefl.protocol.messages import Split
     from edgefl_device.predict import predict_given, predict_stored
@@ -246,17 +210,26 @@ def _predict(args: argparse.Namespace) -> int:
     else:
         result = predict_stored(config, args.release, Split(args.split), index=args.index, limit=args.limit)
     info = result.release.info
+    classes = config.examples.classes
     if args.json:
-        rows = [asdict(row) for row in result.rows]
+        rows = [asdict(row) | _named(row.label, row.predicted, classes) for row in result.rows]
         print(json.dumps({"release": info.name, "version": info.version, "runtime": result.runtime, "rows": rows}))
         return 0
     print(f"release {info.name} version {info.version}")
     for row in result.rows:
         place = "given" if row.index < 0 else f"example {row.index}"
-        label = "" if row.label is None else f"label {row.label}, "
+        label = "" if row.label is None else f"label {class_name(classes, row.label)}, "
         shares = " ".join(f"{value:.4f}" for value in row.probabilities)
-        print(f"{place}: {label}predicted {row.predicted}, probabilities {shares}")
+        print(f"{place}: {label}predicted {class_name(classes, row.predicted)}, probabilities {shares}")
     return 0
+
+
+def _named(label: int | None, predicted: int, classes: tuple[str, ...]) -> dict[str, str]:
+    """What JSON says besides the numbers where classes have names."""
+    if not classes:
+        return {}
+    known = {} if label is None else {"label_class": class_name(classes, label)}
+    return known | {"predicted_class": class_name(classes, predicted)}
 
 
 if __name__ == "__main__":

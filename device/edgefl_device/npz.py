@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import math
+import re
 import struct
 import zipfile
 import zlib
@@ -24,10 +25,10 @@ from edgefl.errors import DataError
 MAX_HEADER_BYTES = 1 << 16
 """A header names a dtype and a shape; NumPy's own are 128 bytes."""
 
-MAX_TEXT_BYTES = 16 << 20
-"""Names of 65,536 features of 64 characters each, in NumPy's four bytes per character."""
-
 _MAGIC = b"\x93NUMPY"
+_TEXT = re.compile("<U[0-9]{1,5}")
+"""NumPy's name of a text of at most so many characters."""
+
 _CODES = {
     "<f4": "f",
     "<f8": "d",
@@ -56,7 +57,7 @@ class NpzArray:
 
     @property
     def kind(self) -> str:
-        """``f`` float, ``i`` and ``u`` integers, ``b`` bool."""
+        """``f`` float, ``i`` and ``u`` integers, ``b`` bool, ``U`` text."""
         return self.dtype[1]
 
     def rows(self) -> Iterator[array[Any]]:
@@ -66,6 +67,18 @@ class NpzArray:
         for index in range(self.shape[0] if self.shape else 1):
             raw = _read(self.path, self.stream, size, f"{self.name}, row {index}")
             yield array(code, raw)
+
+    def texts(self) -> Iterator[str]:
+        """The texts of an array of texts, flat. Once only. Raises ``DataError``."""
+        size = 4 * int(self.dtype[2:])  # NumPy keeps UTF-32, filled up with zeros
+        for index in range(math.prod(self.shape)):
+            raw = _read(self.path, self.stream, size, f"{self.name}[{index}]")
+            try:
+                yield raw.decode("utf-32-le").rstrip("\0")
+            except UnicodeDecodeError as error:
+                raise DataError(
+                    f"{self.path}: {self.name}[{index}] is not text ({error.reason}); write it by numpy.savez"
+                ) from error
 
 
 class NpzArchive:
@@ -77,33 +90,8 @@ class NpzArchive:
         self._stack = stack
         self.names = tuple(name.removesuffix(".npy") for name in archive.namelist())
 
-    def array(self, name: str) -> NpzArray:
-        """Open one array. Raises ``DataError`` for what is not a plain array of numbers."""
-        found = self._open(name)
-        if found.dtype not in _CODES:
-            raise DataError(f"{self._path}: {name} is {found.dtype!r}; expected numbers: {', '.join(_CODES)}")
-        return found
-
-    def texts(self, name: str) -> tuple[str, ...]:
-        """The texts of a one-dimensional array of text. Raises ``DataError`` for another."""
-        found = self._open(name)
-        width = found.dtype.removeprefix("<U")
-        if width == found.dtype or not width.isdigit() or len(found.shape) != 1:
-            raise DataError(f"{self._path}: {name} is {found.dtype!r} of shape {found.shape}; expected a list of texts")
-        size = 4 * int(width)
-        if size * found.shape[0] > MAX_TEXT_BYTES:
-            raise DataError(
-                f"{self._path}: {name} has {size * found.shape[0]} bytes; expected at most {MAX_TEXT_BYTES}"
-            )
-        try:
-            return tuple(
-                _read(self._path, found.stream, size, name).decode("utf-32-le").rstrip("\0")
-                for _ in range(found.shape[0])
-            )
-        except UnicodeDecodeError as error:
-            raise DataError(f"{self._path}: {name} is not text ({error.reason}); write it by numpy.savez") from error
-
-    def _open(self, name: str) -> NpzArray:
+    def array(self, name: str, *, texts: bool = False) -> NpzArray:
+        """Open one array. Raises ``DataError`` for what is not a plain array of numbers, or of texts with ``texts``."""
         stream = self._stack.enter_context(self._archive.open(f"{name}.npy"))
         magic = _read(self._path, stream, 8, name)
         if magic[:6] != _MAGIC or magic[6] not in (1, 2, 3):
@@ -113,6 +101,9 @@ class NpzArchive:
         if length > MAX_HEADER_BYTES:
             raise DataError(f"{self._path}: {name} has a header of {length} bytes; expected at most {MAX_HEADER_BYTES}")
         dtype, shape = _parse_header(f"{self._path}: {name}", _read(self._path, stream, length, name))
+        if dtype not in _CODES and not (texts and _TEXT.fullmatch(dtype)):
+            also = " or texts" if texts else ""
+            raise DataError(f"{self._path}: {name} is {dtype!r}; expected numbers{also}: {', '.join(_CODES)}")
         return NpzArray(name, dtype, shape, self._path, stream)
 
 

@@ -1,7 +1,7 @@
-"""What the agent shows to people: ``status.json``, written unsynced and seldom, and its text form.
+"""What the agent shows to people: ``status.json``, written unsynced and seldom.
 
 A change of the phase that matters, an error or a round's end is written at once; mere counters at most every
-``REFRESH_S``, for cards wear. ``edgefl-device status`` reads the file, and memory figures from the live process.
+``REFRESH_S``, for cards wear. ``edgefl-device status`` reads it (``edgefl_device.status_command``).
 """
 
 from __future__ import annotations
@@ -125,27 +125,6 @@ def by_purpose(traffic: dict[tuple[str, str], Traffic]) -> dict[str, PurposeTraf
             old.received_bytes + part.received_bytes,
         )
     return sums
-
-
-def format_status(status: Status, running: bool) -> str:
-    """The status as lines for people."""
-    state = f"running (pid {status.pid})" if running else "not running"
-    lines = [
-        f"device      {status.device} of population {status.population}",
-        f"agent       {state}, version {status.agent_version}, session {status.session}",
-        f"phase       {status.phase}" + (f": {status.last_error}" if status.last_error else ""),
-        f"examples    {status.num_train} for training, {status.num_held_out} held out",
-    ]
-    if status.last_task:
-        lines.append(f"last round  {status.last_task} round {status.last_round}: {status.last_outcome}")
-    lines.append(f"reported    {status.rounds_reported} rounds since the agent started")
-    lines.append(f"releases    {', '.join(status.releases) or 'none'}")
-    for name, counts in status.calls.items():
-        lines.append(
-            f"{name:<12}{counts.calls} calls, {counts.sent_bytes} bytes sent, {counts.received_bytes} received"
-        )
-    lines.append(f"peak memory {status.peak_rss_bytes / 1e6:.1f} MB")
-    return "\n".join(lines)
 
 
 def _essence(status: Status) -> Status:

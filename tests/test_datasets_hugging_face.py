@@ -89,6 +89,15 @@ def test_labels_of_text_are_names() -> None:
     assert (found.classes, found.train.labels_view.tolist()) == (("run", "walk"), [1, 0, 1])
 
 
+def test_an_index_is_an_index_where_names_are_numbers() -> None:
+    features = {"v": Value("float32"), "label": ClassLabel(["7", "1", "0"])}
+    found = datasets.from_hugging_face(
+        Dataset(features, {"v": [1.5, 2.5], "label": [0, 1]}), label="label", features="v"
+    )
+    assert isinstance(found, CentralDataset)
+    assert (found.classes, found.train.labels_view.tolist()) == (("7", "1", "0"), [0, 1])
+
+
 def test_bytes_stay_bytes() -> None:
     features = {"v": Sequence(Value("uint8")), "label": Value("int64")}
     found = datasets.from_hugging_face(Dataset(features, {"v": [[1, 255]], "label": [0]}), label="label", features="v")

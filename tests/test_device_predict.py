@@ -25,13 +25,13 @@ WEIGHTS = Weights(
 )
 
 
-def prepare(folder: Path, weights: Weights = WEIGHTS, *, examples: str = "") -> Path:
+def prepare(folder: Path, weights: Weights = WEIGHTS, *, examples: str = "", classes: tuple[str, ...] = ()) -> Path:
     config = write_config(folder, examples=examples)
     loaded = load_config(config)
     with ExampleStore.open(loaded.store_path, loaded.examples) as store:
         if not examples:
             store.append_many([Row(row, n % 3, Split.HELD_OUT) for n, row in enumerate(ROWS)])
-    model = write_tflite(weights)
+    model = write_tflite(weights, classes=classes)
     info = ReleaseInfo("watch", 7, hashlib.sha256(model).hexdigest(), len(model))
     ReleaseStore(loaded.device.state_dir / "releases").install(
         info, lambda _d, _s, part: part.write_bytes(model) and None
@@ -76,10 +76,28 @@ def test_classes_are_shown_by_name(tmp_path: Path, capsys: pytest.CaptureFixture
     config = prepare(tmp_path)
     config.write_text(config.read_text().replace("num_classes = 3", 'classes = ["sit", "walk", "run"]'))
     assert main(["predict", "--config", str(config), "--index", "2"]) == 0
-    assert "example 2: label run, predicted sit, probabilities 0." in capsys.readouterr().out
+    assert "example 2: label run, predicted sit, probabilities sit 0." in capsys.readouterr().out
     assert main(["predict", "--config", str(config), "--index", "2", "--json"]) == 0
     (row,) = json.loads(capsys.readouterr().out)["rows"]
     assert (row["label"], row["label_class"], row["predicted"], row["predicted_class"]) == (2, "run", 0, "sit")
+
+
+def test_a_release_with_names_is_shown_by_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = prepare(tmp_path, classes=("rest", "wave", "clap"))
+    assert main(["predict", "--config", str(config), "--limit", "2"]) == 0
+    _, first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith("example 0: label rest, predicted wave, probabilities wave 0.")
+    assert second.startswith("example 1: label wave, predicted wave, probabilities wave 0.")
+    assert ", rest 0." in first
+    assert main(["predict", "--config", str(config), "--features", "2,-1,1,2", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    (row,) = found["rows"]
+    assert found["classes"] == ["rest", "wave", "clap"]
+    assert (row["label"], "label_class" in row) == (None, False)
+    assert row["predicted_class"] == found["classes"][row["predicted"]]
+    config.write_text(config.read_text().replace("num_classes = 3", 'classes = ["rest", "clap", "wave"]'))
+    assert main(["predict", "--config", str(config)]) == 82
+    assert "has the classes 'rest', 'wave', 'clap'; the configuration has 'rest', 'clap'" in capsys.readouterr().err
 
 
 def test_eight_bit_features_are_given_their_meaning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -37,6 +37,7 @@ from edgefl.errors import (
     UnauthenticatedError,
     UnavailableError,
 )
+from edgefl.models.tflite_metadata import read_classes
 from edgefl.proto.v1 import control_pb2, fleet_pb2
 from edgefl.protocol.messages import Accepted, Rejection
 from edgefl.types import Weights
@@ -225,13 +226,14 @@ def test_a_watcher_sees_each_change_and_the_end(tmp_path: Path) -> None:
 
 def test_models_are_exported_and_released(tmp_path: Path) -> None:
     async def body(caller: Caller) -> None:
-        await caller.create(definition(rounds=1))
+        await caller.create(definition(rounds=1).replace("num_classes = 2", 'classes = ["up", "down"]'))
         await caller.run_round(("a", "b"))
         await caller.ended(1)
         digests = await caller.models()
         exported = await export(caller, control_pb2.MODEL_FORMAT_WEIGHTS)
         assert Weights.from_bytes(exported, 2, FEATURES).digest == digests[1]
-        assert await export(caller, control_pb2.MODEL_FORMAT_TFLITE_FLOAT32)
+        for model_format in (control_pb2.MODEL_FORMAT_TFLITE_FLOAT32, control_pb2.MODEL_FORMAT_TFLITE_INT8):
+            assert read_classes(await export(caller, model_format)) == ("up", "down")
         with pytest.raises(NotFoundError, match="version 9"):
             await caller.operate("CreateRelease", release_request(model_version=9))
         with pytest.raises(ConfigError, match="model format is 1"):
@@ -246,7 +248,7 @@ def test_models_are_exported_and_released(tmp_path: Path) -> None:
         assert (offered.name, offered.version) == ("app", 2)
         file = await caller.download(offered.sha256)
         assert (len(file), hashlib.sha256(file).hexdigest()) == (offered.size_bytes, offered.sha256)
-        assert file[4:8] == b"TFL3"
+        assert read_classes(file) == ("up", "down")
 
     run(tmp_path, body)
 

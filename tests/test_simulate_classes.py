@@ -9,6 +9,7 @@ import pytest
 from simulate_kit import TASKS, write_files
 
 from edgefl.cli.main import main
+from edgefl.models.tflite_metadata import read_classes
 
 NAMES = ("rest", "wave", "clap")
 DECLARED = 'classes = ["rest", "wave", "clap"]'
@@ -86,3 +87,11 @@ def test_new_declares_the_names_of_the_data(
     assert 'classes = ["clap", "rest", "wave"]' in (files / "named-tasks" / "training.toml").read_text()
     made = [str(files / "named-tasks" / f"{name}.toml") for name in ("statistics", "training", "evaluation")]
     assert main(["simulate", *made, "--dataset", "named.csv", "--json"]) == 0
+
+
+def test_the_written_model_has_the_declared_names(files: Path) -> None:
+    training = ("gestures", "spreads")
+    for prefix, expected in (("named-", NAMES), ("", ())):
+        paths = [str(files / f"{prefix}{name}.toml") for name in training]
+        assert main(["simulate", *paths, "--dataset", str(files / "people.csv"), "--out", str(files / "out")]) == 0
+        assert read_classes((files / "out" / "gestures.tflite").read_bytes()) == expected

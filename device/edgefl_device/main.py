@@ -10,12 +10,10 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from edgefl import __version__
-from edgefl.classes import class_name
 from edgefl.command import Parser, run_command
 from edgefl_device.config import MAX_AGE_DAYS, load_config
 
@@ -202,34 +200,18 @@ def _add(args: argparse.Namespace) -> int:
 
 def _predict(args: argparse.Namespace) -> int:
     from edgefl.protocol.messages import Split
-    from edgefl_device.predict import predict_given, predict_stored
+    from edgefl_device.predict import as_dict, lines, predict_given, predict_stored
 
     config = load_config(args.config)
     if args.features is not None:
         result = predict_given(config, args.release, args.features)
     else:
         result = predict_stored(config, args.release, Split(args.split), index=args.index, limit=args.limit)
-    info = result.release.info
-    classes = config.examples.classes
     if args.json:
-        rows = [asdict(row) | _named(row.label, row.predicted, classes) for row in result.rows]
-        print(json.dumps({"release": info.name, "version": info.version, "runtime": result.runtime, "rows": rows}))
-        return 0
-    print(f"release {info.name} version {info.version}")
-    for row in result.rows:
-        place = "given" if row.index < 0 else f"example {row.index}"
-        label = "" if row.label is None else f"label {class_name(classes, row.label)}, "
-        shares = " ".join(f"{value:.4f}" for value in row.probabilities)
-        print(f"{place}: {label}predicted {class_name(classes, row.predicted)}, probabilities {shares}")
+        print(json.dumps(as_dict(result)))
+    else:
+        print("\n".join(lines(result)))
     return 0
-
-
-def _named(label: int | None, predicted: int, classes: tuple[str, ...]) -> dict[str, str]:
-    """What JSON says besides the numbers where classes have names."""
-    if not classes:
-        return {}
-    known = {} if label is None else {"label_class": class_name(classes, label)}
-    return known | {"predicted_class": class_name(classes, predicted)}
 
 
 if __name__ == "__main__":

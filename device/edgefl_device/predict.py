@@ -9,15 +9,21 @@ from __future__ import annotations
 import csv
 import math
 from array import array
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 
+from edgefl.classes import class_name, listed
 from edgefl.errors import DataError, NotFoundError, VerificationError
+from edgefl.models.tflite_metadata import read_classes
 from edgefl.models.tflite_runner import predict_tflite
 from edgefl.protocol.messages import Split
 from edgefl.types import MAX_FLOAT32, MIN_MAGNITUDE, DType, Examples
 from edgefl_device.config import DeviceConfig, ExampleSpec
 from edgefl_device.content import InstalledRelease, ReleaseStore
 from edgefl_device.example_store import ExampleStore
+
+BEST_SHOWN = 5
+"""Named classes in a line for people."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +41,11 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Predictions:
+    """``classes``: the names that the release gives its classes, else those of the configuration; () for none."""
+
     release: InstalledRelease
     runtime: str
+    classes: tuple[str, ...]
     rows: tuple[Prediction, ...]
 
 
@@ -80,6 +89,40 @@ def predict_given(config: DeviceConfig, release: str, text: str) -> Predictions:
     return _predict(config, release, values.tobytes(), [None], -1)
 
 
+def as_dict(found: Predictions) -> dict[str, object]:
+    """For programs: numbers as ever, and names where the classes have some."""
+    info, classes = found.release.info, found.classes
+    rows = []
+    for row in found.rows:
+        body = asdict(row)
+        if classes and row.label is not None:
+            body["label_class"] = class_name(classes, row.label)
+        if classes:
+            body["predicted_class"] = class_name(classes, row.predicted)
+        rows.append(body)
+    result: dict[str, object] = {"release": info.name, "version": info.version, "runtime": found.runtime, "rows": rows}
+    return result | ({"classes": list(classes)} if classes else {})
+
+
+def lines(found: Predictions) -> Iterator[str]:
+    """For people: one line per row."""
+    info, classes = found.release.info, found.classes
+    yield f"release {info.name} version {info.version}"
+    for row in found.rows:
+        place = "given" if row.index < 0 else f"example {row.index}"
+        label = "" if row.label is None else f"label {class_name(classes, row.label)}, "
+        shares = _shares(row.probabilities, classes)
+        yield f"{place}: {label}predicted {class_name(classes, row.predicted)}, probabilities {shares}"
+
+
+def _shares(probabilities: tuple[float, ...], classes: tuple[str, ...]) -> str:
+    """All in index order; of named classes the likeliest, each with its name."""
+    if not classes:
+        return " ".join(f"{value:.4f}" for value in probabilities)
+    best = sorted(range(len(classes)), key=lambda index: -probabilities[index])[:BEST_SHOWN]
+    return ", ".join(f"{classes[index]} {probabilities[index]:.4f}" for index in best)
+
+
 def _predict(
     config: DeviceConfig, release: str, features: bytes, labels: list[int] | list[None], first: int
 ) -> Predictions:
@@ -92,13 +135,19 @@ def _predict(
             f"release {found.info.name} {found.info.version} has {result.num_classes} classes; "
             f"the configuration says {config.examples.num_classes}"
         )
+    classes, ours = read_classes(model), config.examples.classes
+    if classes and ours and classes != ours:
+        raise VerificationError(
+            f"release {found.info.name} {found.info.version} has the classes {listed(classes)}; the configuration has "
+            f"{listed(ours)}: give both the same names in the same order"
+        )
     rows = []
     flat = memoryview(result.probabilities).cast("f")
     for number, label in enumerate(labels):
         start = number * result.num_classes
         row = tuple(flat[start : start + result.num_classes])
         rows.append(Prediction(-1 if first < 0 else first + number, label, row.index(max(row)), row))
-    return Predictions(found, result.runtime, tuple(rows))
+    return Predictions(found, result.runtime, classes or ours, tuple(rows))
 
 
 def _as_float32(examples: Examples, first: int, last: int) -> bytes:

@@ -107,7 +107,7 @@ def _here(
     for task in result.tasks:
         tflite = b""
         if args.out and task.spec.kind is TaskKind.TRAINING:
-            tflite = write_tflite(*release_inputs(result, task.spec.name))
+            tflite = write_tflite(*release_inputs(result, task.spec.name), classes=task.model.classes)
         ended.append(_Ended(task.spec, task.state.version, task.rounds, task.state.model_digest, tflite, task.features))
     return ended
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from edgefl.models.softmax import SoftmaxModel
+    from edgefl.models.tflite_metadata import read_classes
     from edgefl.models.tflite_runner import TflitePrediction, predict_tflite
     from edgefl.models.tflite_runtime_choice import choose_runtime
     from edgefl.models.tflite_verifier import Verification, verify_tflite
@@ -18,6 +19,7 @@ __all__ = [
     "Verification",
     "choose_runtime",
     "predict_tflite",
+    "read_classes",
     "verify_tflite",
     "write_tflite",
 ]
@@ -28,6 +30,7 @@ _MODULES = {
     "Verification": "tflite_verifier",
     "choose_runtime": "tflite_runtime_choice",
     "predict_tflite": "tflite_runner",
+    "read_classes": "tflite_metadata",
     "verify_tflite": "tflite_verifier",
     "write_tflite": "tflite_writer",
 }

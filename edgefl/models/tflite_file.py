@@ -4,7 +4,8 @@ Invariants:
 
 - The same arguments give the same bytes on every machine: fixed order, no time stamp.
 - Every constant starts at a multiple of 16 bytes (the schema's ``force_align``; the runtimes map constants in place).
-- Buffer 0 is empty, as the schema demands; each tensor has a buffer of its own, and an activation's is empty.
+- Buffer 0 is empty, as the schema demands; each tensor has a buffer of its own, and an activation's is empty. What is
+  no tensor's, metadata, comes after them.
 - Operator versions are those of TensorFlow's ``tools/versioning/op_version.cc``. A version that is too low is not
   refused by tflite-runtime 2.14, which then computes nonsense.
 
@@ -13,7 +14,7 @@ Source: ``tensorflow/compiler/mlir/lite/schema/schema.fbs``, version 3; the buil
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -113,11 +114,19 @@ SOFTMAX = Kind(
 )
 
 
-def serialize(tensors: list[Tensor], operators: list[Operator]) -> bytes:
-    """The graph as a FlatBuffer. A FlatBuffer is built from its end: children come before what points to them."""
-    builder = flatbuffers.Builder(1024 + sum(len(tensor.data) + 256 for tensor in tensors))
+def serialize(tensors: list[Tensor], operators: list[Operator], metadata: Mapping[str, bytes]) -> bytes:
+    """The graph as a FlatBuffer, with entries of ``Model.metadata`` by their names; none where there are none.
+
+    A FlatBuffer is built from its end: children come before what points to them.
+    """
+    contents = [b"", *(tensor.data for tensor in tensors), *metadata.values()]
+    builder = flatbuffers.Builder(1024 + sum(len(content) + 256 for content in contents))
     description = builder.CreateString(DESCRIPTION)
-    buffers = _offsets(builder, [_buffer(builder, data) for data in (b"", *(tensor.data for tensor in tensors))])
+    entries = None
+    if metadata:
+        made = [_metadata(builder, name, 1 + len(tensors) + index) for index, name in enumerate(metadata)]
+        entries = _offsets(builder, made)
+    buffers = _offsets(builder, [_buffer(builder, content) for content in contents])
     codes = _offsets(builder, [_operator_code(builder, operator) for operator in operators])
     output = len(tensors) - 1
     subgraphs = _offsets(builder, [_subgraph(builder, tensors, operators, output)])
@@ -128,6 +137,8 @@ def serialize(tensors: list[Tensor], operators: list[Operator]) -> bytes:
     tflite.ModelAddSubgraphs(builder, subgraphs)
     tflite.ModelAddDescription(builder, description)
     tflite.ModelAddBuffers(builder, buffers)
+    if entries is not None:
+        tflite.ModelAddMetadata(builder, entries)
     tflite.ModelAddSignatureDefs(builder, signatures)
     builder.Finish(tflite.ModelEnd(builder), _FILE_IDENTIFIER)
     return bytes(builder.Output())
@@ -158,6 +169,14 @@ def _buffer(builder: Any, data: bytes) -> int:
     if vector is not None:
         tflite.BufferAddData(builder, vector)
     return int(tflite.BufferEnd(builder))
+
+
+def _metadata(builder: Any, name: str, buffer: int) -> int:
+    text = builder.CreateString(name)
+    _start(builder, tflite.MetadataStart)
+    tflite.MetadataAddName(builder, text)
+    tflite.MetadataAddBuffer(builder, buffer)
+    return int(tflite.MetadataEnd(builder))
 
 
 def _tensor(builder: Any, tensor: Tensor, buffer: int) -> int:

@@ -25,8 +25,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgefl import kernels
+from edgefl.classes import listed
 from edgefl.errors import ConfigError, VerificationError
 from edgefl.models.tflite_int8 import quantize_kernel
+from edgefl.models.tflite_metadata import read_classes
 from edgefl.models.tflite_runner import predict_tflite
 from edgefl.randomness import derive_key
 from edgefl.types import MIN_MAGNITUDE, Standardization, Weights
@@ -72,15 +74,20 @@ def verify_tflite(
     standardization: Standardization | None,
     *,
     weight_type: WeightType = "float32",
+    classes: tuple[str, ...] = (),
     runtime: str | None = None,
 ) -> Verification:
-    """Compare the file ``model`` with the kernel on ``weights``.
+    """Compare the file ``model`` with the kernel on ``weights``, and its names with ``classes``.
 
     Raises ``VerificationError``, saying by how much, when the difference is above the limit of ``weight_type``, or when
-    the runtime refuses the file; and what ``predict_tflite`` raises.
+    the file has other names or the runtime refuses it; and what ``predict_tflite`` raises.
     """
     if weight_type not in ("float32", "int8"):
         raise ConfigError(f"weight_type is {weight_type!r}; expected 'float32' or 'int8'")
+    if (named := read_classes(model)) != classes:
+        raise VerificationError(
+            f"the file names the classes {listed(named) or 'by numbers'}; expected {listed(classes) or 'numbers'}"
+        )
     if weight_type == "int8":
         stored = quantize_kernel(weights, standardization).dequantized(weights.bias)
         groups = [

@@ -22,6 +22,7 @@ import math
 from array import array
 from typing import Literal
 
+from edgefl.classes import check_classes
 from edgefl.errors import ConfigError, DataError
 from edgefl.models.tflite_file import (
     CONCATENATION,
@@ -41,22 +42,30 @@ from edgefl.models.tflite_file import (
     serialize,
 )
 from edgefl.models.tflite_int8 import Int8Kernel, quantize_kernel
+from edgefl.models.tflite_metadata import classes_metadata
 from edgefl.types import Standardization, Weights
 
 WeightType = Literal["float32", "int8"]
 
 
 def write_tflite(
-    weights: Weights, standardization: Standardization | None = None, *, weight_type: WeightType = "float32"
+    weights: Weights,
+    standardization: Standardization | None = None,
+    *,
+    weight_type: WeightType = "float32",
+    classes: tuple[str, ...] = (),
 ) -> bytes:
     """The file's bytes. ``standardization`` becomes the first two operators; without one they are left out.
 
     ``weight_type`` "int8" stores the kernel in about a quarter of the size, rounded so that a probability moves by at
     most 5e-3 or so; the bias, and all arithmetic, stay float32.
 
-    Raises ``ConfigError`` for an unknown ``weight_type`` or a standardization of another width, and ``DataError`` for
-    a non-finite weight.
+    ``classes`` are the names of the classes, one for each row of the kernel; with () the file names none.
+
+    Raises ``ConfigError`` for an unknown ``weight_type``, a standardization of another width or names that cannot be,
+    and ``DataError`` for a non-finite weight.
     """
+    check_classes(classes, weights.num_classes)
     if weight_type not in ("float32", "int8"):
         raise ConfigError(f"weight_type is {weight_type!r}; expected 'float32' or 'int8'")
     for name, view in (("kernel", memoryview(weights.kernel).cast("f")), ("bias", weights.bias_view)):
@@ -73,7 +82,7 @@ def write_tflite(
         _int8_layer(graph, row, weights, standardization)
     else:
         _float32_layer(graph, row, weights, standardization)
-    return serialize(graph.tensors, graph.operators)
+    return serialize(graph.tensors, graph.operators, classes_metadata(classes))
 
 
 class _Graph:

@@ -42,6 +42,7 @@ class ModelSource:
     version: int
     weights: Weights
     standardization: Standardization | None
+    classes: tuple[str, ...]
 
 
 class Releases:
@@ -85,7 +86,7 @@ class Releases:
             )
         version = version or record.state.version
         weights = Weights.from_bytes(self._store.model(task, version), shape.num_classes, shape.num_features)
-        return ModelSource(record, version, weights, standardization)
+        return ModelSource(record, version, weights, standardization, shape.classes)
 
 
 def _describe(coordinator: Coordinator, task: str) -> tuple[TaskRecord, Standardization | None]:
@@ -111,5 +112,6 @@ def _write_and_verify(source: ModelSource, weight_type: WeightType) -> tuple[byt
     from edgefl.models.tflite_verifier import verify_tflite
     from edgefl.models.tflite_writer import write_tflite
 
-    data = write_tflite(source.weights, source.standardization, weight_type=weight_type)
-    return data, verify_tflite(data, source.weights, source.standardization, weight_type=weight_type)
+    weights, standardization, classes = source.weights, source.standardization, source.classes
+    data = write_tflite(weights, standardization, weight_type=weight_type, classes=classes)
+    return data, verify_tflite(data, weights, standardization, weight_type=weight_type, classes=classes)

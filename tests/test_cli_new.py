@@ -35,7 +35,15 @@ def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.delenv("EDGEFL_SERVER", raising=False)
 
 
-def write_csv(path: str, clients: int = 3, examples: int = 20, *, client: bool = True, split: bool = True) -> None:
+def write_csv(
+    path: str,
+    clients: int = 3,
+    examples: int = 20,
+    *,
+    client: bool = True,
+    split: bool = True,
+    names: tuple[str, ...] = ("0", "1", "2"),
+) -> None:
     """Three classes that two of four features tell apart; the features differ in their units."""
     chance = random.Random(7)
     rows = [",".join(["client"] * client + ["label"] + ["split"] * split + ["a", "b", "c", "d"])]
@@ -46,7 +54,7 @@ def write_csv(path: str, clients: int = 3, examples: int = 20, *, client: bool =
             f"{center + chance.gauss(0, 0.1) * unit:.6g}" for center, unit in zip(units, (900, 0.01, 1, 1), strict=True)
         ]
         part = ["held_out" if number // clients % 5 == 0 else "train"] * split
-        rows.append(",".join([f"house-{number % clients}"] * client + [str(label)] + part + values))
+        rows.append(",".join([f"house-{number % clients}"] * client + [names[label]] + part + values))
     Path(path).write_text("\n".join(rows))
 
 
@@ -108,8 +116,8 @@ def test_people_who_are_held_out_enter_the_goal_of_the_evaluation_alone(capsys: 
 
 
 def test_the_printed_commands_of_a_fleet_make_the_same_model(capsys: pytest.CaptureFixture[str]) -> None:
-    """Real processes. Only the port is another: the printed one may be in use here."""
-    write_csv("mine.csv", clients=2)
+    """Real processes. Only the port is another: the printed one may be in use here. Labels are names."""
+    write_csv("mine.csv", clients=2, names=("sit", "walk", "a run"))
     assert main(["new", "mine.csv"]) == 0
     simulate, _, add, _, create, _ = commands(capsys.readouterr().out)
     training = Path("mine-tasks/training.toml")
@@ -117,6 +125,7 @@ def test_the_printed_commands_of_a_fleet_make_the_same_model(capsys: pytest.Capt
     Path("mine-tasks/evaluation.toml").unlink()
     simulate, create = ([word for word in command if "evaluation" not in word] for command in (simulate, create))
     assert main([*simulate[1:], "--json"]) == 0
+    assert load_device(Path("mine-tasks/device.toml")).examples.classes == ("a run", "sit", "walk")
     digest = json.loads(capsys.readouterr().out.splitlines()[-1])["model_sha256"]
     header, *rows = [line.split(",", 1) for line in Path("mine.csv").read_text().splitlines()]
     template = Path(add[add.index("--config") + 1]).read_text()

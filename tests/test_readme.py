@@ -34,3 +34,11 @@ def test_the_commands_make_a_model_of_a_csv_file(tmp_path: Path, monkeypatch: py
     assert faults is not None
     (tmp_path / "faults.toml").touch()
     assert main([*shlex.split(faults[1]), "--runs", "2"]) == 0
+
+
+def test_the_python_program_makes_a_model(capsys: pytest.CaptureFixture[str]) -> None:
+    (program,) = re.findall(r"^```python\n(.*?)^```$", TEXT, flags=re.DOTALL | re.MULTILINE)
+    exec(program, {})
+    found = re.search(r"accuracy (\d\.\d+)", capsys.readouterr().out)
+    assert found is not None
+    assert float(found[1]) > 0.9

@@ -64,8 +64,8 @@ def new(args: argparse.Namespace) -> None:
         )
     if EVALUATION not in texts:
         print(
-            "It holds nothing out for an evaluation; add a column split that says train or held_out "
-            "(an array held_out,\nor folders of these names), and write the files anew."
+            "It holds nothing out, so there is no evaluation. To have one, give --held-out-clients 0.2,\n"
+            "or add a column split that says train or held_out (an array held_out, or folders so named)."
         )
     print(f"\nWrote {out}/: {', '.join(texts)}.")
     _print_next(args, out, texts, name, people)
@@ -194,9 +194,13 @@ def _summary(facts: Facts) -> str:
     names = [class_name(facts.classes, index) for index in range(min(10, facts.num_classes))]
     shown = ", ".join(names) + (", ..." if facts.num_classes > 10 else "")
     return (
-        f"{facts.source}: {facts.num_clients} clients with {facts.usual_client} examples each (median), "
+        f"{facts.source}: {_counted(facts.num_clients, 'client')} with {facts.usual_client} examples each (median), "
         f"{facts.num_features} features ({facts.dtype.value}), {facts.num_classes} classes: {shown}"
     )
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _print_next(
@@ -206,15 +210,17 @@ def _print_next(
     server, device = (shlex.quote(str(out / file)) for file in (SERVER, DEVICE))
     simulate = shlex.join(["edgefl", "simulate", *tasks, *options_of(args), "--out", str(out / "models")])
     print(f"\nTo train on it here, as a fleet would:\n  {simulate}")
+    devices = _counted(sum(1 for client in people.clients if len(client)), "device")
     if len(people.clients) <= MAX_GRPC_CLIENTS and all(NAME.fullmatch(one.client_id) for one in people.clients):
         print("With --grpc at its end the same runs on a real server and a real agent for each client.")
     print(
         f"""
-On a fleet (docs/guide.md) the same files do. The server, then on each device, with a name of its own in device.toml:
+On a fleet (docs/guide.md) the same files do; goal and minimum in them are for {devices}. First the server:
   edgefl-server run --config {server}
+On each device, with a name of its own in device.toml, and a file of its examples: label, split and the features:
   edgefl-device add --config {device} EXAMPLES.csv
   edgefl-device run --config {device}
-and then start the tasks and watch them:
+Then start the tasks and watch them:
   {shlex.join(["edgefl", "--insecure", "task", "create", *tasks])}
   edgefl --insecure rounds {name}"""
     )

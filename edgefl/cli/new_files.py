@@ -116,8 +116,7 @@ def training_task(facts: Facts, name: str, largest_update: float) -> str:
     """``largest_update``: the largest L2 norm that a client's first update has."""
     bound = max(MIN_NORM_BOUND, _power_of_two(HEADROOM * largest_update))
     return f"""\
-# Federated averaging of a softmax layer: {facts.num_classes} classes from the {facts.num_features} features of
-# {facts.source}.
+# Federated averaging of a softmax layer over {facts.source}.
 # All keys: docs/reference/task.md of EdgeFL.
 name = "{name}"
 kind = "training"
@@ -176,7 +175,7 @@ address = "127.0.0.1:7443"
 insecure = true            # plaintext, to a server on this machine alone
 
 [examples]
-{_shape(facts)}"""
+{_shape(facts)}{_classes(facts)}"""
 
 
 def parse(text: str, source: str) -> TaskSpec:
@@ -210,8 +209,11 @@ minimum = {minimum}  # so many are enough when the time of the round is over
 
 
 def _model(facts: Facts) -> str:
-    names = f"classes = {toml_value(facts.classes)}\n" if facts.classes else ""
-    return f"[model]\n{_shape(facts)}{names}"
+    return f"[model]\n{_shape(facts)}{_classes(facts)}"
+
+
+def _classes(facts: Facts) -> str:
+    return f"classes = {toml_value(facts.classes)}\n" if facts.classes else ""
 
 
 def _shape(facts: Facts) -> str:

@@ -70,7 +70,7 @@ def special_columns(
     special = tuple(name for name in (client, label, split) if name is not None)
     for name in special:
         if name not in names:
-            raise DataError(f"{path} has no column {name!r}; its columns are {', '.join(names) or 'none'}")
+            raise DataError(f"{path} has no column {name!r}; its columns are {', '.join(names) or 'none'} (rename one)")
     if len(set(special)) != len(special):
         raise DataError(f"the special columns are {', '.join(special)}; expected different ones")
     if len(names) == len(special):

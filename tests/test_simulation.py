@@ -268,7 +268,7 @@ def test_every_model_version_is_there_and_the_last_one_can_be_released() -> None
     assert result.task("accuracy").model == trained.model
     with pytest.raises(ConflictError, match="expected a training"):
         simulation.release_inputs(result, "accuracy")
-    with pytest.raises(NotFoundError, match="expected one of spreads, gestures, accuracy"):
+    with pytest.raises(NotFoundError, match="no task 'gesture' in this simulation; did you mean 'gestures'"):
         simulation.release_inputs(result, "gesture")
 
 

@@ -98,3 +98,10 @@ def __getattr__(name: str) -> Any:
         if name.removeprefix(_BUILD) in processes.names():
             return processes.builder(name.removeprefix(_BUILD))
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """What is not imported yet too, and the builders of files that were added to ``edgefl.learning.processes``."""
+    from edgefl.learning import processes
+
+    return sorted({*__all__, *(f"{_BUILD}{name}" for name in processes.names())})

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+from server_kit import Caller, definition, run
+from simulate_kit import TASKS, argv, write_files
 
+from edgefl.cli.main import main
 from edgefl.cli.output import print_json, print_table
+from edgefl.cli.rounds import as_dict
 from edgefl.errors import StorageError
 from edgefl.files import write_file
+from edgefl.protocol.events import Phase, RoundSummary
+from edgefl.protocol.process import RoundMetrics
 
 
 def test_a_table_is_whole_where_no_terminal_is(capsys: pytest.CaptureFixture[str]) -> None:
@@ -75,3 +84,82 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path, monkeypatch: p
         write_file(path, b"new")
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+# ------------------------------------------------------------------------------------------------ numbers in JSON
+
+
+def texts_of_numbers(value: Any, where: str = "") -> list[str]:
+    """Where a number stands as a text."""
+    if isinstance(value, dict):
+        return [found for key, item in value.items() for found in texts_of_numbers(item, f"{where}.{key}")]
+    if isinstance(value, list):
+        return [found for item in value for found in texts_of_numbers(item, where)]
+    if not isinstance(value, str) or where.endswith("sha256"):
+        return []
+    return [f"{where}: {value!r}"] if value == "" or re.fullmatch(r"[-+]?\d[\d,]*(\.\d+)?(e[-+]?\d+)?%?", value) else []
+
+
+def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[dict[str, Any]]:
+    assert main([*arguments, "--json"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [found for row in rows for found in texts_of_numbers(row)] == []
+    return rows
+
+
+def test_numbers_of_simulations_are_numbers_and_statistics_have_no_accuracy(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = write_files(tmp_path)
+    text = TASKS["spreads"].replace("statistics = { feature_bound = 8.0 }", "")
+    (files / "spreads.toml").write_text(f"{text}\n[statistics]\nfeature_bound = 8.0\nbins = 4\nextremes = true\n")
+    command = argv(files)[: -len(["--faults", "file"])]
+    rows = printed(
+        capsys, *command, "--set", "rounds=2", "--out", str(tmp_path / "out"), "--log", str(tmp_path / "log")
+    )
+    ended = {row["task"]: row for row in rows if "round" not in row and "feature" not in row}
+    assert [sorted(row) for row in ended.values()] == [
+        ["task", "version"],
+        ["accuracy", "model_sha256", "task", "tflite_sha256", "version"],
+        ["accuracy", "task", "version"],
+    ]
+    last = [row for row in rows if row.get("round") == 2]
+    assert {row["task"]: row.get("accuracy") for row in last} == {
+        name: row.get("accuracy") for name, row in ended.items()
+    }
+    assert [row for row in rows if row["task"] == "spreads" and {"accuracy", "loss"} & row.keys()] == []
+    lines = (tmp_path / "log" / "rounds.csv").read_text().splitlines()
+    assert {tuple(line.split(",")[5:7]) for line in lines if line.startswith("spreads")} == {("", "")}
+    printed(capsys, *argv(files), "--runs", "2", "--set", "rounds=2")
+    assert main([*command, "--set", "rounds=2"]) == 0
+    table = capsys.readouterr().out.split("TASK")[-1].splitlines()
+    assert table[1].split() == ["spreads", "2"]
+    assert table[2].split()[2] == f"{ended['gestures']['accuracy']:.4f}"
+
+
+def test_a_model_that_is_sure_of_every_answer_has_an_accuracy() -> None:
+    sure = RoundSummary("t", 1, Phase.COMMITTED, 1, 1, 1, 0, 1, RoundMetrics(1, 4, 4, 4, 0.0))
+    sums = RoundSummary("s", 1, Phase.COMMITTED, 1, 1, 1, 0, 1, RoundMetrics(1, 4, 4, 0, 0.0))
+    assert as_dict(sure)["accuracy"] == 1.0
+    assert "accuracy" not in as_dict(sums)
+
+
+def test_numbers_of_a_server_are_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    async def body(caller: Caller) -> None:
+        await caller.create(definition(goal=1, rounds=2))
+        await caller.run_round(("a",))
+        await caller.run_round(("a",))
+
+        def ask(*arguments: str) -> list[dict[str, Any]]:
+            return printed(capsys, "--insecure", "--server", caller.address, *arguments)
+
+        rounds = await asyncio.to_thread(ask, "rounds", "train", "--no-follow")
+        assert [(row["version"], row["accuracy"]) for row in rounds] == [(1, 5 / 11), (2, 5 / 11)]
+        for command in (["task", "list"], ["devices"], ["answers"], ["models", "list", "train"]):
+            assert await asyncio.to_thread(ask, *command)
+        (release,) = await asyncio.to_thread(ask, "release", "create", "watch", "train")
+        assert isinstance(release["max_abs_diff"], float)
+        (listed,) = await asyncio.to_thread(ask, "release", "list")
+        assert release == {**listed, "max_abs_diff": release["max_abs_diff"]}  # which the server does not keep
+
+    run(tmp_path, body)

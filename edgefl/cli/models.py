@@ -49,7 +49,7 @@ def create_release(args: argparse.Namespace) -> None:
     with Connection(target(args)) as server:
         info = server.call(server.control.CreateRelease, request, timeout_s=RELEASE_TIMEOUT_S)
     if args.json:
-        print_json(release_dict(info))
+        print_json(release_dict(info) | {"max_abs_diff": info.max_abs_diff})
         return
     print(
         f"released {info.release.name} version {info.release.version} (model {info.task} version {info.model_version}, "
@@ -81,5 +81,4 @@ def release_dict(info: control_pb2.ReleaseInfo) -> dict[str, object]:
         "model_version": info.model_version,
         "size_bytes": info.release.content.size_bytes,
         "sha256": info.release.content.sha256.hex(),
-        "max_abs_diff": info.max_abs_diff,
     }

@@ -33,7 +33,7 @@ def watch(args: argparse.Namespace) -> None:
 
 
 def as_dict(summary: RoundSummary) -> dict[str, object]:
-    """A summary for programs: counts, and from a committed round its metrics."""
+    """A summary for programs: counts, and from a committed round its metrics; of statistics no loss and accuracy."""
     result: dict[str, object] = {
         "task": summary.task,
         "round": summary.round_num,
@@ -48,8 +48,9 @@ def as_dict(summary: RoundSummary) -> dict[str, object]:
     if summary.metrics is not None:
         result["version"] = summary.version
         result["num_examples"] = summary.metrics.num_examples
-        result["loss"] = summary.metrics.mean_loss
-        result["accuracy"] = summary.metrics.accuracy
+        if learned(summary) is not None:
+            result["loss"] = summary.metrics.mean_loss
+            result["accuracy"] = summary.metrics.accuracy
         result |= by_client(summary.metrics)
         if summary.metrics.gains is not None:
             result["accuracy_before"] = summary.metrics.accuracy_before
@@ -75,7 +76,9 @@ def by_client(metrics: RoundMetrics) -> dict[str, float]:
 
 def learned(summary: RoundSummary) -> RoundMetrics | None:
     """What a round says of a model; None for one that was abandoned, and for statistics: they have no model."""
-    return summary.metrics if summary.metrics is not None and summary.metrics.loss_sum else None
+    found = summary.metrics
+    # A model that is sure of every answer has no loss, and one whose answers are all wrong has one.
+    return found if found is not None and (found.loss_sum or found.num_correct) else None
 
 
 def place(summary: RoundSummary) -> int:

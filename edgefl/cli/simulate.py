@@ -17,7 +17,7 @@ from edgefl.cli.clients import load_clients
 from edgefl.cli.definitions import read_tasks
 from edgefl.cli.installed import need_packages
 from edgefl.cli.output import print_json, print_table
-from edgefl.cli.rounds import as_dict, print_line
+from edgefl.cli.rounds import as_dict, learned, print_line
 from edgefl.cli.runlog import open_run_log
 from edgefl.cli.statistics import print_features
 from edgefl.datasets import FederatedDataset
@@ -86,7 +86,7 @@ def simulate_tasks(args: argparse.Namespace) -> None:
         return
     columns = ("task", "version", "accuracy", "model_sha256", "tflite_sha256")
     print()
-    print_table([c.upper() for c in columns], [[row[c] for c in columns] for row in rows], "no tasks")
+    print_table([c.upper() for c in columns], [[_cell(row.get(c, "")) for c in columns] for row in rows], "no tasks")
 
 
 def _check_process(spec: TaskSpec, source: str) -> None:
@@ -154,16 +154,20 @@ def _simulate_faults(args: argparse.Namespace) -> None:
 
 
 def _row(task: _Ended, files: dict[str, str]) -> dict[str, object]:
-    accuracy = ""
-    if task.spec.kind is not TaskKind.STATISTICS:
-        accuracy = next((f"{r.metrics.accuracy:.4f}" for r in reversed(task.rounds) if r.metrics is not None), "")
-    return {
+    """A finished task for programs: what it does not have is absent."""
+    found = next((metrics for one in reversed(task.rounds) if (metrics := learned(one)) is not None), None)
+    row = {
         "task": task.spec.name,
         "version": task.version,
-        "accuracy": accuracy,
-        "model_sha256": task.model_sha256,
-        "tflite_sha256": files.get(task.spec.name, ""),
+        "accuracy": None if found is None else found.accuracy,
+        "model_sha256": task.model_sha256 or None,
+        "tflite_sha256": files.get(task.spec.name),
     }
+    return {name: value for name, value in row.items() if value is not None}
+
+
+def _cell(value: object) -> str:
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
 def _write_models(ended: Sequence[_Ended], out: Path) -> dict[str, str]:

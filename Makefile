@@ -7,7 +7,7 @@ TEST_WORKERS ?= auto
 FUZZ_SECONDS ?= 60
 # One name at a time: dash's command -v looks at the first one only.
 CLANG ?= $(firstword $(foreach name,clang clang-19 clang-18 clang-17 clang-16 clang-15 clang-14,$(shell command -v $(name))))
-SOURCES := setup.py pyproject.toml $(wildcard csrc/sources.txt csrc/include/*.h csrc/src/*.[ch] csrc/src/*/*.[ch] edgefl/kernels/*.pyx edgefl/kernels/*.pxi edgefl/kernels/*.pxd)
+SOURCES := setup.py pyproject.toml $(wildcard csrc/sources.txt csrc/flags.txt csrc/include/*.h csrc/src/*.[ch] csrc/src/*/*.[ch] edgefl/kernels/*.pyx edgefl/kernels/*.pxi edgefl/kernels/*.pxd)
 
 .PHONY: help demo test check test-c test-python test-optimized test-long fuzz golden bench-kernel bench-reports bench-simulation bench-learning test-arm bench-arm proto lock lock-check format wheels clean
 

@@ -2,7 +2,7 @@
 
 Metadata stands in pyproject.toml. Here stands what it cannot say: the extension, and a package list in which the two
 shells lie in folders (``server``, ``device``) that are no packages themselves. ``csrc/sources.txt`` is the one list of
-C sources, which CMakeLists.txt reads too.
+C sources and ``csrc/flags.txt`` that of the flags of their arithmetic; CMakeLists.txt reads both too.
 """
 
 from __future__ import annotations
@@ -25,10 +25,8 @@ PACKAGE_ROOTS = {
     "edgefl_device": "device/edgefl_device",
 }
 
-# Contraction would fuse a multiplication and an addition that the arithmetic keeps apart; -ffast-math may arrive by
-# the environment's CFLAGS, and the last flag wins. -O3 because distributions build their Python, and so its
-# extensions, with -O2.
-COMPILE_FLAGS = ["-std=c11", "-O3", "-ffp-contract=off", "-fno-fast-math", "-fvisibility=hidden"]
+# -O3 because distributions build their Python, and so its extensions, with -O2. The arithmetic's flags come last.
+COMPILE_FLAGS = ["-std=c11", "-O3", "-fvisibility=hidden"]
 
 
 def package_dirs() -> dict[str, str]:
@@ -49,6 +47,11 @@ def c_sources() -> list[str]:
     return (HERE / "csrc" / "sources.txt").read_text().split()
 
 
+def arithmetic_flags() -> list[str]:
+    lines = (HERE / "csrc" / "flags.txt").read_text().splitlines()
+    return [line for line in lines if line.startswith("-")]
+
+
 def headers() -> list[str]:
     """What the extension is rebuilt for, besides its sources."""
     return sorted(str(path.relative_to(HERE)) for path in (HERE / "csrc").rglob("*.h"))
@@ -62,8 +65,8 @@ def extension() -> Extension:
         sources=["edgefl/kernels/_kernels.pyx", *c_sources()],
         include_dirs=["csrc/include"],
         define_macros=macros,
-        extra_compile_args=COMPILE_FLAGS,
-        depends=headers(),
+        extra_compile_args=[*COMPILE_FLAGS, *arithmetic_flags()],
+        depends=["csrc/flags.txt", *headers()],
     )
 
 

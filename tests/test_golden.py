@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from edgefl.kernels import _kernels
+
 ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = ROOT / "tests" / "golden" / "kernel.txt"
 NUM_CASES = 321
@@ -79,6 +81,22 @@ def test_every_variant_gives_the_committed_lines(name: str) -> None:
 
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [f"{variant}: equal" for variant in variants]
+
+
+@pytest.mark.parametrize("name", BUILDS)
+def test_the_library_needs_no_libm(name: str, tmp_path: Path) -> None:
+    """Linked into a shared library without -lm it must load: gcc calls sqrt where it must set errno."""
+    archive = build_golden(name).parent / "libedgefl.a"
+    whole = [f"-Wl,--whole-archive,{archive},--no-whole-archive", "-Wl,-z,defs"]
+    linked = run("cc", "-shared", "-o", tmp_path / "libedgefl.so", *whole)
+    assert linked.returncode == 0, linked.stderr
+
+
+def test_the_extension_module_calls_no_function_of_libm() -> None:
+    """Python itself brings libm along, so a call of sqrt would show nowhere but in the module's names."""
+    names = Path(_kernels.__file__).read_bytes().split(b"\0")
+    assert b"malloc" in names
+    assert b"sqrt" not in names
 
 
 def test_the_committed_file_is_what_the_scalar_variant_prints() -> None:

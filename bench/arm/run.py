@@ -74,7 +74,8 @@ def build() -> None:
     OUT.mkdir(parents=True, exist_ok=True)
     run("gcc", "-O2", "-shared", "-fPIC", "-fvisibility=hidden", "bench/arm/count.c", "-o", OUT / "count.so")
     sources = (ROOT / "csrc" / "sources.txt").read_text().split()
-    flags = ("-std=c11", "-O3", "-ffp-contract=off", "-fno-fast-math", "-static", "-Icsrc/include")
+    arithmetic = [line for line in (ROOT / "csrc" / "flags.txt").read_text().splitlines() if line.startswith("-")]
+    flags = ("-std=c11", "-O3", *arithmetic, "-static", "-Icsrc/include")
     for arch in ARCHITECTURES:
         run(arch.gcc, *flags, *arch.gcc_flags, *sources, "bench/arm/train.c", "-o", OUT / arch.name, "-lm")
 

@@ -1,7 +1,7 @@
 # What the ARM scripts share; sourced, from the root of the repository.
 # Cross compilers and QEMU's user mode: no ARM machine is needed. Debian's names.
 
-FLAGS="-std=c11 -O3 -g -ffp-contract=off -fno-fast-math -Wall -Wextra -Wpedantic -Wconversion -Wshadow -Werror -Icsrc/include -Icsrc/src"
+FLAGS="-std=c11 -O3 -g $(grep '^-' csrc/flags.txt | tr '\n' ' ') -Wall -Wextra -Wpedantic -Wconversion -Wshadow -Werror -Icsrc/include -Icsrc/src"
 ARMV7_FLAGS="-march=armv7-a -mfloat-abi=hard"
 AARCH64_GCC=aarch64-linux-gnu-gcc
 ARMV7_GCC=arm-linux-gnueabihf-gcc

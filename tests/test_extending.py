@@ -82,6 +82,15 @@ print(process.aggregator.halvings, process.finalizer.step.optimizer.dead_zone, *
     assert run(folder, "-c", code) == f"{parts}\n1.0 0.001 float16 float32 int64\n"
 
 
+def test_the_task_of_the_page_keeps_every_promise_on_a_fleet_that_breaks(folder: Path) -> None:
+    """Its server stores the text of a definition, options of a part from elsewhere among them, and reads it again."""
+    (folder / "faults.toml").write_text("rounds = [3, 3]\nuntil_s = 5\n")
+    command = str(Path(sys.executable).with_name("edgefl"))
+    arguments = ("training.toml", "--dataset", "corners", "--faults", "faults.toml", "--runs", "2", "--json")
+    found = json.loads(run(folder, command, "simulate", *arguments))
+    assert (found["failure"], found["updates"]["lost"], found["rounds"]["committed"]) == (None, 0, 6)
+
+
 PLAIN_SGD = (('name = "signum"', 'name = "sgd"'), ("dead_zone = 0.001\n", ""))
 """Steps of one size hide what the deltas' sizes were."""
 

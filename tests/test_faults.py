@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from faults.adding import CONFIG, AddingFleet
@@ -20,7 +21,7 @@ from protocol_kit import Adding, update
 
 from edgefl.cli.faults.run import Runner, run_range, runner
 from edgefl.cli.faults.scenario import Kind, scenario
-from edgefl.errors import ConflictError, StorageError
+from edgefl.errors import ConflictError, LocalProtocolError, StorageError
 from edgefl.protocol.coordinator import Coordinator
 from edgefl.protocol.events import ReportReceived, SaveTask, TaskCreated, TaskRecord, TaskStatus
 from edgefl.protocol.pace import CoordinatorConfig
@@ -90,6 +91,35 @@ def test_the_long_run_replays_and_resumes(tmp_path: Path, capsys: pytest.Capture
     assert "2 of 2 seeds keep every invariant" in capsys.readouterr().out
     assert main(["--seeds", "3", "--state", str(state)]) == 0
     assert capsys.readouterr().out.startswith("seeds 2 to 2;")
+
+
+def test_a_server_that_cannot_recover_gives_the_database_back(run: Runner) -> None:
+    """Else no other could ever open it, and the run would say so 400 times, and not why the first one ended."""
+    recover, failures = Batcher.recover, iter(range(3))
+
+    def fails_at_first(self: Batcher, now: float) -> None:
+        if next(failures, None) is not None:
+            raise StorageError("cannot be read: disk I/O error")
+        recover(self, now)
+
+    with patch.object(Batcher, "recover", fails_at_first):
+        world, failure = run.run(0, without=tuple(Kind))
+    assert failure is None, failure.message
+    assert sum("cannot start: cannot be read" in line for line in world.trace) == 3
+
+
+@pytest.mark.parametrize("name", ["recover", "turn"])
+def test_an_error_that_no_fault_makes_is_told_at_once(name: str, run: Runner) -> None:
+    """A task's own mistake would come again after every start, until the run ends with another reason: I9."""
+
+    def broken(*_: object) -> None:
+        raise LocalProtocolError("an accumulator of type Kept; expected Sums")
+
+    with patch.object(Batcher, name, broken):
+        world, failure = run.run(0)
+    assert failure is not None
+    assert failure.message == "LocalProtocolError: an accumulator of type Kept; expected Sums"
+    assert world.now < 2.0
 
 
 # ------------------------------------------------------------------------------------------------ what runs found

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import resource
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from test_server_store import selection, task, update
 
-from edgefl.errors import StorageError
+from edgefl.errors import FencedError, StorageError
 from edgefl.protocol.events import (
     SaveReport,
     SaveSelection,
@@ -142,4 +144,42 @@ def test_the_log_is_synced_at_each_commit(tmp_path: Path) -> None:
     assert writer.execute("PRAGMA synchronous").fetchone() == (2,)
     assert writer.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     assert (tmp_path / sqlite_file.DATABASE_NAME).stat().st_mode & 0o777 == 0o600
+    store.close()
+
+
+@contextlib.contextmanager
+def no_file_may_grow() -> Iterator[None]:
+    """As on a full disk: a write that makes a file longer fails (Python ignores the signal that comes with it)."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_lock_that_cannot_be_written_is_given_back(tmp_path: Path) -> None:
+    with no_file_may_grow(), pytest.raises(StorageError, match=r"edgefl\.lock: cannot be locked: .*; check the path"):
+        SqliteStore(tmp_path, retention_rounds=2)
+    SqliteStore(tmp_path, retention_rounds=2).close()
+
+
+def test_a_store_that_cannot_be_opened_gives_its_lock_and_its_connections_back(tmp_path: Path) -> None:
+    """The reading connection comes last: the writing one and the lock are held by then."""
+    filled(tmp_path)
+    opened: list[sqlite3.Connection] = []
+
+    def no_second_one(path: Path) -> sqlite3.Connection:
+        if opened:
+            raise sqlite3.OperationalError("unable to open database file")
+        opened.append(connect(path))
+        return opened[0]
+
+    with pytest.raises(StorageError, match="unable to open database file"):
+        SqliteStore(tmp_path, retention_rounds=2, factory=no_second_one)
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        opened[0].execute("SELECT 1")
+    store = SqliteStore(tmp_path, retention_rounds=2)
+    with pytest.raises(FencedError, match="held by another server"):
+        SqliteStore(tmp_path, retention_rounds=2)
     store.close()

@@ -108,9 +108,10 @@ class Agent:
             self._store = ExampleStore.open(config.store_path, config.examples)
             stack.callback(self._store.close)
             self._client = FleetClient(config.server.address, config.device.name)
+            stack.callback(self._client.close)
             self._jobs = Jobs(config, session, self._client, self._state, self._store)
+            self._status_file = StatusFile(self._state.path / "status.json")
             stack.pop_all()
-        self._status_file = StatusFile(self._state.path / "status.json")
         self._stop = StopFlag()
         self._timer_at: float | None = None
         self._job_until: float | None = None

@@ -102,7 +102,8 @@ class _Worker:
 
     def __init__(self, name: str) -> None:
         self.connection, other = Pipe()
-        with other:
+        with contextlib.ExitStack() as stack, other:
+            stack.callback(self.connection.close)
             self.process = subprocess.Popen(
                 # -P: a file of the current folder must not pass for a module.
                 [sys.executable, "-P", "-m", "edgefl.simulation.worker_process", str(other.fileno())],
@@ -110,6 +111,7 @@ class _Worker:
                 pass_fds=[other.fileno()],
                 process_group=0,  # Ctrl-C is for this process, which ends the workers
             )
+            stack.pop_all()
         self.name = f"{name} (process {self.process.pid})"
 
     def send(self, value: Any) -> None:

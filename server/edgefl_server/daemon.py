@@ -86,7 +86,11 @@ class Daemon:
             await self._server.start()
             try:
                 await self._engine.start()
-                await self._uploads.sweep()
+                try:
+                    await self._uploads.sweep()
+                except BaseException:
+                    await self._engine.stop()  # its thread writes by the store
+                    raise
             except BaseException:
                 await self._server.stop(None)
                 raise

@@ -70,22 +70,33 @@ def damaged(path: Path, what: str) -> StorageError:
 
 
 def take_lock(data_dir: Path) -> int:
-    """Make ``data_dir``, lock it for this process, and return the lock's file descriptor. Raises ``FencedError``."""
+    """Make ``data_dir``, lock it for this process, and return the lock's file descriptor.
+
+    Raises ``FencedError`` when another process holds it, ``StorageError`` when it cannot be taken.
+    """
     path = data_dir / LOCK_NAME
     with storage_errors(path, "cannot be opened"):
         data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
+        with storage_errors(path, "cannot be locked"):
+            _hold(descriptor, path)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _hold(descriptor: int, path: Path) -> None:
+    try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         owner = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
-        os.close(descriptor)
         raise FencedError(
             f"{path}: held by another server (process {owner}); stop it first, or give this one another data_dir"
         ) from None
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-    return descriptor
 
 
 def open_database(path: Path, factory: ConnectionFactory) -> sqlite3.Connection:

@@ -65,6 +65,9 @@ class SqliteStore:
             self._db = open_database(self.path, factory)
             try:
                 self._epoch = self._next_epoch()
+                self._retention = Retention(self._db, retention_rounds, checkpoint_every, history_rounds)
+                self._writer = Writer(self._db, self._retention)
+                self._reading = threading.Lock()
                 self._reader = open_reader(self.path, factory)
             except BaseException:
                 self._db.close()
@@ -72,9 +75,6 @@ class SqliteStore:
         except BaseException:
             os.close(self._lock)
             raise
-        self._reading = threading.Lock()
-        self._retention = Retention(self._db, retention_rounds, checkpoint_every, history_rounds)
-        self._writer = Writer(self._db, self._retention)
 
     # -------------------------------------------------------------------------------------- the engine's thread
 

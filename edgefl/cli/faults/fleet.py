@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from edgefl import codecs
-from edgefl.cli.faults.definition import to_toml
 from edgefl.datasets import FederatedDataset
 from edgefl.errors import ConfigError
 from edgefl.learning.client import run_plan
@@ -21,6 +20,7 @@ from edgefl.protocol.messages import Assignment, ClientUpdate, WorkFailure
 from edgefl.protocol.process import Process
 from edgefl.protocol.session_state import SessionConfig
 from edgefl.protocol.task import TaskKind, TaskSpec
+from edgefl.settings import to_toml
 from edgefl.simulation import simulate
 from edgefl.simulation.fleet import creation_rank
 from edgefl.types import ClientDataset, Examples, Standardization

@@ -93,7 +93,10 @@ class Inbox:
 
 
 class SimServer:
-    """One process. The constructor opens and recovers; it raises what the store raises, and crashes."""
+    """One process: the constructor opens the store, then comes ``recover``; both raise what the store raises.
+
+    Whoever made it closes ``store``, also after a ``recover`` that raised: a store holds its lock until then.
+    """
 
     def __init__(self, world: World, disk: Disk, who: str, lock: Callable[[Path], int] = take_lock) -> None:
         self.who, self.disk = who, disk
@@ -107,7 +110,9 @@ class SimServer:
             world.fleet.process, CONFIG, find_accepted=self.store.find_accepted, load_model=self._load_model
         )
         self._batcher = Batcher(self.store, self.coordinator, self._leave)
-        world.checks.everything(self.store.db)
+
+    def recover(self) -> None:
+        self._world.checks.everything(self.store.db)
         self._batcher.recover(self.monotonic)
         self._after()
 

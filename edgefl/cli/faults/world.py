@@ -1,6 +1,8 @@
 """One run: the agenda, the link, the faults, the operator; and what lives and dies on them.
 
 Nothing here reads a clock or the system's randomness: a seed gives the same run on every machine.
+
+Faults end a server by a ``Crash`` or a ``StorageError``. Any other error is none of theirs, and ends the run with it.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from edgefl.cli.faults.scenario import Fault, Kind, Scenario
 from edgefl.cli.faults.server import SimServer
 from edgefl.cli.faults.tally import Tally
 from edgefl.cli.faults.variates import Variates
-from edgefl.errors import EdgeFLError
+from edgefl.errors import StorageError
 from edgefl.protocol.events import Draining, TaskStatus
 from edgefl_server.sqlite_file import rewrite_log, take_lock
 
@@ -242,7 +244,7 @@ class World:
             server = self._new_server()
         except Crash as crash:
             self._crashed(bool(crash.args[1]), crash)
-        except EdgeFLError as error:
+        except StorageError as error:
             self.say("server", f"cannot start: {error}")
             self.later(1.0, self._start_server)
         else:
@@ -250,7 +252,14 @@ class World:
 
     def _new_server(self, lock: Callable[[Path], int] = take_lock) -> SimServer:
         server = SimServer(self, self.disk, f"server.{self._boots}", lock)
-        self.servers.append(server)
+        self.servers.append(server)  # from here on whatever ends it closes its store
+        try:
+            server.recover()
+        except StorageError:
+            self._gone(server)
+            with self.disk.undisturbed():
+                server.store.close()
+            raise
         self.perhaps_done = True
         return server
 
@@ -266,7 +275,7 @@ class World:
         except Crash as crash:
             self._crashed(bool(crash.args[1]), crash)
             return
-        except EdgeFLError as error:
+        except StorageError as error:
             self.say("server", f"cannot take over: {error}")
             return
         self.struck(Kind.TAKEOVER)
@@ -281,7 +290,7 @@ class World:
             server.turn()
         except Crash as crash:
             self._crashed(bool(crash.args[1]), crash)
-        except EdgeFLError as error:
+        except StorageError as error:
             self._exit(server, str(error))
 
     def _tell_to_stop(self, server: SimServer, lasts_s: float) -> None:

@@ -72,11 +72,10 @@ class RoundsCsv:
                 self._keep_whole_lines()
             else:
                 self._append(list(COLUMNS))
-        except OSError as error:
+        except BaseException as error:
             self._file.close()
-            raise self._unwritable(error) from None
-        except ConflictError:
-            self._file.close()
+            if isinstance(error, OSError):
+                raise self._unwritable(error) from None
             raise
 
     def note(self, summary: RoundSummary, seconds: float) -> None:

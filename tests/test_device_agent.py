@@ -143,6 +143,19 @@ def test_a_training_agent_loads_no_numpy_and_stays_small(tmp_path: Path, fleet: 
     assert 10e6 < peak < 56e6, peak  # design §11; bench/ measures exactly
 
 
+def test_an_update_that_cannot_be_saved_is_not_reported(tmp_path: Path, fleet: ScriptedFleet) -> None:
+    """After a power cut the device would train again, with other bits for a round that counted the first ones."""
+    config = write_config(tmp_path, fleet.address)
+    fill(config)
+    (tmp_path / "state" / "outbox.tmp").mkdir(parents=True)  # where its bytes go before they have their name
+    answers(fleet, CheckInAnswer(assignment(MODEL, DIGEST), NOW))
+    run_device("run", "--config", str(config), "--once")
+    (report,) = fleet.reports
+    assert isinstance(report, WorkFailure)
+    assert (report.kind, report.round_num) == ("StorageError", 1)
+    assert "outbox" in report.message
+
+
 def test_an_update_outlives_kill_9_and_is_delivered_once(tmp_path: Path, fleet: ScriptedFleet) -> None:
     config = write_config(tmp_path, fleet.address)
     fill(config)

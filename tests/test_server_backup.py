@@ -8,6 +8,7 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+from order_kit import watch_order
 from server_kit import Caller, definition, run
 
 from edgefl.errors import ConflictError, NotFoundError, StorageError
@@ -34,6 +35,15 @@ def test_a_backup_of_a_running_server_opens_as_its_database(tmp_path: Path) -> N
     with contextlib.closing(SqliteStore(copy.parent, retention_rounds=2)) as store:
         assert [model.sha256 for model in store.models("train")] == models
         assert store.find_accepted("train", 1, "a") == 1
+
+
+def test_a_backup_is_durable_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A power cut after the answer must not take the backup, and one before it must not leave a part of one."""
+    SqliteStore(tmp_path / "data", retention_rounds=2).close()
+    (tmp_path / "copies").mkdir()
+    steps = watch_order(monkeypatch)
+    back_up(tmp_path / "data", tmp_path / "copies" / "monday.db")
+    assert steps == ["sync monday.db.new", "link monday.db.new monday.db", "sync copies"]
 
 
 def test_a_backup_replaces_no_file(tmp_path: Path) -> None:

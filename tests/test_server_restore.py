@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from order_kit import watch_order
 from server_kit import Caller, definition, run, update_for
 
 from edgefl.errors import ConflictError, FencedError, NotFoundError, StorageError
@@ -97,6 +98,21 @@ def test_without_a_clock_numbers_still_go_beyond_what_either_database_knows(tmp_
     restored(tmp_path, backup, now_s=0.0)  # the same backup again: beyond what the first restore gave
     assert rows(tmp_path, "SELECT release_floor, sequence_floor FROM server") == [(2 + 2 * AHEAD, 6 + 2 * AHEAD)]
     assert rows(tmp_path, "SELECT next_round FROM tasks") == [(4 + 2 * AHEAD,)]
+
+
+def test_a_power_cut_leaves_the_old_database_or_the_restored_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under its name there is always a whole one, and the restored one is durable when the command says so."""
+    backup = backed_up(tmp_path)
+    steps = watch_order(monkeypatch)
+    restored(tmp_path, backup)
+    assert [step for step in steps if step != "write edgefl.lock"] == [
+        "sync edgefl.db.restored",
+        "link edgefl.db edgefl.db.replaced",
+        "rename edgefl.db.restored edgefl.db",
+        "sync data",
+    ]
 
 
 def test_the_replaced_database_is_kept_whole(tmp_path: Path) -> None:

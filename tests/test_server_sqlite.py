@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from order_kit import watch_order
 from test_server_store import selection, task, update
 
 from edgefl.errors import FencedError, StorageError
@@ -182,4 +183,40 @@ def test_a_store_that_cannot_be_opened_gives_its_lock_and_its_connections_back(t
     store = SqliteStore(tmp_path, retention_rounds=2)
     with pytest.raises(FencedError, match="held by another server"):
         SqliteStore(tmp_path, retention_rounds=2)
+    store.close()
+
+
+def test_a_new_database_is_durable_when_the_store_is_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = watch_order(monkeypatch)
+    SqliteStore(tmp_path, retention_rounds=2).close()
+    rename = steps.index("rename edgefl.db.new edgefl.db")
+    assert steps[rename + 1] == f"sync {tmp_path.name}"
+
+
+def test_the_log_of_a_killed_server_is_written_anew_and_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the sync an fsync error of the last server could still take what it acknowledged (``rewrite_log``)."""
+    killed, copy = SqliteStore(tmp_path / "data", retention_rounds=2), tmp_path / "copy"
+    killed.apply([SaveTask(task())])
+    copy.mkdir()
+    for name in ("edgefl.db", "edgefl.db-wal"):
+        (copy / name).write_bytes((tmp_path / "data" / name).read_bytes())
+    killed.close()
+    steps = watch_order(monkeypatch)
+    SqliteStore(copy, retention_rounds=2).close()
+    own = [step for step in steps if step.endswith("-wal")]
+    assert own == ["write edgefl.db-wal", "sync edgefl.db-wal"]
+
+
+def test_a_store_waits_for_a_lock_that_somebody_holds_for_a_moment(tmp_path: Path) -> None:
+    """A person's shell, a backup: the server must not end at the first statement that finds it there."""
+    connections: list[sqlite3.Connection] = []
+
+    def noting(path: Path) -> sqlite3.Connection:
+        connections.append(connect(path))
+        return connections[-1]
+
+    store = SqliteStore(tmp_path, retention_rounds=2, factory=noting)
+    waits = [connection.execute("PRAGMA busy_timeout").fetchone()[0] for connection in connections[1:]]
+    assert waits == [1000 * sqlite_file.BUSY_TIMEOUT_S] * 2
+    assert sqlite_file.BUSY_TIMEOUT_S >= 5
     store.close()

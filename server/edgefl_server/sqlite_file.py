@@ -123,8 +123,12 @@ def open_database(path: Path, factory: ConnectionFactory) -> sqlite3.Connection:
     return connection
 
 
-def rewrite_log(path: Path) -> None:
-    """Write the bytes of the log that the last server left behind once more, in place, and sync them.
+def _sync_descriptor(descriptor: int) -> None:
+    os.fsync(descriptor)
+
+
+def rewrite_log(path: Path, sync: Callable[[int], None] = _sync_descriptor) -> None:
+    """Write the bytes of the log that the last server left behind once more, in place, and ``sync`` their descriptor.
 
     Where that server ended at an fsync error, the kernel shows the log's pages as written and will never write them: a
     commit found there would be acknowledged, and lost with the next power cut (Rebello et al., "Can Applications
@@ -139,7 +143,7 @@ def rewrite_log(path: Path) -> None:
         offset = 0
         while data := os.pread(log, 1 << 20, offset):
             offset += os.pwrite(log, data, offset)
-        os.fsync(log)
+        sync(log)
     finally:
         os.close(log)
 

@@ -144,16 +144,23 @@ class Disk:
             raise
         self.file(name).sync()
 
-    def rewritten(self, path: Path, rewrite: Callable[[Path], None]) -> None:
-        """``rewrite`` writes a file's bytes anew, and syncs it, past SQLite."""
+    def rewritten(self, path: Path, rewrite: Callable[[Path, Callable[[int], None]], None]) -> None:
+        """``rewrite`` writes the bytes of a database's log anew past SQLite, and syncs them by its second argument."""
         name = path.name + "-wal"
-        try:
-            self.point(f"sync {name}")
-        except apsw.IOError as error:
-            raise OSError(errno.EIO, "Input/output error") from error
-        rewrite(path)
-        if (self.folder / name).exists():
-            self._files[name] = Durable(bytearray((self.folder / name).read_bytes()))
+        log, written = self.folder / name, self.file(name)
+        raw = log.read_bytes() if log.exists() else None
+
+        def sync(_descriptor: int) -> None:
+            try:
+                self.point(f"sync {name}")
+            except apsw.IOError as error:
+                written.pending.clear()
+                raise OSError(errno.EIO, "Input/output error") from error
+            written.sync()
+
+        if raw is not None:
+            written.pending += [(len(raw), None), (0, raw)]
+        rewrite(path, sync)
 
     @contextlib.contextmanager
     def undisturbed(self) -> Iterator[None]:

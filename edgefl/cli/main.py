@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from edgefl import __version__
+from edgefl.cli import arguments
+from edgefl.cli.arguments import json_option, lazy
 from edgefl.command import Parser, run_command
 
 EPILOG = """\
@@ -63,21 +65,21 @@ def build_parser() -> argparse.ArgumentParser:
     _add_models(commands)
     _add_releases(commands)
     statistics = commands.add_parser("statistics", help="show what a statistics task found of every feature")
-    statistics.add_argument("task", type=_text, metavar="TASK", help="a completed task with bins or extremes")
-    _json(statistics)
-    statistics.set_defaults(run=_lazy("statistics", "show"))
+    statistics.add_argument("task", type=arguments.text, metavar="TASK", help="a completed task with bins or extremes")
+    json_option(statistics)
+    statistics.set_defaults(run=lazy("statistics", "show"))
     devices = commands.add_parser("devices", help="list the devices that the server knows")
-    devices.add_argument("--population", type=_text, default="", help="only this population")
-    _json(devices)
-    devices.set_defaults(run=_lazy("devices", "list_devices"))
+    devices.add_argument("--population", type=arguments.text, default="", help="only this population")
+    json_option(devices)
+    devices.set_defaults(run=lazy("devices", "list_devices"))
     answers = commands.add_parser(
         "answers",
         help="count how the server answered since its start",
         description="Count the server's answers since its start: the receipts of reports, with the reasons of those "
         "refused, and the calls that ended with an error.",
     )
-    _json(answers)
-    answers.set_defaults(run=_lazy("answers", "count_answers"))
+    json_option(answers)
+    answers.set_defaults(run=lazy("answers", "count_answers"))
     _add_replay(commands)
     _add_simulate(commands)
     _add_demo(commands)
@@ -106,7 +108,7 @@ def _add_new(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     new.add_argument("--out", metavar="DIR", help="the folder to write; it must be new or empty (default: NAME-tasks)")
     new.add_argument("--name", metavar="NAME", help="the name of the training task (default: made of the file's name)")
     _partition(new)
-    new.set_defaults(run=_lazy("new", "new"))
+    new.set_defaults(run=lazy("new", "new"))
 
 
 def _add_task(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -114,18 +116,18 @@ def _add_task(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     actions = task.add_subparsers(title="actions", dest="action", required=True, metavar="ACTION")
     create = actions.add_parser("create", help="start tasks from definition files", description=_CREATE)
     create.add_argument("files", nargs="+", metavar="FILE", help="a task definition in TOML (docs/reference/task.md)")
-    create.set_defaults(run=_lazy("tasks", "create"))
+    create.set_defaults(run=lazy("tasks", "create"))
     listing = actions.add_parser("list", help="list all tasks")
-    _json(listing)
-    listing.set_defaults(run=_lazy("tasks", "list_tasks"))
+    json_option(listing)
+    listing.set_defaults(run=lazy("tasks", "list_tasks"))
     for name, text in (
         ("pause", "start no new round; one that collects reports goes on"),
         ("resume", "go on with a paused task"),
         ("end", "end a task for good: its current round is abandoned, its models stay"),
     ):
         action = actions.add_parser(name, help=text, description=text)
-        action.add_argument("name", type=_text, metavar="TASK")
-        action.set_defaults(run=_lazy("tasks", name))
+        action.add_argument("name", type=arguments.text, metavar="TASK")
+        action.set_defaults(run=lazy("tasks", name))
 
 
 _CREATE = "Start tasks. All files are read and checked before the first is sent; each is created in the order given."
@@ -133,10 +135,10 @@ _CREATE = "Start tasks. All files are read and checked before the first is sent;
 
 def _add_rounds(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     rounds = commands.add_parser("rounds", help="watch the rounds of a task, live")
-    rounds.add_argument("task", type=_text, metavar="TASK")
+    rounds.add_argument("task", type=arguments.text, metavar="TASK")
     rounds.add_argument("--no-follow", action="store_true", help="show what there is, and stop")
-    _json(rounds)
-    rounds.set_defaults(run=_lazy("rounds", "watch"))
+    json_option(rounds)
+    rounds.set_defaults(run=lazy("rounds", "watch"))
 
 
 _FORMAT = "tflite-int8 has int8 weights, float32 in and out (default: %(default)s)"
@@ -146,34 +148,34 @@ def _add_models(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     models = commands.add_parser("models", help="list a task's models, or export one")
     actions = models.add_subparsers(title="actions", dest="action", required=True, metavar="ACTION")
     listing = actions.add_parser("list", help="list the versions that the server keeps")
-    listing.add_argument("task", type=_text, metavar="TASK")
-    _json(listing)
-    listing.set_defaults(run=_lazy("models", "list_models"))
+    listing.add_argument("task", type=arguments.text, metavar="TASK")
+    json_option(listing)
+    listing.set_defaults(run=lazy("models", "list_models"))
     export = actions.add_parser("export", help="write one version to a file")
-    export.add_argument("task", type=_text, metavar="TASK")
+    export.add_argument("task", type=arguments.text, metavar="TASK")
     export.add_argument("file", metavar="FILE", help="where to write; replaced only when the export is whole")
     export.add_argument(
-        "--version", type=_version, default=0, dest="model_version", metavar="N", help="default: the latest"
+        "--version", type=arguments.version, default=0, dest="model_version", metavar="N", help="default: the latest"
     )
     export.add_argument("--format", choices=("tflite", "tflite-int8", "weights"), default="tflite", help=_FORMAT)
-    export.set_defaults(run=_lazy("models", "export"))
+    export.set_defaults(run=lazy("models", "export"))
 
 
 def _add_releases(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     release = commands.add_parser("release", help="release a model to the devices, or list releases")
     actions = release.add_subparsers(title="actions", dest="action", required=True, metavar="ACTION")
     create = actions.add_parser("create", help="write, check and publish a .tflite")
-    create.add_argument("name", type=_text, metavar="NAME", help="the release's name on the devices")
-    create.add_argument("task", type=_text, metavar="TASK", help="whose model")
+    create.add_argument("name", type=arguments.text, metavar="NAME", help="the release's name on the devices")
+    create.add_argument("task", type=arguments.text, metavar="TASK", help="whose model")
     create.add_argument(
-        "--version", type=_version, default=0, dest="model_version", metavar="N", help="default: the latest"
+        "--version", type=arguments.version, default=0, dest="model_version", metavar="N", help="default: the latest"
     )
     create.add_argument("--format", choices=("tflite", "tflite-int8"), default="tflite", help=_FORMAT)
-    _json(create)
-    create.set_defaults(run=_lazy("models", "create_release"))
+    json_option(create)
+    create.set_defaults(run=lazy("models", "create_release"))
     listing = actions.add_parser("list", help="list all releases")
-    _json(listing)
-    listing.set_defaults(run=_lazy("models", "list_releases"))
+    json_option(listing)
+    listing.set_defaults(run=lazy("models", "list_releases"))
 
 
 def _add_replay(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -184,10 +186,12 @@ def _add_replay(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "compare every bit. Starts `edgefl-server replay`, on the server's machine.",
     )
     replay.add_argument("--config", required=True, metavar="FILE", help="the server's configuration (TOML)")
-    replay.add_argument("task", type=_text, metavar="TASK")
-    replay.add_argument("--version", type=_version, dest="model_version", metavar="N", help="default: the latest")
+    replay.add_argument("task", type=arguments.text, metavar="TASK")
+    replay.add_argument(
+        "--version", type=arguments.version, dest="model_version", metavar="N", help="default: the latest"
+    )
     replay.add_argument("--out", metavar="FILE", help="write the computed weights here")
-    replay.set_defaults(run=_lazy("installed", "replay"))
+    replay.set_defaults(run=lazy("installed", "replay"))
 
 
 _SIMULATE = """\
@@ -245,7 +249,9 @@ def _add_simulate(commands: argparse._SubParsersAction[argparse.ArgumentParser])
         "files of LEAF (.json) or TensorFlow Federated (.h5, .sqlite)",
     )
     simulate.add_argument("--set", action="append", metavar="[TASK:]KEY=VALUE", help=_SET)
-    simulate.add_argument("--seed", type=_seed, metavar="S", help="the seed of every task: the same as --set seed=S")
+    simulate.add_argument(
+        "--seed", type=arguments.seed, metavar="S", help="the seed of every task: the same as --set seed=S"
+    )
     _partition(simulate)
     simulate.add_argument("--out", metavar="DIR", help="also write each trained model as DIR/TASK.tflite")
     simulate.add_argument("--log", metavar="DIR", help=_LOG)
@@ -253,16 +259,19 @@ def _add_simulate(commands: argparse._SubParsersAction[argparse.ArgumentParser])
         "--checkpoint", metavar="FILE", help="keep what is done in FILE, so that a run that was killed can go on"
     )
     simulate.add_argument(
-        "--checkpoint-every", type=_rounds, metavar="N", help="write FILE after so many rounds (default: 10)"
+        "--checkpoint-every", type=arguments.rounds, metavar="N", help="write FILE after so many rounds (default: 10)"
     )
     simulate.add_argument(
         "--resume",
         action="store_true",
         help="go on from FILE, where it is there, to the same bits as a run that was never broken",
     )
-    _json(simulate)
+    json_option(simulate)
     simulate.add_argument(
-        "--processes", type=_count, metavar="N", help="do the devices' work in N processes, at most one a client"
+        "--processes",
+        type=arguments.count,
+        metavar="N",
+        help="do the devices' work in N processes, at most one a client",
     )
     simulate.add_argument(
         "--grpc",
@@ -275,13 +284,21 @@ def _add_simulate(commands: argparse._SubParsersAction[argparse.ArgumentParser])
         "--faults", metavar="FAULTS.toml", help="what breaks, and how often; in an empty file, the defaults"
     )
     which = faults.add_mutually_exclusive_group()
-    which.add_argument("--runs", type=_count, metavar="N", help="how many, each with other faults (default: 100)")
     which.add_argument(
-        "--run", type=_run_number, dest="fault_run", metavar="N", help="this run alone, with its trace (from 0)"
+        "--runs", type=arguments.count, metavar="N", help="how many, each with other faults (default: 100)"
+    )
+    which.add_argument(
+        "--run",
+        type=arguments.run_number,
+        dest="fault_run",
+        metavar="N",
+        help="this run alone, with its trace (from 0)",
     )
     faults.add_argument("--only", metavar="KIND,KIND", help="no faults but these kinds, or none (to replay a run)")
-    faults.add_argument("--until", type=_seconds, metavar="SECONDS", help="end the faults earlier (to replay a run)")
-    simulate.set_defaults(run=_lazy("simulate", "simulate_tasks"))
+    faults.add_argument(
+        "--until", type=arguments.seconds, metavar="SECONDS", help="end the faults earlier (to replay a run)"
+    )
+    simulate.set_defaults(run=lazy("simulate", "simulate_tasks"))
 
 
 def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -296,7 +313,7 @@ def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     demo.add_argument("--seed", type=int, default=1, help="seed of the task (default: %(default)s)")
     demo.add_argument("--kill-server", type=int, metavar="ROUND", help="SIGKILL the server after this round")
     demo.add_argument("--kill-device", type=int, metavar="ROUND", help="SIGKILL one agent after this round")
-    demo.set_defaults(run=_lazy("demo", "run_demo"))
+    demo.set_defaults(run=lazy("demo", "run_demo"))
 
 
 _HELD_OUT_CLIENTS = (
@@ -315,72 +332,6 @@ def _partition(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="another seed gives another partition, and holds other clients out (default: 0)",
     )
-
-
-def _text(value: str) -> str:
-    """A name that goes to the server. A terminal of another encoding makes texts that are not Unicode."""
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise argparse.ArgumentTypeError(f"{value!r} is not UTF-8 text") from None
-    return value
-
-
-def _version(value: str) -> int:
-    """A model's version, 1 to 2**32 - 1: what the wire holds."""
-    if not (value.isascii() and value.isdecimal() and len(value) <= 10 and 1 <= int(value) < 2**32):
-        raise argparse.ArgumentTypeError(f"{value!r} is no version; expected a whole number from 1 on")
-    return int(value)
-
-
-def _count(value: str) -> int:
-    if not (value.isascii() and value.isdecimal() and len(value) <= 9 and int(value) >= 1):
-        raise argparse.ArgumentTypeError(f"{value!r} is no count; expected 1 to 999999999")
-    return int(value)
-
-
-def _rounds(value: str) -> int:
-    if not (value.isascii() and value.isdecimal() and len(value) <= 9 and int(value) >= 1):
-        raise argparse.ArgumentTypeError(f"{value!r} is no number of rounds; expected 1 to 999999999")
-    return int(value)
-
-
-def _run_number(value: str) -> int:
-    return _from_zero(value, "the number of a run")
-
-
-def _seed(value: str) -> int:
-    return _from_zero(value, "a seed")
-
-
-def _from_zero(value: str, what: str) -> int:
-    if not (value.isascii() and value.isdecimal() and len(value) <= 18):
-        raise argparse.ArgumentTypeError(f"{value!r} is not {what}; expected a whole number from 0 on")
-    return int(value)
-
-
-def _seconds(value: str) -> float:
-    try:
-        seconds = float(value)
-    except ValueError:
-        seconds = -1.0
-    if not 0 <= seconds <= 1e6:
-        raise argparse.ArgumentTypeError(f"{value!r} is no time; expected 0 to 1000000 seconds")
-    return seconds
-
-
-def _json(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="print JSON, one object a line, for programs")
-
-
-def _lazy(module: str, function: str) -> Callable[[argparse.Namespace], int]:
-    def run(args: argparse.Namespace) -> int:
-        from importlib import import_module
-
-        result = getattr(import_module(f"edgefl.cli.{module}"), function)(args)
-        return 0 if result is None else int(result)
-
-    return run
 
 
 def main(argv: Sequence[str] | None = None) -> int:

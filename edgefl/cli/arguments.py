@@ -1,0 +1,72 @@
+"""What the parsers of the subcommands share: the types of options, and what starts a command."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+
+def text(value: str) -> str:
+    """A name that goes to the server. A terminal of another encoding makes texts that are not Unicode."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise argparse.ArgumentTypeError(f"{value!r} is not UTF-8 text") from None
+    return value
+
+
+def version(value: str) -> int:
+    """A model's version, 1 to 2**32 - 1: what the wire holds."""
+    if not (value.isascii() and value.isdecimal() and len(value) <= 10 and 1 <= int(value) < 2**32):
+        raise argparse.ArgumentTypeError(f"{value!r} is no version; expected a whole number from 1 on")
+    return int(value)
+
+
+def count(value: str) -> int:
+    if not (value.isascii() and value.isdecimal() and len(value) <= 9 and int(value) >= 1):
+        raise argparse.ArgumentTypeError(f"{value!r} is no count; expected 1 to 999999999")
+    return int(value)
+
+
+def rounds(value: str) -> int:
+    if not (value.isascii() and value.isdecimal() and len(value) <= 9 and int(value) >= 1):
+        raise argparse.ArgumentTypeError(f"{value!r} is no number of rounds; expected 1 to 999999999")
+    return int(value)
+
+
+def run_number(value: str) -> int:
+    return _from_zero(value, "the number of a run")
+
+
+def seed(value: str) -> int:
+    return _from_zero(value, "a seed")
+
+
+def _from_zero(value: str, what: str) -> int:
+    if not (value.isascii() and value.isdecimal() and len(value) <= 18):
+        raise argparse.ArgumentTypeError(f"{value!r} is not {what}; expected a whole number from 0 on")
+    return int(value)
+
+
+def seconds(value: str) -> float:
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds <= 1e6:
+        raise argparse.ArgumentTypeError(f"{value!r} is no time; expected 0 to 1000000 seconds")
+    return seconds
+
+
+def json_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON, one object a line, for programs")
+
+
+def lazy(module: str, function: str) -> Callable[[argparse.Namespace], int]:
+    def run(args: argparse.Namespace) -> int:
+        from importlib import import_module
+
+        result = getattr(import_module(f"edgefl.cli.{module}"), function)(args)
+        return 0 if result is None else int(result)
+
+    return run

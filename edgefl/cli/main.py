@@ -62,6 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_new(commands)
     _add_task(commands)
     _add_rounds(commands)
+    _add_confusion(commands)
     _add_models(commands)
     _add_releases(commands)
     statistics = commands.add_parser("statistics", help="show what a statistics task found of every feature")
@@ -139,6 +140,21 @@ def _add_rounds(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     rounds.add_argument("--no-follow", action="store_true", help="show what there is, and stop")
     json_option(rounds)
     rounds.set_defaults(run=lazy("rounds", "watch"))
+
+
+def _add_confusion(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    confusion = commands.add_parser(
+        "confusion",
+        help="show which classes a model takes for which",
+        description="Show which classes a model takes for which, by an evaluation or a personalization on the server: "
+        "counts of examples, recall and precision of each class; of more than 20 classes, the pairs confused most.",
+    )
+    confusion.add_argument("task", type=arguments.text, metavar="TASK", help="an evaluation or a personalization")
+    confusion.add_argument(
+        "--round", type=arguments.rounds, metavar="N", help="default: the last round that was committed"
+    )
+    json_option(confusion)
+    confusion.set_defaults(run=lazy("confusion", "show"))
 
 
 _FORMAT = "tflite-int8 has int8 weights, float32 in and out (default: %(default)s)"
@@ -227,8 +243,8 @@ _PARTITION = (
 
 
 _LOG = (
-    "also write a new folder: rounds.csv, a line a round while it runs; tensorboard/, event files; and at the end "
-    "rounds.png, accuracy and loss by round"
+    "also write a new folder: rounds.csv, a line per round while it runs; tensorboard/, event files; and at the "
+    "end rounds.png, accuracy and loss by round, and confusion.csv, which classes were taken for which"
 )
 
 

@@ -14,8 +14,10 @@ MAX_TABLE_WIDTH = 10_000
 """Far above every row of ours; bounds what a text from the other side makes of a table."""
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], empty: str) -> None:
-    """A table of texts on stdout; ``empty`` when there is no row."""
+def print_table(
+    columns: Sequence[str], rows: Iterable[Sequence[object]], empty: str, *, right_from: int | None = None
+) -> None:
+    """A table of texts on stdout; ``empty`` when there is no row. Columns from ``right_from`` on stand right."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -26,8 +28,9 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], empty:
         print(empty)
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, no_wrap=True)
+    for index, column in enumerate(columns):
+        right = right_from is not None and index >= right_from
+        table.add_column(Text(one_line(column)), no_wrap=True, justify="right" if right else "left")
     for row in cells:
         table.add_row(*row)
     console = Console()

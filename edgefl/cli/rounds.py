@@ -15,9 +15,9 @@ from edgefl.protocol.process import RoundMetrics
 from edgefl.wire.control import round_from_proto
 
 
-def summaries(server: Connection, task: str, *, follow: bool) -> Iterator[RoundSummary]:
-    """The ended rounds of ``task`` in order, then with ``follow`` every change until the task ends."""
-    request = control_pb2.WatchRoundsRequest(task=task, from_round=1, follow=follow)
+def summaries(server: Connection, task: str, *, follow: bool, from_round: int = 1) -> Iterator[RoundSummary]:
+    """The ended rounds of ``task`` from ``from_round`` on, in order; with ``follow`` then each change until it ends."""
+    request = control_pb2.WatchRoundsRequest(task=task, from_round=from_round, follow=follow)
     for message in server.stream(server.control.WatchRounds, request):
         yield round_from_proto(message)
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgefl.cli.clients import load_clients
+from edgefl.cli.confusion import last_confusion, print_confusion
 from edgefl.cli.definitions import read_tasks
 from edgefl.cli.installed import need_packages
 from edgefl.cli.output import print_json, print_table
@@ -63,7 +64,8 @@ def simulate_tasks(args: argparse.Namespace) -> None:
     data = load_clients(args, [spec for spec, _ in tasks])
 
     folder = None if args.log is None else Path(args.log)
-    with open_run_log([spec for spec, _ in tasks], folder, live=not args.json, resumed=args.resume) as log:
+    specs = [spec for spec, _ in tasks]
+    with open_run_log(specs, folder, classes=data.classes, live=not args.json, resumed=args.resume) as log:
 
         def show(summary: RoundSummary) -> None:
             log.note(summary)
@@ -74,16 +76,26 @@ def simulate_tasks(args: argparse.Namespace) -> None:
 
         ended = _over_grpc(args, tasks, data, show) if args.grpc else _here(args, tasks, data, show, checkpoint)
     files = _write_models(ended, Path(args.out)) if args.out else {}
+    _print_ends(ended, files, data.classes, as_json=args.json)
+
+
+def _print_ends(ended: Sequence[_Ended], files: dict[str, str], classes: tuple[str, ...], *, as_json: bool) -> None:
+    """What the tasks found, and last their versions with their digests; for programs, first a line for each task."""
+    matrices = {task.spec.name: found for task in ended if (found := last_confusion(task.rounds, classes)) is not None}
     rows = [_row(task, files) for task in ended]
-    if args.json:
+    if as_json:
         for row in rows:
-            print_json(row)
+            found = matrices.get(str(row["task"]))
+            print_json(row if found is None else row | found[1].as_dict())
     for task in (one for one in ended if one.features):
-        if not args.json:
+        if not as_json:
             print(f"\n{task.spec.name}: every feature over the fleet")
-        print_features(task.spec.name, task.features, as_json=args.json)
-    if args.json:
+        print_features(task.spec.name, task.features, as_json=as_json)
+    if as_json:
         return
+    for name, (summary, confusion) in matrices.items():
+        print()
+        print_confusion(f"{name}, round {summary.round_num}", confusion)
     columns = ("task", "version", "accuracy", "model_sha256", "tflite_sha256")
     print()
     print_table([c.upper() for c in columns], [[_cell(row.get(c, "")) for c in columns] for row in rows], "no tasks")

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from edgefl.confusion import Confusion
 from edgefl.models.softmax import SoftmaxModel
 from edgefl.protocol.messages import ClientUpdate, Plan
 from edgefl.protocol.task import TaskSpec
@@ -113,6 +114,10 @@ class RoundMetrics:
     @property
     def accuracy(self) -> float:
         return self.num_correct / self.num_examples if self.num_examples else 0.0
+
+    def confusion_matrix(self, classes: tuple[str, ...] = ()) -> Confusion:
+        """``confusion`` with the names of the classes. Raises ``DataError`` where no answers were counted by class."""
+        return Confusion(self.confusion, classes)
 
     @property
     def mean_loss(self) -> float:

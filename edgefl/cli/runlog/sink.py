@@ -43,10 +43,16 @@ class RunLog:
 
 @contextlib.contextmanager
 def open_run_log(
-    specs: Sequence[TaskSpec], folder: Path | None, *, live: bool, resumed: bool = False
+    specs: Sequence[TaskSpec],
+    folder: Path | None,
+    *,
+    live: bool,
+    classes: tuple[str, ...] = (),
+    resumed: bool = False,
 ) -> Iterator[RunLog]:
     """The log of a run of these tasks: bars where ``live`` and stderr is a terminal, files where ``folder`` is given.
 
+    ``classes``: the names of the data's classes; () where they have none.
     ``resumed``: the rounds of an earlier run come again first, and ``folder`` may hold its files; they are continued.
     Raises ``ConfigError`` for a missing package, ``ConflictError`` for a folder with the log of another run, and
     ``StorageError`` for one that cannot be written.
@@ -60,12 +66,14 @@ def open_run_log(
 
         if folder is not None:
             need_packages("--log", "tensorboardX", "matplotlib")
+            from edgefl.cli.runlog.confusion_csv import ConfusionCsv
             from edgefl.cli.runlog.plot import Plot
             from edgefl.cli.runlog.rounds_csv import RoundsCsv
             from edgefl.cli.runlog.tensorboard import EventFiles
 
             add(RoundsCsv(folder / "rounds.csv", specs, resumed=resumed))
             add(EventFiles(folder / "tensorboard", resumed=resumed))
+            add(ConfusionCsv(folder / "confusion.csv", classes))
             add(Plot(folder / "rounds.png", specs))
         if live and sys.stderr.isatty():
             from edgefl.cli.runlog.bars import Bars

@@ -37,12 +37,16 @@ class Parts:
 
 @dataclass(frozen=True)
 class SealedFormat:
-    """A kind of such files. ``magic``: 8 bytes. ``what`` it is, and ``advice`` for one not whole: for people."""
+    """A kind of such files. ``magic``: 8 bytes. ``what`` it is, and ``advice`` for one not whole: for people.
+
+    ``older``: versions that are read too.
+    """
 
     magic: bytes
     version: int
     what: str
     advice: str
+    older: tuple[int, ...] = ()
 
     def write(self, path: Path, text: dict[str, Any], parts: Iterable[bytes]) -> None:
         """Replace ``path`` in one step, durably. Raises ``StorageError``."""
@@ -70,7 +74,7 @@ class SealedFormat:
         if len(raw) < _HEAD.size:
             raise StorageError(f"{what} is cut off: {len(raw)} bytes, less than its head; {self.advice}")
         _, version, text_size, parts_size, digest = _HEAD.unpack_from(raw)
-        if version != self.version:
+        if version not in (self.version, *self.older):
             raise StorageError(f"{what} is of format {version}; this EdgeFL reads {self.version}; {self.advice}")
         expected = _HEAD.size + text_size + parts_size
         if len(raw) < expected:

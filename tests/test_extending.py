@@ -103,6 +103,7 @@ def test_each_part_of_the_task_changes_the_model(folder: Path) -> None:
         PLAIN_SGD,
         (*PLAIN_SGD, ('encoding = "float16"\n', "")),
         (*PLAIN_SGD, ("goal = 6", "goal = 12")),
+        (*PLAIN_SGD, ('name = "damped_mean"', 'name = "coordinate_median"'), ("halvings = 1\n", "")),
     ]
     digests = []
     for change in changes:
@@ -113,6 +114,25 @@ def test_each_part_of_the_task_changes_the_model(folder: Path) -> None:
         (folder / "other.toml").write_text(text)
         digests.append(simulate(folder, "other.toml")[-1]["model_sha256"])
     assert len(set(digests)) == len(changes)
+
+
+def test_the_median_of_the_page_is_that_of_each_coordinate_in_any_order(folder: Path) -> None:
+    code = """
+from array import array
+from edgefl.aggregators import Contribution, training_aggregator
+median = training_aggregator("coordinate_median", num_values=2, norm_bound=8.0, clip_norm=0.0, max_weight=9)
+rows = ((0.5, -1.0), (0.25, 4.0), (2.0, 0.0), (0.75, 1.0))
+for order in (rows[:3], rows[2::-1], rows, rows[::-1]):
+    sums, other = median.new(), median.new()
+    for row in order[:2]:
+        median.fold(sums, Contribution(array("f", row).tobytes(), 3))
+    for row in order[2:]:
+        median.fold(other, Contribution(array("f", row).tobytes(), 1))
+    median.merge(sums, other)
+    print(*array("d", median.finalize(sums)), sums.num_reports)
+"""
+    found = run(folder, "-c", code).splitlines()
+    assert found == ["0.5 0.0 3", "0.5 0.0 3", "0.625 0.5 4", "0.625 0.5 4"]
 
 
 def test_the_builder_of_the_page_trains(folder: Path) -> None:

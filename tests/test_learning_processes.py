@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -156,6 +157,62 @@ class Halving:
         assert closing.num_reports == 3
         rate = np.frombuffer(extra)[0]
         return np.float64(rate / 2).tobytes(), kernels.apply_update(model, aggregate, float(rate))
+
+
+@dataclass
+class Deltas(Sums):
+    """What a user's own aggregator keeps besides integer sums."""
+
+    most: int = 0
+    kept: bytes = b""
+
+
+@dataclass(frozen=True)
+class Loudest(WeightedMean):
+    """The delta of the client with the most examples."""
+
+    def new(self) -> Deltas:
+        return Deltas.zeros(self.num_values)
+
+    def fold(self, sums: Sums, contribution: Contribution) -> None:
+        assert isinstance(sums, Deltas)
+        if contribution.weight > sums.most:
+            sums.most, sums.kept = contribution.weight, contribution.values
+        sums.add_counts(contribution)
+
+    def finalize(self, sums: Sums) -> bytes:
+        assert isinstance(sums, Deltas)
+        return np.frombuffer(sums.kept, np.float32).astype(np.float64).tobytes()
+
+
+@dataclass(frozen=True)
+class Loose(WeightedMean):
+    def new(self) -> Any:
+        return []
+
+
+def test_an_aggregator_keeps_what_it_likes_in_a_class_derived_from_sums() -> None:
+    usual = learning.build_weighted_fed_avg(MODEL, optimizers.sgd(0.3))
+    mine = replace(usual, aggregator=Loudest(MODEL.num_parameters, 64.0, 0.0, 1000))
+    clients = fleet(3)
+    largest = max(clients, key=len)
+    assert [len(one) for one in clients].count(len(largest)) == 1
+    state, metrics = mine.next(mine.initialize(), clients)
+    alone, _ = usual.next(usual.initialize(), [largest])
+    found, wanted = (np.frombuffer(one.model, np.float32) for one in (state, alone))
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=2**-23)  # the mean is on a grid, and this delta is not
+    assert (metrics.num_reports, metrics.num_examples) == (3, sum(map(len, clients)))
+
+
+def test_sums_of_another_kind_are_refused_before_the_first_round_and_say_what_to_do() -> None:
+    usual = learning.build_weighted_fed_avg(MODEL, optimizers.sgd(0.3))
+    mine = replace(usual, aggregator=Loose(MODEL.num_parameters, 64.0, 0.0, 1000))
+    told = (
+        r"Loose.new\(\) makes a list; expected a subclass of edgefl.aggregators.Sums: derive it from Sums, and let fold"
+    )
+    for use in (mine.initialize, lambda: mine.next(usual.initialize(), fleet(3))):
+        with pytest.raises(ConfigError, match=told):
+            use()
 
 
 def test_a_finalizer_can_be_replaced_and_its_state_is_the_processes() -> None:

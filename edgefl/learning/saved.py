@@ -4,7 +4,8 @@
     process, state = learning.load("run.edgefl")
 
 What is saved of a process is its definition, as TOML, with the standardization that it was given: ``load`` builds it
-from that as a server would. So a process with parts of a user's own is refused: no file can hold their code.
+from that as a server would. Of parts of a user's own the file holds the classes' names and the fields' values
+(``edgefl.learning.own_parts``); the program that loads it must have imported their module.
 
 The file is a text and parts (``edgefl.sealed``): the definitions, the version and the sizes of the parts; then mean and
 inverse spread, the model, ``extra``, and what each client keeps.
@@ -18,6 +19,7 @@ from typing import Any
 
 from edgefl._version import __version__
 from edgefl.errors import ConfigError, StorageError
+from edgefl.learning import own_parts
 from edgefl.learning.in_process import check_state
 from edgefl.learning.registry import LearningProcess, build_process
 from edgefl.learning.shapes import model_spec
@@ -29,25 +31,25 @@ from edgefl.sealed import SealedFormat
 from edgefl.settings import parse_toml, to_toml
 from edgefl.types import Standardization, check_kind
 
-SAVED = SealedFormat(b"EDGEFLPR", 1, "saved process", "save it again")
+MAGIC = b"EDGEFLPR"
+PLAIN = SealedFormat(MAGIC, 1, "saved process", "save it again")
+SAVED = SealedFormat(MAGIC, 2, "saved process", "save it again", older=(1,))
+"""With parts of a user's own, which version 1 does not know; a process without them is still written as version 1."""
+
+PARTS = ("distributor", "client_work", "aggregator", "finalizer")
 
 
 def save(path: str | Path, process: LearningProcess, state: ProcessState) -> None:
     """Replace the file ``path`` in one step, durably.
 
-    Raises ``ConfigError`` for a process that its definition does not make again, ``StorageError`` when the file cannot
+    Raises ``ConfigError`` for a process with a part that a file cannot describe, ``StorageError`` when the file cannot
     be written.
     """
     check_state(state)
     check_kind("process", getattr(process, "spec", process), TaskSpec, "what a learning.build_* function returned")
     target = _path(path)
     shape = process.model.standardization
-    again = _build(process.spec, process.model, getattr(process, "population", 0))
-    if again != process:
-        raise ConfigError(
-            f"process {process.spec.process_name!r} has parts that its definition does not name, so a file cannot hold "
-            "it; give them a name (docs/extending.md), or keep its state alone"
-        )
+    own = _own_parts(process)
     parts = [b"", b""] if shape is None else [shape.mean, shape.inverse_spread]
     parts += [state.model, state.extra, *state.clients.values()]
     text = {
@@ -59,13 +61,17 @@ def save(path: str | Path, process: LearningProcess, state: ProcessState) -> Non
         "clients": list(state.clients),
         "sizes": [len(part) for part in parts],
     }
-    SAVED.write(target, text, parts)
+    if own:
+        SAVED.write(target, {**text, "parts": own}, parts)
+    else:
+        PLAIN.write(target, text, parts)
 
 
 def load(path: str | Path) -> tuple[LearningProcess, ProcessState]:
     """What ``save`` wrote to ``path``. Raises ``StorageError`` for a file that cannot be read or is not whole.
 
-    Raises ``ConfigError`` for one that names what this installation does not have.
+    Raises ``ConfigError`` for one that names what this installation does not have, or a class of the user's own whose
+    module the program has not imported.
     """
     source = _path(path)
     found = SAVED.read(source)
@@ -77,6 +83,8 @@ def load(path: str | Path) -> tuple[LearningProcess, ProcessState]:
     shape = parse_toml(text["model"], ModelSpec, where)
     evaluated = shape.build(Standardization(mean, spread) if mean else None)
     process = _build(parse_task(text["definition"], where), evaluated, text["population"])
+    own = {name: own_parts.build(f"{source}: part {name!r}", told) for name, told in text.get("parts", {}).items()}
+    process = replace(process, **own)
     return process, ProcessState(text["version"], model, extra, dict(zip(text["clients"], kept, strict=True)))
 
 
@@ -84,6 +92,22 @@ def _path(path: object) -> Path:
     if not isinstance(path, (str, Path)):
         raise ConfigError(f"path is {path!r:.80}; expected text or a pathlib.Path")
     return Path(path)
+
+
+def _own_parts(process: LearningProcess) -> dict[str, Any]:
+    """The parts that the definition does not make again, described. Raises ``ConfigError``."""
+    again: Any = _build(process.spec, process.model, getattr(process, "population", 0))
+    if again == process:
+        return {}
+    differing = [name for name in PARTS if getattr(again, name, None) != getattr(process, name, None)]
+    own = {name: own_parts.describe(f"part {name!r}", getattr(process, name)) for name in differing}
+    made = replace(again, **{name: own_parts.build(f"part {name!r}", told) for name, told in own.items()})
+    if made != process:
+        raise ConfigError(
+            f"process {process.spec.process_name!r} does not come back equal from its definition and the fields of its "
+            "parts; expected parts that are frozen dataclasses. Or save the state alone"
+        )
+    return own
 
 
 def _build(spec: Any, model: SoftmaxModel, population: int) -> LearningProcess:

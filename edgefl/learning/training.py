@@ -62,6 +62,7 @@ class TrainingProcess:
             )
 
     def initialize(self) -> ProcessState:
+        self.new_accumulator()  # what cannot be folded is said before the first round
         model = self.model.initial_weights().to_bytes()
         return ProcessState(0, model, self.finalizer.init(self.model.num_parameters))
 
@@ -85,7 +86,14 @@ class TrainingProcess:
         check_counts(update, update.weight * self.client_work.local_epochs)
 
     def new_accumulator(self) -> Accumulator:
-        return self.aggregator.new()
+        """Raises ``ConfigError`` for an aggregator of a user's own whose sums are not ``Sums``."""
+        made = self.aggregator.new()
+        if not isinstance(made, Sums):
+            raise ConfigError(
+                f"{type(self.aggregator).__name__}.new() makes a {type(made).__name__}; expected a subclass of "
+                "edgefl.aggregators.Sums: derive it from Sums, and let fold call its add_counts (docs/extending.md)"
+            )
+        return made
 
     def fold(self, accumulator: Accumulator, update: ClientUpdate, decoded: bytes) -> None:
         self.aggregator.fold(as_sums(accumulator), contribution_of(update, decoded))

@@ -35,8 +35,8 @@ def run_command(prog: str, body: Callable[[], int]) -> int:
     except EdgeFLError as error:
         print(f"{prog}: error: {one_line(str(error))}", file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:
-        print(f"{prog}: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:  # its argument says what was put away
+        print(f"{prog}: {'; '.join(['interrupted', *map(str, interrupt.args)])}", file=sys.stderr)
         return InterruptedByUser.exit_code
     except BrokenPipeError:
         # The reader went away (`| head`): nothing is wrong. What is still buffered must not fail when Python exits.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edgefl.cli.demo.baselines import Model
+from edgefl.cli.fleet.processes import started
 from edgefl.cli.installed import installed
 from edgefl.errors import UnavailableError
 from edgefl.kernels import predict_softmax
@@ -47,10 +47,11 @@ class Told:
 def ask(command: str, config: Path, *options: str) -> dict[str, Any]:
     """The JSON that ``edgefl-device COMMAND`` prints. Raises ``UnavailableError`` with its one line."""
     arguments = [installed("edgefl-device"), command, "--config", str(config), "--json", *options]
-    done = subprocess.run(arguments, stdin=subprocess.DEVNULL, capture_output=True, check=False)
-    if done.returncode:
-        raise UnavailableError(done.stderr.decode(errors="replace").strip() or f"{command}: status {done.returncode}")
-    answer: dict[str, Any] = json.loads(done.stdout)
+    with started(arguments) as process:
+        output, errors = process.communicate()
+    if process.returncode:
+        raise UnavailableError(errors.decode(errors="replace").strip() or f"{command}: status {process.returncode}")
+    answer: dict[str, Any] = json.loads(output)
     return answer
 
 

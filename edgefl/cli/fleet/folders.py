@@ -9,9 +9,10 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
+from edgefl.cli.fleet.processes import started, uninterrupted
 from edgefl.cli.installed import installed
 from edgefl.datasets import FederatedDataset
 from edgefl.errors import DataError
@@ -80,15 +81,18 @@ def write_device(out: Path, client: ClientDataset, population: str, address: str
     return path
 
 
-def fill_stores(configs: dict[str, Path], data: FederatedDataset) -> None:
+def fill_stores(
+    configs: dict[str, Path], data: FederatedDataset, told: Callable[[str], None] = lambda _name: None
+) -> None:
     """Give each device its own examples through the command that a user would take: ``edgefl-device add``.
 
-    Raises ``DataError`` with what the first command that failed said.
+    ``told`` hears the name of each device that has them. Raises ``DataError`` with the words of the first command that
+    failed.
     """
     held_out = {client.client_id: client for client in data.held_out}
     at_once = len(os.sched_getaffinity(0)) + 1
     for first in range(0, len(data.clients), at_once):
-        with contextlib.ExitStack() as stack:  # waits for every command that was started
+        with contextlib.ExitStack() as stack:  # ends every command that was started
             adding = []
             for client in data.clients[first : first + at_once]:
                 config = configs[client.client_id]
@@ -96,13 +100,14 @@ def fill_stores(configs: dict[str, Path], data: FederatedDataset) -> None:
                 write_file(file, _npz(client, held_out.get(client.client_id)))
                 stack.callback(file.unlink)
                 command = [installed("edgefl-device"), "add", "--config", str(config), str(file)]
-                process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-                adding.append(stack.enter_context(process))
-            for process in adding:
+                with uninterrupted():
+                    adding.append((client.client_id, stack.enter_context(started(command))))
+            for name, process in adding:
                 _, error = process.communicate()
                 if process.returncode:
                     text = error.decode(errors="replace").strip() or f"exit status {process.returncode}"
                     raise DataError(f"edgefl-device add failed: {text}")
+                told(name)
 
 
 def _npz(train: ClientDataset, held_out: ClientDataset | None) -> bytes:

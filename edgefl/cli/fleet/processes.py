@@ -1,16 +1,18 @@
 """The processes of a fleet on this machine: started by exec, watched, measured, and always ended.
 
-Invariants: every process that was started is ended before ``Fleet.close`` returns, however the command ends; a process
-that dies by itself is noticed by ``check``; only processes started here are ever signalled, by their id.
+Invariants: every process that was started is ended before ``Fleet.close`` returns, however the command ends, and
+whenever a signal comes; a process that dies by itself is noticed by ``check``; only processes started here are ever
+signalled, by their id.
 """
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NoReturn
 
 from edgefl.cli.installed import installed
 from edgefl.errors import UnavailableError
@@ -25,14 +27,71 @@ START_TIMEOUT_S = 30.0
 READY = "listening on "
 
 
-def interrupt_when_terminated() -> None:
-    """From now on SIGTERM and SIGHUP are as Ctrl-C: they would else end this process alone, and leave the others."""
+class _Interrupts:
+    """The signals that end this process: whether they wait at the moment, and whether one has come meanwhile."""
 
-    def interrupt(_signum: int, _frame: object) -> NoReturn:
+    held = 0
+    came = False
+
+
+def interrupt_when_terminated() -> None:
+    """From now on SIGTERM and SIGHUP are as Ctrl-C: alone they would end this process and leave the others running.
+
+    All three then wait for the end of ``uninterrupted``. A signal that is ignored (``nohup``) stays ignored.
+    """
+
+    def interrupt(_signum: int, _frame: object) -> None:
+        if _Interrupts.held:
+            _Interrupts.came = True
+        else:
+            raise KeyboardInterrupt
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, interrupt)
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Let a Ctrl-C wait for the end of these lines: nobody could end a process that is started but not yet known."""
+    _Interrupts.held += 1
+    try:
+        yield
+    finally:
+        _Interrupts.held -= 1
+    if _Interrupts.came and not _Interrupts.held:
+        _Interrupts.came = False
         raise KeyboardInterrupt
 
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, interrupt)
+
+@contextlib.contextmanager
+def started(command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
+    """A command that ends by itself, with pipes for its output; when this block is left early, it is ended first."""
+    process = None
+    try:
+        with uninterrupted():
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            )
+        yield process
+    finally:
+        if process is not None:
+            _end(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    try:
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)  # not SIGKILL: it may have a process of its own to end
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(STOP_TIMEOUT_S)
+    finally:
+        with uninterrupted():
+            process.kill()
+            process.wait()
+            for pipe in (process.stdout, process.stderr):
+                if pipe is not None:
+                    pipe.close()
 
 
 class Child:
@@ -45,9 +104,14 @@ class Child:
         self.peak_rss = 0
         self._process: subprocess.Popen[bytes] | None = None
 
+    @property
+    def pid(self) -> int:
+        """0 while it was never started."""
+        return self._process.pid if self._process is not None else 0
+
     def start(self) -> None:
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        with self.log.open("ab") as output:
+        with self.log.open("ab") as output, uninterrupted():
             self._process = subprocess.Popen(
                 self.command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
             )
@@ -146,8 +210,9 @@ class Fleet:
             for child in children:
                 child.wait_stopped(deadline)
         finally:  # a second Ctrl-C does not wait
-            for child in children:
-                child.kill()
+            with uninterrupted():
+                for child in children:
+                    child.kill()
 
     def _all(self) -> list[Child]:
         return self.devices + ([self.server] if self.server else [])

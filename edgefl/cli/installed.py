@@ -21,6 +21,13 @@ def installed(command: str) -> str:
     return path
 
 
+def typed() -> str:
+    """This command as a person must type it here: by its name, or by a path where PATH does not lead to it."""
+    name = Path(sys.argv[0]).name
+    found = shutil.which(name)
+    return name if found is not None and os.path.samefile(found, sys.argv[0]) else sys.argv[0]
+
+
 def need_packages(option: str, *packages: str) -> None:
     """Raises ``ConfigError`` when one of ``packages`` of the extra ``sim``, which ``option`` imports, is missing."""
     for package in packages:

@@ -317,18 +317,32 @@ def _add_simulate(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     simulate.set_defaults(run=lazy("simulate", "simulate_tasks"))
 
 
+_DEMO = """\
+Fetch the watch data, start edgefl-server and ten edgefl-device agents as processes
+on loopback, train, evaluate, release a model and predict with it on a device. In the
+middle the server and an agent are killed (SIGKILL), and at the end the model is
+compared with that of a run in which nothing died. Everything is below --out."""
+
+
 def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     demo = commands.add_parser(
         "demo",
         help="the whole loop on real data, on this machine",
-        description="Fetch the watch data, start edgefl-server and ten edgefl-device agents as processes on loopback, "
-        "train, evaluate, release a model and predict with it on a device. Everything is below --out.",
+        description=_DEMO,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     demo.add_argument("--out", metavar="DIR", default="build/demo", help="default: %(default)s")
     demo.add_argument("--rounds", type=int, default=50, help="training rounds (default: %(default)s)")
-    demo.add_argument("--seed", type=int, default=1, help="seed of the task (default: %(default)s)")
-    demo.add_argument("--kill-server", type=int, metavar="ROUND", help="SIGKILL the server after this round")
-    demo.add_argument("--kill-device", type=int, metavar="ROUND", help="SIGKILL one agent after this round")
+    demo.add_argument("--seed", type=arguments.seed, default=1, help="seed of the task (default: %(default)s)")
+    demo.add_argument(
+        "--kill-server", type=int, metavar="ROUND", help="kill the server in this round (default: 20 of 50)"
+    )
+    demo.add_argument(
+        "--kill-device", type=int, metavar="ROUND", help="kill an agent in this round (default: 35 of 50)"
+    )
+    demo.add_argument("--no-kill", action="store_true", help="kill nothing")
+    demo.add_argument("--verbose", action="store_true", help="also show each person's accuracies, bytes and digests")
+    json_option(demo)
     demo.set_defaults(run=lazy("demo", "run_demo"))
 
 

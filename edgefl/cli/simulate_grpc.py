@@ -147,7 +147,7 @@ def _follow(
     fleet: Fleet, folder: Path, target: Target, tasks: Sequence[tuple[TaskSpec, str]], on_round: OnRound
 ) -> dict[str, Follower]:
     """Hand every round on as it ends, until all tasks are finished."""
-    followers = {spec.name: Follower(target, spec.name, spec.rounds, "") for spec, _ in tasks}
+    followers = {spec.name: Follower(target, spec.name, spec.rounds) for spec, _ in tasks}
     seen = dict.fromkeys(followers, 0)
     try:
         while True:

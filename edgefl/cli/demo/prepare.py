@@ -1,4 +1,4 @@
-"""The demo's own files beside those of its fleet (``edgefl.cli.fleet.folders``).
+"""The demo's own files, next to those of its fleet (``edgefl.cli.fleet.folders``).
 
 OUT/tasks/*.toml        the three task definitions; `edgefl simulate OUT/tasks/*.toml --dataset watch` runs them too
 """
@@ -9,25 +9,46 @@ import re
 import shutil
 from importlib.resources import files
 from pathlib import Path
+from typing import IO
 
 from edgefl.errors import StorageError
-from edgefl.files import write_file
+from edgefl.files import lock, write_file
 from edgefl.protocol.task import TaskSpec, parse_task
 
 TASKS = ("statistics", "training", "evaluation")
 MARKER = ".edgefl-demo"
 
 
-def fresh_folder(out: Path) -> None:
-    """Make ``out`` empty. A folder that is not a demo's is never removed: ``StorageError``."""
-    if out.exists() and any(out.iterdir()) and not (out / MARKER).exists():
-        raise StorageError(f"{out} exists and is not a demo's folder; choose another with --out")
+def take_folder(out: Path) -> IO[bytes]:
+    """Make ``out`` empty, and hold it against other demos until the answer is closed.
+
+    Raises ``StorageError`` for a folder that is not a demo's, which is never touched, and ``ConflictError`` for one
+    that another demo uses at the moment.
+    """
     try:
-        shutil.rmtree(out, ignore_errors=True)
-        out.mkdir(parents=True)
-        (out / MARKER).touch()
+        if out.exists() and not out.is_dir():
+            raise StorageError(f"{out} is a file; expected a folder, or a path where there is nothing")
+        if out.exists() and any(out.iterdir()) and not (out / MARKER).exists():
+            raise StorageError(f"{out} exists and is not a demo's folder; choose another with --out")
+        out.mkdir(parents=True, exist_ok=True)
+        marker = (out / MARKER).open("ab")
+        try:
+            lock(marker, out)
+            _empty(out)
+        except BaseException:
+            marker.close()
+            raise
     except OSError as error:
-        raise StorageError(f"{out}: cannot be made: {error.strerror}") from None
+        raise StorageError(f"{out}: cannot be made or emptied: {error.strerror}; choose another with --out") from None
+    return marker
+
+
+def _empty(out: Path) -> None:
+    for path in out.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path.name != MARKER:
+            path.unlink()
 
 
 def write_tasks(out: Path, rounds: int, seed: int) -> dict[str, tuple[TaskSpec, Path]]:

@@ -1,12 +1,13 @@
-"""Following tasks while they run: a thread a task reads the server's stream, and opens it again when it breaks.
+"""Following tasks while they run: one thread per task reads the server's stream, and opens it again when it breaks.
 
-A killed server is part of what a demo may show, so a broken stream is no error until the server stays away.
+A killed server is part of what the demo shows, so a broken stream is not an error until the server stays away.
 """
 
 from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 
 from edgefl.cli.connection import Connection, Target
 from edgefl.cli.rounds import summaries
@@ -21,20 +22,24 @@ PAUSE_S = 0.1
 
 
 class Follower:
-    """The rounds of one task. ``error`` is set when the stream could not be had again.
+    """The rounds of one task. ``error`` is set when the stream could not be opened again.
 
-    ``ended`` has the committed and the abandoned ones by number, in order; ``committed`` the former by model version.
-    ``shows`` says whose accuracy the rounds tell ("training", "held-out"); '' for a task that has none.
+    ``ended`` has the committed and the abandoned ones by number, in order; ``committed`` the former by model version;
+    ``latest`` is the newest word of the server, also about a round that runs. ``told`` is called with each word, in
+    the follower's own thread.
     """
 
-    def __init__(self, target: Target, task: str, wanted: int, shows: str) -> None:
+    def __init__(
+        self, target: Target, task: str, wanted: int, told: Callable[[RoundSummary], None] = lambda _summary: None
+    ) -> None:
         self.task = task
         self.wanted = wanted
-        self.shows = shows
+        self.latest: RoundSummary | None = None
         self.ended: dict[int, RoundSummary] = {}
         self.committed: dict[int, RoundSummary] = {}
         self.error: EdgeFLError | None = None
         self._target = target
+        self._told = told
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"follow {task}", daemon=True)
         self._thread.start()
@@ -61,6 +66,8 @@ class Follower:
                             self.ended[summary.round_num] = summary
                         if summary.phase is Phase.COMMITTED:
                             self.committed[summary.version] = summary
+                        self.latest = summary
+                        self._told(summary)
                         if self._stop.is_set():
                             return
             except (UnavailableError, BusyError) as error:  # busy: this thread read too slowly

@@ -29,7 +29,7 @@ from edgefl import __version__
 from edgefl.command import one_line
 from edgefl.errors import InterruptedByUser, StorageError, UnavailableError
 from edgefl.kernels import StopFlag
-from edgefl.protocol.messages import Accepted, AlreadyAccepted, Late, Receipt, Refused, Report, WorkFailure
+from edgefl.protocol.messages import Report, WorkFailure
 from edgefl.protocol.session import SessionMachine
 from edgefl.protocol.session_events import (
     AdoptVariate,
@@ -38,7 +38,6 @@ from edgefl.protocol.session_events import (
     FetchModel,
     FetchRelease,
     Halt,
-    ReceiptReceived,
     ReleaseFailed,
     ReleaseFetched,
     SaveAssignment,
@@ -55,11 +54,12 @@ from edgefl.protocol.session_events import (
     StopWork,
     TimerFired,
 )
-from edgefl.protocol.session_state import SessionPhase, SessionState, Uniform
+from edgefl.protocol.session_state import SessionPhase, Uniform
 from edgefl.systemd import notify, watchdog_interval_s
 from edgefl_device.config import DeviceConfig
 from edgefl_device.example_store import ExampleStore
 from edgefl_device.jobs import Jobs, session_config
+from edgefl_device.narrator import Story, tell
 from edgefl_device.rpc import FleetClient
 from edgefl_device.signals import SignalWatch
 from edgefl_device.state import MAX_STARTS, StateDir
@@ -117,10 +117,7 @@ class Agent:
         self._job_until: float | None = None
         self._interrupted = False
         self._went = False
-        self._said = ""
-        self._reported = 0
-        self._outcome = ""
-        self._rounds: tuple[str, int] = (self._state.notes.last_task, self._state.notes.last_round)
+        self._story = Story(self._state.notes.last_task, self._state.notes.last_round)
 
     def run(self) -> int:
         """Work until a signal. Returns the exit status. To be called by the main thread.
@@ -190,11 +187,11 @@ class Agent:
         before = self._machine.state
         effects = self._machine.handle(event, self._clock())
         after = self._machine.state
-        if isinstance(event, ReceiptReceived) and before.report is not None:
-            self._note_receipt(before.report, event.receipt)
+        self._story, lines = tell(self._story, event, before, after, effects, time.time())
+        for line in lines:
+            log.log(logging.WARNING if line.warning else logging.INFO, "%s", one_line(line.text))
         for effect in effects:
             self._carry_out(effect)
-        self._say(before, after, effects)
         self._show()
         self._went |= before.phase not in (SessionPhase.NEW, SessionPhase.IDLE)
         if self._once and self._went and after.phase is SessionPhase.IDLE and not after.fetching:
@@ -287,25 +284,8 @@ class Agent:
 
     # -------------------------------------------------------------------------------------------- for people
 
-    def _note_receipt(self, report: Report, receipt: Receipt) -> None:
-        self._outcome = _describe(report, receipt)
-        self._rounds = (report.task, report.round_num)
-        self._reported += 1
-        log.info("task %s round %d: %s", report.task, report.round_num, one_line(self._outcome))
-
-    def _say(self, before: SessionState, after: SessionState, effects: tuple[SessionEffect, ...]) -> None:
-        if after.phase is SessionPhase.TRAINING and before.phase is not after.phase and after.assignment is not None:
-            log.info("task %s round %d: work begins", after.assignment.task, after.assignment.round_num)
-        if after.last_error and after.last_error != self._said:
-            delays = [effect.delay_s for effect in effects if isinstance(effect, StartTimer)]
-            again = f"; next try in {delays[0]:.0f} s" if delays else ""
-            log.warning("%s%s", one_line(after.last_error), again)
-        elif self._said and not after.last_error:
-            log.info("the server answers, and the device goes on")
-        self._said = after.last_error
-
     def _show(self) -> None:
-        state, traffic = self._machine.state, self._client.traffic
+        state, story, traffic = self._machine.state, self._story, self._client.traffic
         status = Status(
             device=self._config.device.name,
             population=self._config.device.population,
@@ -314,13 +294,19 @@ class Agent:
             session=self._state.session,
             phase=state.phase.value,
             last_error=state.last_error,
-            last_task=self._rounds[0],
-            last_round=self._rounds[1],
-            last_outcome=self._outcome or ("reported by an earlier session" if self._rounds[0] else ""),
-            rounds_reported=self._reported,
+            no_work=story.no_work,
+            next_try_at=story.next_try_at,
+            last_task=story.task,
+            last_round=story.round_num,
+            last_outcome=story.outcome or ("reported by an earlier session" if story.task else ""),
+            last_failure=story.failure,
+            last_failure_at=story.failure_at,
+            rounds_reported=story.accepted,
+            rounds_failed=story.failed,
             num_train=self._jobs.counts.num_train,
             num_held_out=self._jobs.counts.num_held_out,
-            releases=tuple(f"{r.name} {r.version}" for r in state.releases),
+            releases=self._jobs.running,
+            refused_release=self._jobs.refused_release,
             calls=by_call(traffic),
             traffic=by_purpose(traffic),
         )
@@ -328,17 +314,3 @@ class Agent:
             self._status_file.show(status, self._clock(), wall_now=time.time())
         except StorageError as error:
             log.debug("%s", error)  # what keeps the status from being written is told where it matters
-
-
-def _describe(report: Report, receipt: Receipt) -> str:
-    match receipt:
-        case Accepted():
-            return f"accepted as {receipt.sequence}"
-        case AlreadyAccepted():
-            return f"was accepted before, as {receipt.sequence}"
-        case Late():
-            return "late: the round had what it wanted"
-        case Refused():
-            return f"refused ({receipt.reason.name}): {receipt.message}"
-        case _:
-            return f"failure noted: {report.message}" if isinstance(report, WorkFailure) else "noted"

@@ -97,6 +97,8 @@ class Jobs:
         self._models = ModelCache(state.path / "models")
         self.releases = ReleaseStore(state.path / "releases")
         self.counts = Counts()
+        self.running = self._installed()
+        self.refused_release = ""
         self._purpose = OTHER
 
     def check_in(self, effect: SendCheckIn) -> SessionEvent:
@@ -187,10 +189,15 @@ class Jobs:
         except StorageError as error:
             return ReleaseFailed(effect.info, f"release {_name(effect.info)}: {error}")
         except EdgeFLError as error:
+            self.refused_release = f"{effect.info.name} {effect.info.version}: {one_line(str(error))}"
             log.warning("release %s is refused: %s", _name(effect.info), one_line(str(error)))
             return ReleaseFetched(effect.info)
+        self.running = self._installed()
         log.info("release %s is installed", _name(effect.info))
         return ReleaseFetched(effect.info)
+
+    def _installed(self) -> tuple[str, ...]:
+        return tuple(f"{one.info.name} {one.info.version}" for one in self.releases.installed())
 
     def _check_classes(self, assignment: Assignment) -> None:
         """Labels are numbers: under other names they would train another class."""

@@ -19,7 +19,7 @@ REFRESH_S = 300.0
 """Counters in the file are at most this old while the agent waits for work."""
 
 _FORMAT = 1
-_QUIET = ("idle", "checked_in")
+QUIET = ("idle", "checked_in")
 """Between these two phases the agent goes to and fro while it waits: no reason to write."""
 
 
@@ -38,7 +38,12 @@ class PurposeTraffic:
 
 @dataclass(frozen=True)
 class Status:
-    """The agent in a moment. ``updated_at``: seconds since 1970 by the device's clock.
+    """The agent in a moment. Times: seconds since 1970 by the device's clock, 0 for none.
+
+    ``last_error``: what hinders it at this moment; ``no_work``: why the last check-in brought no work, in the server's
+    words; ``next_try_at``: when it tries again. ``last_failure``: what failed last, whatever came after.
+    ``rounds_reported``: updates accepted since the start, ``rounds_failed``: rounds that failed or were refused.
+    ``releases``: those that are installed; ``refused_release``: the last that was refused, and why.
 
     ``calls`` counts serialized bytes by call (check_in, download, upload, report); ``traffic`` counts the same bytes by
     what they served: a kind of work (training, evaluation, ...), or ``other``.
@@ -51,13 +56,19 @@ class Status:
     session: int
     phase: str = "new"
     last_error: str = ""
+    no_work: str = ""
+    next_try_at: float = 0.0
     last_task: str = ""
     last_round: int = 0
     last_outcome: str = ""
+    last_failure: str = ""
+    last_failure_at: float = 0.0
     rounds_reported: int = 0
+    rounds_failed: int = 0
     num_train: int = 0
     num_held_out: int = 0
     releases: tuple[str, ...] = ()
+    refused_release: str = ""
     calls: dict[str, Traffic] = field(default_factory=dict)
     traffic: dict[str, PurposeTraffic] = field(default_factory=dict)
     peak_rss_bytes: int = 0
@@ -128,5 +139,14 @@ def by_purpose(traffic: dict[tuple[str, str], Traffic]) -> dict[str, PurposeTraf
 
 
 def _essence(status: Status) -> Status:
-    phase = "waiting" if status.phase in _QUIET else status.phase
-    return replace(status, phase=phase, calls={}, traffic={}, peak_rss_bytes=0, updated_at=0.0)
+    """What is written at once. The next try counts where something is wrong, not while the agent waits for work."""
+    return replace(
+        status,
+        phase="waiting" if status.phase in QUIET else status.phase,
+        no_work="".join(character for character in status.no_work if not character.isdigit()),  # counts come and go
+        next_try_at=status.next_try_at if status.last_error else 0.0,
+        calls={},
+        traffic={},
+        peak_rss_bytes=0,
+        updated_at=0.0,
+    )

@@ -16,7 +16,7 @@ from edgefl.protocol.messages import Split
 from edgefl_device.config import DeviceConfig, load_config
 from edgefl_device.example_store import ExampleStore
 from edgefl_device.state import agent_is_running
-from edgefl_device.status import Status, read_status
+from edgefl_device.status import QUIET, Status, read_status
 
 MAX_CLASSES_SHOWN = 20
 """More would push what matters off the screen; ``--json`` has all."""
@@ -54,28 +54,49 @@ def show_status(args: argparse.Namespace) -> int:
         by_class = [asdict(count) for count in counts]
         print(json.dumps({"running": running, "age_s": age_s, **asdict(status), "examples_by_class": by_class}))
     else:
-        print(format_status(status, running, counts))
+        print(format_status(status, running, counts, wall_now=time.time()))
     return 0
 
 
-def format_status(status: Status, running: bool, counts: tuple[ClassCount, ...]) -> str:
+def format_status(status: Status, running: bool, counts: tuple[ClassCount, ...], *, wall_now: float) -> str:
     """The status as lines for people."""
     state = f"running (pid {status.pid})" if running else "not running"
     lines = [
         f"device      {status.device} of population {status.population}",
         f"agent       {state}, version {status.agent_version}, session {status.session}",
-        f"phase       {status.phase}" + (f": {status.last_error}" if status.last_error else ""),
+        f"phase       {status.phase}{_why(status, running, wall_now)}",
         f"examples    {status.num_train} for training, {status.num_held_out} held out",
         *(f"  {line}" for line in _class_lines(counts)),
     ]
     if status.last_task:
         lines.append(f"last round  {status.last_task} round {status.last_round}: {status.last_outcome}")
-    lines.append(f"reported    {status.rounds_reported} rounds since the agent started")
+    if status.last_failure:
+        lines.append(f"failure     {_moment(status.last_failure_at)}: {status.last_failure}")
+    lines.append(
+        f"reported    {status.rounds_reported} updates accepted and {status.rounds_failed} rounds failed since the "
+        "agent started"
+    )
     lines.append(f"releases    {', '.join(status.releases) or 'none'}")
+    if status.refused_release:
+        lines.append(f"refused     release {status.refused_release}")
     for name, call in status.calls.items():
         lines.append(f"{name:<12}{call.calls} calls, {call.sent_bytes} bytes sent, {call.received_bytes} received")
     lines.append(f"peak memory {status.peak_rss_bytes / 1e6:.1f} MB")
     return "\n".join(lines)
+
+
+def _why(status: Status, running: bool, wall_now: float) -> str:
+    """What hinders the agent, or why it has no work; and when it tries again."""
+    reason = status.last_error
+    if not reason and status.no_work and status.phase in QUIET:
+        reason = f"no work: {status.no_work}"
+    left = status.next_try_at - wall_now
+    again = f"; next try in {left:.0f} s" if running and reason and left >= 1 else ""
+    return f": {reason}{again}" if reason else ""
+
+
+def _moment(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
 
 
 def _count(config: DeviceConfig) -> tuple[ClassCount, ...]:

@@ -348,7 +348,7 @@ def test_a_release_name_cannot_leave_the_folder(tmp_path: Path, name: str) -> No
 
 def test_a_tampered_release_is_not_read_and_a_missing_one_is_named(tmp_path: Path) -> None:
     store = ReleaseStore(tmp_path)
-    with pytest.raises(NotFoundError, match="it has none"):
+    with pytest.raises(NotFoundError, match="there is none yet"):
         store.get("watch")
     store.install(info(1, b"first"), serve(b"first"))
     (tmp_path / "watch-1.tflite").write_bytes(b"other")

@@ -15,9 +15,9 @@ from dataclasses import asdict, dataclass
 from edgefl.classes import class_name, listed
 from edgefl.errors import DataError, NotFoundError, VerificationError
 from edgefl.models.tflite_metadata import read_classes
-from edgefl.models.tflite_runner import predict_tflite
+from edgefl.models.tflite_runner import float32_rows, predict_tflite
 from edgefl.protocol.messages import Split
-from edgefl.types import MAX_FLOAT32, MIN_MAGNITUDE, DType, Examples
+from edgefl.types import MAX_FLOAT32, MIN_MAGNITUDE, DType
 from edgefl_device.config import DeviceConfig, ExampleSpec
 from edgefl_device.content import InstalledRelease, ReleaseStore
 from edgefl_device.example_store import ExampleStore
@@ -66,7 +66,7 @@ def predict_stored(
         raise NotFoundError(f"index is {index}; expected 0 to {count - 1} ({split.value})")
     first, last = (0, count if limit is None else min(limit, count)) if index is None else (index, index + 1)
     labels = list(examples.labels_view[first:last])
-    return _predict(config, release, _as_float32(examples, first, last), labels, first)
+    return _predict(config, release, float32_rows(examples, first, last), labels, first)
 
 
 def predict_given(config: DeviceConfig, release: str, text: str) -> Predictions:
@@ -148,17 +148,6 @@ def _predict(
         row = tuple(flat[start : start + result.num_classes])
         rows.append(Prediction(-1 if first < 0 else first + number, label, row.index(max(row)), row))
     return Predictions(found, result.runtime, classes or ours, tuple(rows))
-
-
-def _as_float32(examples: Examples, first: int, last: int) -> bytes:
-    """Rows [first, last) as the float32 values that they mean."""
-    size = examples.num_features * examples.dtype.size_bytes
-    raw = examples.features[first * size : last * size]
-    if examples.dtype is DType.FLOAT32:
-        return raw
-    scale, zero = examples.quantization.scale, examples.quantization.zero_point
-    stored = array("B" if examples.dtype is DType.UINT8 else "b", raw)
-    return array("f", [scale * (value - zero) for value in stored]).tobytes()
 
 
 def _meaning(spec: ExampleSpec, stored: float) -> float:

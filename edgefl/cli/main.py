@@ -10,6 +10,7 @@ from pathlib import Path
 from edgefl import __version__
 from edgefl.cli import arguments
 from edgefl.cli.arguments import json_option, lazy
+from edgefl.cli.tflite_parser import add_tflite
 from edgefl.command import Parser, run_command
 
 EPILOG = """\
@@ -28,6 +29,8 @@ examples:
                                               with the devices' work in eight processes
   edgefl simulate task.toml --dataset watch --grpc
                                               on a real server and real agents, on this machine
+  edgefl predict model.tflite --dataset new.csv
+                                              what a released model says of each row
   edgefl demo                                 a server, ten devices, real data, one released model
 
 The server and the operator's name can also come from EDGEFL_SERVER and EDGEFL_OPERATOR.
@@ -83,6 +86,7 @@ def build_parser() -> argparse.ArgumentParser:
     answers.set_defaults(run=lazy("answers", "count_answers"))
     _add_replay(commands)
     _add_simulate(commands)
+    add_tflite(commands)
     _add_demo(commands)
     return parser
 

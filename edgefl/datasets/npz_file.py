@@ -33,7 +33,7 @@ def from_npz(path: str | Path, *, classes: tuple[str, ...] = ()) -> FederatedDat
     Raises ``DataError``, which names the array and the row (counted from 0), for what cannot be used.
     """
     path = Path(path)
-    arrays = _open(path)
+    arrays = open_arrays(path)
     _need(path, arrays, "features", "labels", "clients")
     return by_clients(path, _read(path, arrays, classes))
 
@@ -41,7 +41,7 @@ def from_npz(path: str | Path, *, classes: tuple[str, ...] = ()) -> FederatedDat
 def read_npz(path: str | Path, *, classes: tuple[str, ...] = ()) -> CentralDataset:
     """The same file in one place; ``clients``, if the file has it, is the column ``client``."""
     path = Path(path)
-    arrays = _open(path)
+    arrays = open_arrays(path)
     _need(path, arrays, "features", "labels")
     return _read(path, arrays, classes)
 
@@ -53,16 +53,16 @@ def _need(path: Path, arrays: dict[str, NDArray[Any]], *wanted: str) -> None:
 
 
 def _read(path: Path, arrays: dict[str, NDArray[Any]], classes: tuple[str, ...]) -> CentralDataset:
-    features, dtype = _check_features(path, arrays["features"])
+    features, dtype, quantization = read_features(path, arrays)
     count = len(features)
-    labels, places = number_labels(_check_vector(path, "labels", arrays["labels"], "iuU", count), f"{path}: labels[%d]")
+    labels, places = number_labels(check_vector(path, "labels", arrays["labels"], "iuU", count), f"{path}: labels[%d]")
     clients: list[str] | None = None
     if "clients" in arrays:
-        found = _check_vector(path, "clients", arrays["clients"], "iuU", count)
+        found = check_vector(path, "clients", arrays["clients"], "iuU", count)
         clients = [str(client).strip() for client in found.tolist()]
         if "" in clients:
             raise DataError(f"{path}: clients[{clients.index('')}] is empty; expected the client's id")
-    held_out = _check_vector(path, "held_out", arrays["held_out"], "b", count) if "held_out" in arrays else None
+    held_out = check_vector(path, "held_out", arrays["held_out"], "b", count) if "held_out" in arrays else None
 
     def part(rows: NDArray[Any] | slice) -> Part:
         chosen = [] if clients is None else (clients if isinstance(rows, slice) else [clients[i] for i in rows])
@@ -70,7 +70,7 @@ def _read(path: Path, arrays: dict[str, NDArray[Any]], classes: tuple[str, ...])
 
     return make_central(
         path,
-        Kind(features.shape[1], dtype, _quantization(path, arrays, dtype)),
+        Kind(features.shape[1], dtype, quantization),
         part(slice(None) if held_out is None else (~held_out).nonzero()[0]),
         None if held_out is None else part(held_out.nonzero()[0]),
         places,
@@ -95,7 +95,7 @@ def number_labels(labels: NDArray[Any], where: str) -> tuple[NDArray[np.int32], 
     return table[inverse], places
 
 
-def _open(path: Path) -> dict[str, NDArray[Any]]:
+def open_arrays(path: Path) -> dict[str, NDArray[Any]]:
     import zipfile
     import zlib
 
@@ -112,6 +112,13 @@ def _open(path: Path) -> dict[str, NDArray[Any]]:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
     except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{path} cannot be read: {error}; expected plain arrays, no objects") from error
+
+
+def read_features(path: Path, arrays: dict[str, NDArray[Any]]) -> tuple[NDArray[Any], DType, Quantization]:
+    """(n, num_features) of a type that the kernels take, and what 8-bit values mean. Raises ``DataError``."""
+    _need(path, arrays, "features")
+    features, dtype = _check_features(path, arrays["features"])
+    return features, dtype, _quantization(path, arrays, dtype)
 
 
 def _check_features(path: Path, features: NDArray[Any]) -> tuple[NDArray[Any], DType]:
@@ -145,7 +152,7 @@ def as_trainable(path: Path, features: NDArray[Any]) -> tuple[NDArray[Any], DTyp
     return values, DType.FLOAT32
 
 
-def _check_vector(path: Path, name: str, vector: NDArray[Any], kinds: str, count: int) -> NDArray[Any]:
+def check_vector(path: Path, name: str, vector: NDArray[Any], kinds: str, count: int) -> NDArray[Any]:
     if vector.shape != (count,) or vector.dtype.kind not in kinds:
         expected = {"iu": "integers", "iuU": "integers or text", "b": "bool"}[kinds]
         raise DataError(

@@ -54,9 +54,10 @@ class Part:
 
 
 def special_columns(
-    path: Path, names: Sequence[str], client: str | None, label: str, split: str | None
+    path: Path, names: Sequence[str], client: str | None, label: str | None, split: str | None
 ) -> tuple[str | None, str | None, tuple[str, ...]]:
     """The client's and the split's column, by default those of the usual names if they are there; and all special ones.
+    ``label`` is None where labels are not needed and there are none.
 
     Raises ``DataError`` for names that are not unique, not there, or leave no feature.
     """

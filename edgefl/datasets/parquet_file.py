@@ -52,15 +52,15 @@ def read_parquet(
     """The same file in one place; its clients are a column. When ``client_column`` is not given, a column named
     ``client`` is taken if there is one, and without one there are no clients."""
     path = Path(path)
-    table = _open(path)
+    table = open_table(path)
     names = table.column_names
     client_column, split_column, special = special_columns(path, names, client_column, label_column, split_column)
     if not table.num_rows:
         raise DataError(f"{path} has no example; expected one a row")
-    features, dtype = as_trainable(path, _features(path, table, [name for name in names if name not in special]))
+    features, dtype = as_trainable(path, feature_columns(path, table, [name for name in names if name not in special]))
     labels, places = _labels(path, table, label_column)
-    clients = None if client_column is None else _texts(path, table, client_column)
-    held_out = None if split_column is None else _split(path, table, split_column)
+    clients = None if client_column is None else texts(path, table, client_column)
+    held_out = None if split_column is None else held_out_rows(path, table, split_column)
 
     def part(rows: list[int]) -> Part:
         chosen = () if clients is None else tuple(clients[row] for row in rows)
@@ -78,7 +78,7 @@ def read_parquet(
     )
 
 
-def _open(path: Path) -> Any:
+def open_table(path: Path) -> Any:
     """The file's ``pyarrow.Table``, without nulls."""
     try:
         import pyarrow
@@ -103,7 +103,7 @@ def _open(path: Path) -> Any:
     return table
 
 
-def _features(path: Path, table: Any, names: list[str]) -> NDArray[Any]:
+def feature_columns(path: Path, table: Any, names: list[str]) -> NDArray[Any]:
     """(n, num_features), of the type that holds all columns."""
     import numpy as np
 
@@ -142,11 +142,11 @@ def _labels(path: Path, table: Any, name: str) -> tuple[NDArray[Any], dict[str, 
 
     values = table.column(name)
     whole = pyarrow.types.is_integer(values.type)
-    found = values.to_numpy() if whole else np.array(_texts(path, table, name))
+    found = values.to_numpy() if whole else np.array(texts(path, table, name))
     return number_labels(found, f"{path}: column {name!r}, row %d")
 
 
-def _texts(path: Path, table: Any, name: str) -> list[str]:
+def texts(path: Path, table: Any, name: str) -> list[str]:
     """A column of texts or whole numbers, as texts that are not empty."""
     import pyarrow
 
@@ -161,8 +161,8 @@ def _texts(path: Path, table: Any, name: str) -> list[str]:
     return texts
 
 
-def _split(path: Path, table: Any, name: str) -> list[bool]:
-    values = _texts(path, table, name)
+def held_out_rows(path: Path, table: Any, name: str) -> list[bool]:
+    values = texts(path, table, name)
     for row, value in enumerate(values):
         if value not in (TRAIN, HELD_OUT):
             raise DataError(f"{path}: column {name!r}, row {row} is {value!r}; expected {TRAIN} or {HELD_OUT}")

@@ -40,8 +40,8 @@ def read_classes(model: bytes) -> tuple[str, ...]:
     try:
         raw = _entry(model)
         names = tuple(raw.decode().splitlines())
-    except (struct.error, UnicodeDecodeError) as error:
-        raise VerificationError(f"the model file is damaged: {error}; fetch it again") from None
+    except (struct.error, UnicodeDecodeError):
+        raise VerificationError(f"the model file of {len(model)} bytes is cut off or damaged; fetch it again") from None
     check_classes(names, len(names), VerificationError)
     return names
 

@@ -16,6 +16,7 @@ import os
 import signal
 import subprocess
 import sys
+from array import array
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +26,7 @@ from edgefl.errors import ConfigError, DataError, UnavailableError, Verification
 from edgefl.models import tflite_channel
 from edgefl.models.tflite_channel import Reply, Request
 from edgefl.models.tflite_runtime_choice import choose_runtime
+from edgefl.types import DType, Examples
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -90,6 +92,17 @@ def predict_tflite(
             f"the model gave {len(body)} bytes for {request.num_rows} rows of {reply.num_classes} classes"
         )
     return TflitePrediction(body, reply.num_classes, name, reply.seconds)
+
+
+def float32_rows(examples: Examples, first: int, last: int) -> bytes:
+    """Rows [first, last) as the float32 values that they mean: what a file takes, which knows nothing of 8 bits."""
+    size = examples.num_features * examples.dtype.size_bytes
+    raw = examples.features[first * size : last * size]
+    if examples.dtype is DType.FLOAT32:
+        return raw
+    scale, zero = examples.quantization.scale, examples.quantization.zero_point
+    stored = array("B" if examples.dtype is DType.UINT8 else "b", raw)
+    return array("f", [scale * (value - zero) for value in stored]).tobytes()
 
 
 def _ask_child(message: bytes, timeout_s: float) -> tuple[Reply, bytes]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from edgefl.learning.client import run_plan
     from edgefl.learning.evaluation import EvaluationProcess
+    from edgefl.learning.export import export_tflite
     from edgefl.learning.parts import (
         ClientWork,
         Closing,
@@ -61,6 +62,7 @@ __all__ = [
     "build_weighted_fed_avg",
     "build_weighted_fed_prox",
     "compose",
+    "export_tflite",
     "load",
     "run_plan",
     "save",
@@ -80,6 +82,7 @@ _MODULES = {
     "TrainingProcess": "training",
     "build_process": "registry",
     "compose": "training",
+    "export_tflite": "export",
     "load": "saved",
     "run_plan": "client",
     "save": "saved",

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from edgefl.errors import ConfigError, ConflictError
 from edgefl.learning import build_process
+from edgefl.models.softmax import SoftmaxModel
 from edgefl.proto.v1 import control_pb2
 from edgefl.protocol.coordinator import Coordinator
 from edgefl.protocol.events import ReleaseCreated, ReleaseRecord, TaskRecord
@@ -41,8 +42,7 @@ class ModelSource:
     record: TaskRecord
     version: int
     weights: Weights
-    standardization: Standardization | None
-    classes: tuple[str, ...]
+    model: SoftmaxModel
 
 
 class Releases:
@@ -86,7 +86,7 @@ class Releases:
             )
         version = version or record.state.version
         weights = Weights.from_bytes(self._store.model(task, version), shape.num_classes, shape.num_features)
-        return ModelSource(record, version, weights, standardization, shape.classes)
+        return ModelSource(record, version, weights, shape.build(standardization))
 
 
 def _describe(coordinator: Coordinator, task: str) -> tuple[TaskRecord, Standardization | None]:
@@ -109,9 +109,6 @@ def _weight_type(model_format: int, other: str = "") -> WeightType:
 
 
 def _write_and_verify(source: ModelSource, weight_type: WeightType) -> tuple[bytes, Verification]:
-    from edgefl.models.tflite_verifier import verify_tflite
-    from edgefl.models.tflite_writer import write_tflite
+    from edgefl.models.tflite_release import verified_tflite
 
-    weights, standardization, classes = source.weights, source.standardization, source.classes
-    data = write_tflite(weights, standardization, weight_type=weight_type, classes=classes)
-    return data, verify_tflite(data, weights, standardization, weight_type=weight_type, classes=classes)
+    return verified_tflite(source.weights, source.model, weight_type)

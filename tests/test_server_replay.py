@@ -17,11 +17,11 @@ from edgefl.errors import NotFoundError, VerificationError
 from edgefl_server.main import main
 
 
-def replay_digest(folder: Path, version: int) -> str:
-    """The SHA-256 of what `replay` computes for a version of ``train``."""
+def replay_digest(folder: Path, version: int, task: str = "train") -> str:
+    """The SHA-256 of what `replay` computes for a version of ``task``."""
     (folder / "server.toml").write_text('data_dir = "data"\n')
     out = folder / "weights.bin"
-    command = ["replay", "--config", str(folder / "server.toml"), "train", "--version", str(version)]
+    command = ["replay", "--config", str(folder / "server.toml"), task, "--version", str(version)]
     assert main([*command, "--out", str(out)]) == 0
     return hashlib.sha256(out.read_bytes()).hexdigest()
 

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -125,7 +126,10 @@ def test_one_process_many_processes_and_grpc_give_the_same_bits(files: Path) -> 
         "client.batch_size=3",
         "--seed",
         "4",
+        "--set",
+        "gestures:model.initial.file=start.bin",
     )
+    (files / "start.bin").write_bytes(array("f", [number / 8 for number in range(12)]).tobytes())
     modes = {"one": changes, "many": (*changes, "--processes", "2"), "grpc": (*changes, "--grpc")}
     found = {mode: run(*argv(files, "--out", str(files / mode), *options)) for mode, options in modes.items()}
     results = {mode: lines[-len(TASKS) :] for mode, lines in found.items()}

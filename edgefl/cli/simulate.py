@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgefl.cli.clients import load_clients
 from edgefl.cli.confusion import last_confusion, print_confusion
 from edgefl.cli.definitions import read_tasks
+from edgefl.cli.initial import with_initial
 from edgefl.cli.installed import need_packages
 from edgefl.cli.output import print_json, print_table
 from edgefl.cli.rounds import as_dict, learned, print_line
@@ -30,6 +31,7 @@ from edgefl.protocol.events import RoundSummary
 from edgefl.protocol.process import FeatureStatistics
 from edgefl.protocol.task import TaskKind, TaskSpec
 from edgefl.simulation import Checkpoint, release_inputs, simulate
+from edgefl.types import Weights
 
 Tasks = Sequence[tuple[TaskSpec, str]]
 OnRound = Callable[[RoundSummary], None]
@@ -59,6 +61,7 @@ def simulate_tasks(args: argparse.Namespace) -> None:
     tasks = read_tasks(args.files, args.set or (), args.seed)
     for (spec, _), name in zip(tasks, args.files, strict=True):
         _check_process(spec, name)
+    tasks, initial = with_initial(tasks, args.files)
     checkpoint = _checkpoint(args)
     _check_places(args)
     data = load_clients(args, [spec for spec, _ in tasks])
@@ -74,7 +77,11 @@ def simulate_tasks(args: argparse.Namespace) -> None:
             else:
                 print_line(summary, f"{summary.task:<20} ")
 
-        ended = _over_grpc(args, tasks, data, show) if args.grpc else _here(args, tasks, data, show, checkpoint)
+        ended = (
+            _over_grpc(args, tasks, data, show, initial)
+            if args.grpc
+            else _here(args, tasks, data, show, checkpoint, initial)
+        )
     files = _write_models(ended, Path(args.out)) if args.out else {}
     _print_ends(ended, files, data.classes, as_json=args.json)
 
@@ -110,10 +117,21 @@ def _check_process(spec: TaskSpec, source: str) -> None:
 
 
 def _here(
-    args: argparse.Namespace, tasks: Tasks, data: FederatedDataset, show: OnRound, checkpoint: Checkpoint | None
+    args: argparse.Namespace,
+    tasks: Tasks,
+    data: FederatedDataset,
+    show: OnRound,
+    checkpoint: Checkpoint | None,
+    initial: Mapping[str, Weights],
 ) -> list[_Ended]:
     result = simulate(
-        tasks, data.clients, data.held_out, on_round=show, processes=args.processes, checkpoint=checkpoint
+        tasks,
+        data.clients,
+        data.held_out,
+        on_round=show,
+        processes=args.processes,
+        checkpoint=checkpoint,
+        initial=initial,
     )
     ended = []
     for task in result.tasks:
@@ -124,11 +142,17 @@ def _here(
     return ended
 
 
-def _over_grpc(args: argparse.Namespace, tasks: Tasks, data: FederatedDataset, show: OnRound) -> list[_Ended]:
+def _over_grpc(
+    args: argparse.Namespace,
+    tasks: Tasks,
+    data: FederatedDataset,
+    show: OnRound,
+    initial: Mapping[str, Weights],
+) -> list[_Ended]:
     """gRPC is loaded here, and nowhere else in this command."""
     from edgefl.cli.simulate_grpc import simulate_grpc
 
-    finished = simulate_grpc(tasks, data, Path(args.out) if args.out else None, show)
+    finished = simulate_grpc(tasks, data, Path(args.out) if args.out else None, show, initial)
     return [_Ended(one.spec, one.version, one.rounds, one.model_sha256, one.tflite) for one in finished]
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from edgefl.cli.connection import Connection, Target
 from edgefl.cli.fleet.folders import fill_stores, write_device, write_server
 from edgefl.cli.fleet.following import Follower
 from edgefl.cli.fleet.processes import Fleet, interrupt_when_terminated
+from edgefl.cli.initial import check_no_start, create_request
 from edgefl.cli.models import download_model
 from edgefl.datasets import FederatedDataset
 from edgefl.errors import ConfigError, ConflictError, EdgeFLError, StorageError
@@ -29,6 +30,7 @@ from edgefl.protocol.task import TaskKind, TaskSpec, check_name
 from edgefl.settings import to_toml
 from edgefl.simulation.fleet import hopeless, in_order, of_whole_fleet
 from edgefl.simulation.holdings import deal, num_able
+from edgefl.types import Weights
 from edgefl.wire.control import task_status
 
 MAX_DEVICES = 64
@@ -54,7 +56,11 @@ class LiveTask:
 
 
 def simulate_grpc(
-    tasks: Sequence[tuple[TaskSpec, str]], data: FederatedDataset, out: Path | None, on_round: OnRound
+    tasks: Sequence[tuple[TaskSpec, str]],
+    data: FederatedDataset,
+    out: Path | None,
+    on_round: OnRound,
+    initial: Mapping[str, Weights],
 ) -> list[LiveTask]:
     """Run ``tasks`` to their end on processes of their own; the results are in the order of ``tasks``.
 
@@ -67,7 +73,7 @@ def simulate_grpc(
     interrupt_when_terminated()
     try:
         with Fleet(folder) as fleet:
-            target = _start(fleet, folder, live, data)
+            target = _start(fleet, folder, live, data, initial)
             followers = _follow(fleet, folder, target, tasks, on_round)
             ended = [_result(spec, followers[spec.name], target) for spec, _ in tasks]
     except EdgeFLError:
@@ -81,6 +87,8 @@ def simulate_grpc(
 
 def _live_tasks(tasks: Sequence[tuple[TaskSpec, str]], data: FederatedDataset) -> list[TaskSpec]:
     """What the server gets. Raises ``ConfigError``."""
+    for spec, _ in tasks:
+        check_no_start(spec, "--grpc")
     if len(data.clients) > MAX_DEVICES:
         raise ConfigError(
             f"--grpc with {len(data.clients)} clients: each is a process of 48 MB; expected at most {MAX_DEVICES}. "
@@ -129,7 +137,9 @@ def _forget(folder: Path, out: Path | None) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _start(fleet: Fleet, folder: Path, tasks: Sequence[TaskSpec], data: FederatedDataset) -> Target:
+def _start(
+    fleet: Fleet, folder: Path, tasks: Sequence[TaskSpec], data: FederatedDataset, initial: Mapping[str, Weights]
+) -> Target:
     address = fleet.start_server(write_server(folder), "127.0.0.1:0")
     population = tasks[0].population
     configs = {one.client_id: write_device(folder, one, population, address, data) for one in data.clients}
@@ -137,7 +147,7 @@ def _start(fleet: Fleet, folder: Path, tasks: Sequence[TaskSpec], data: Federate
     target = Target(address, "simulate", insecure=True)
     with Connection(target) as server:
         for spec in tasks:
-            server.call(server.control.CreateTask, control_pb2.CreateTaskRequest(definition=to_toml(spec)))
+            server.call(server.control.CreateTask, create_request(spec.name, to_toml(spec), initial))
     for name, config in configs.items():
         fleet.start_device(name, config)
     return target

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from edgefl.cli.connection import Connection
+from edgefl.cli.initial import create_request, with_initial
 from edgefl.cli.output import print_json, print_table
 from edgefl.cli.target import target
 from edgefl.proto.v1 import control_pb2
@@ -16,12 +17,12 @@ from edgefl.wire.control import task_status
 
 def create(args: argparse.Namespace) -> None:
     """Check every file first: a typing error in the second must not leave the first running."""
-    definitions = [(name, read_toml(Path(name))) for name in args.files]
-    for name, text in definitions:
-        parse_task(text, name)
+    texts = [(name, read_toml(Path(name))) for name in args.files]
+    definitions, weights = with_initial([(parse_task(text, name), text) for name, text in texts], args.files)
+    requests = [create_request(spec.name, text, weights) for spec, text in definitions]
     with Connection(target(args)) as server:
-        for _, text in definitions:
-            task = server.call(server.control.CreateTask, control_pb2.CreateTaskRequest(definition=text))
+        for request in requests:
+            task = server.call(server.control.CreateTask, request)
             print(f"created {task.name} ({task.kind}, {task.wanted_rounds} rounds, population {task.population})")
 
 

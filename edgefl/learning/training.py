@@ -18,11 +18,12 @@ from edgefl.aggregators.weighted_mean import WeightedMean
 from edgefl.errors import ConfigError, KernelError, LocalProtocolError
 from edgefl.learning.cohort import fold_cohort
 from edgefl.learning.counts import as_sums, check_counts, contribution_of, round_metrics
-from edgefl.learning.in_process import check_state, run_round
+from edgefl.learning.in_process import check_state, check_weights, run_round
 from edgefl.learning.loss_grid import loss_to_grid
 from edgefl.learning.parts import ClientWork, Closing, Distributor, Finalizer, ModelDistributor
 from edgefl.learning.shapes import model_spec, one_process, shape_of
 from edgefl.models.softmax import SoftmaxModel
+from edgefl.protocol.initial import check_shape_of, usable
 from edgefl.protocol.messages import Assignment, ClientUpdate, Plan
 from edgefl.protocol.process import Accumulator, ProcessState, RoundConditions, RoundMetrics
 from edgefl.protocol.task import TaskKind, TaskSpec
@@ -61,9 +62,17 @@ class TrainingProcess:
                 f"encoding is {self.spec.encoding!r}, which carries integers; expected one for deltas: 'float32'"
             )
 
-    def initialize(self) -> ProcessState:
+    def initialize(self, weights: Weights | None = None) -> ProcessState:
+        """The state of version 0, which begins at ``weights``: None for zeros.
+
+        Raises ``ConfigError`` for weights of another shape, and ``DataError`` for one that is not finite.
+        """
         self.new_accumulator()  # what cannot be folded is said before the first round
         model = self.model.initial_weights().to_bytes()
+        if weights is not None:
+            check_weights(weights)
+            check_shape_of(self.spec, weights.num_classes, weights.num_features, "weights")
+            model = usable(weights).to_bytes()
         return ProcessState(0, model, self.finalizer.init(self.model.num_parameters))
 
     def plan(self, state: ProcessState) -> Plan:

@@ -256,7 +256,7 @@ class Coordinator:
     # -------------------------------------------------------------------------------------------- control
 
     def _on_task_created(self, event: TaskCreated, _: float) -> None:
-        record = self._board.new_record(event.spec, event.definition)
+        record = self._board.new_record(event.spec, event.definition, event.initial)
         self._board.add(record)
         self._keeper.out.append(SaveTask(record))
         self._keeper.changed = True

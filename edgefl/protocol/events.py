@@ -173,8 +173,11 @@ class ReportReceived:
 
 @dataclass(frozen=True)
 class TaskCreated:
+    """``initial``: the weights that a definition with ``model.initial`` of a file begins at (canonical bytes)."""
+
     spec: TaskSpec
     definition: str
+    initial: bytes = field(default=b"", repr=False)
 
 
 @dataclass(frozen=True)

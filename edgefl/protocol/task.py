@@ -102,11 +102,41 @@ class RoundSpec:
 
 
 @dataclass(frozen=True)
+class InitialSpec:
+    """Where a training begins: at ``version`` of the training ``task``, or at the weights of ``file``.
+
+    ``file`` is read where the task is created. ``sha256``: of the weights (``Weights.digest``); '' for whatever they
+    are. It stands alone where the weights are handed over with the definition.
+    """
+
+    task: str = ""
+    version: int = 0
+    file: str = ""
+    sha256: str = ""
+
+    def __post_init__(self) -> None:
+        if self.task:
+            check_name("initial.task", self.task)
+            if self.file or not 1 <= self.version < 2**32:
+                raise ConfigError(
+                    f"initial has task {self.task!r}, version {self.version} and file {self.file!r}; expected a task "
+                    "with a version from 1 on, or a file"
+                )
+        elif self.version or not (self.file or self.sha256):
+            raise ConfigError(
+                f"initial has version {self.version} and no task; expected a task and a version, or a file"
+            )
+        if self.sha256 and not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
+            raise ConfigError(f"initial.sha256 is {self.sha256!r}; expected 64 digits of 0-9 a-f")
+
+
+@dataclass(frozen=True)
 class ModelSpec:
     """``standardize_by`` names a statistics task of the same population; its result becomes part of the model.
 
     ``classes``: the names of the classes in index order; () where they have none. ``num_classes`` may be left out (0)
     where they have names.
+    ``initial``: where the training begins; None for weights of zero.
     """
 
     num_features: int
@@ -117,6 +147,7 @@ class ModelSpec:
     zero_point: int = 0
     standardize_by: str = ""
     classes: tuple[str, ...] = ()
+    initial: InitialSpec | None = None
 
     def __post_init__(self) -> None:
         if not self.num_classes and not self.classes:
@@ -343,6 +374,8 @@ class TaskSpec:
         size = description_bytes(self.model.num_features, self.statistics.bins, self.statistics.extremes)
         if size > MAX_UPLOAD_BYTES:
             raise ConfigError(f"an update of {size} bytes; expected at most {MAX_UPLOAD_BYTES}: lower statistics.bins")
+        if self.model.initial is not None:
+            raise ConfigError("model.initial in a statistics task; expected none: it has no weights")
         if self.model.standardize_by:
             raise ConfigError("standardize_by in a statistics task; expected none: it reads raw features")
 

@@ -12,11 +12,12 @@ from __future__ import annotations
 import hashlib
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from edgefl.errors import ConfigError, ConflictError, NotFoundError
 from edgefl.models.softmax import SoftmaxModel
 from edgefl.protocol.events import FINAL, DeviceRecord, TaskRecord, TaskStatus
+from edgefl.protocol.initial import initial_model
 from edgefl.protocol.messages import KINDS, MAX_COUNTS_BYTES, CheckIn, Plan
 from edgefl.protocol.process import Accumulator, Process, ProcessFactory, ProcessState
 from edgefl.protocol.round import BaseModel, RoundState
@@ -108,12 +109,15 @@ class TaskBoard:
             raise NotFoundError(f"no task {name!r}{name_hint(name, self._runs)}")
         return run
 
-    def new_record(self, spec: TaskSpec, definition: str) -> TaskRecord:
+    def new_record(self, spec: TaskSpec, definition: str, initial: bytes = b"") -> TaskRecord:
         """The record of a task of version 0. Raises ``ConflictError``, ``NotFoundError`` or ``ConfigError``."""
         if spec.name in self._runs:
             raise ConflictError(f"task {spec.name!r} exists; choose another name (names are never used again)")
         self._check_dependency(spec)
         state = self._factory(spec, None, None).initialize()
+        model = initial_model(spec, initial, lambda name: self.get(name).spec, self.model)
+        if model is not None:
+            state = replace(state, model=model)
         return TaskRecord(spec, definition, TaskStatus.RUNNING, state, 1)
 
     def add(self, record: TaskRecord) -> TaskRun:

@@ -18,10 +18,10 @@ from __future__ import annotations
 
 import contextlib
 import heapq
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from edgefl.errors import ConflictError, LocalProtocolError
+from edgefl.errors import ConfigError, ConflictError, LocalProtocolError
 from edgefl.files import used_alone
 from edgefl.learning.registry import build_process
 from edgefl.learning.statistics import StatisticsProcess
@@ -40,9 +40,11 @@ from edgefl.protocol.events import (
     TaskStatus,
     Ticked,
 )
+from edgefl.protocol.initial import begins_at, starts_from, usable
 from edgefl.protocol.messages import Assignment, CheckIn, Report, RoundKey
 from edgefl.protocol.pace import CoordinatorConfig
 from edgefl.protocol.task import TaskKind, TaskSpec
+from edgefl.settings import to_toml
 from edgefl.simulation.checkpoint import Checkpoint, Keeper
 from edgefl.simulation.device import SimulatedDevice
 from edgefl.simulation.holdings import Holdings, deal, num_able
@@ -50,7 +52,7 @@ from edgefl.simulation.processes import ProcessWorkers
 from edgefl.simulation.record import MemoryRecord
 from edgefl.simulation.result import SimulationResult, TaskResult
 from edgefl.simulation.workers import OwnWorkers, Workers
-from edgefl.types import ClientDataset, check_whole
+from edgefl.types import ClientDataset, Weights, check_whole
 
 LINK_S = 0.005
 """A message takes so long each way. Any positive number does: without one, failing devices would come back at once,
@@ -72,6 +74,7 @@ def simulate(
     on_round: OnRound | None = None,
     processes: int | None = None,
     checkpoint: Checkpoint | None = None,
+    initial: Mapping[str, Weights] | None = None,
 ) -> SimulationResult:
     """Run ``tasks`` (each a definition and its text) to their end on a fleet with these examples.
 
@@ -82,6 +85,8 @@ def simulate(
     ``on_round`` is called with every round that was committed or abandoned. All models of all versions are kept.
     ``processes``: the devices' work is done in this many processes of its own, which changes no bit; None does it here,
     where a training runs on every core and all other work on one.
+    ``initial``: by task, the weights that a definition begins at whose ``model.initial`` names a file or a digest. A
+    task that begins at a version of another is created when that version is there.
     ``checkpoint``: where the run is kept, and whether it goes on from there. The result of a run that goes on is that
     of an unbroken one, and ``on_round`` is called with all its rounds, also those that were there.
 
@@ -92,7 +97,8 @@ def simulate(
     if processes is not None:
         check_whole("processes", processes)
     holdings = deal(tasks, clients, held_out)
-    ordered = in_order(tasks)
+    starts = {name: usable(weights) for name, weights in (initial or {}).items()}
+    ordered = in_order(_beginning(tasks, starts))
     with contextlib.ExitStack() as stack:
         if isinstance(checkpoint, Checkpoint):
             stack.enter_context(used_alone(checkpoint.path))
@@ -102,9 +108,38 @@ def simulate(
             workers = stack.enter_context(ProcessWorkers(holdings, processes))
         fleet = _Fleet(holdings, keeper.workers(workers), on_round, keeper)
         for spec, text in ordered:
-            fleet.create(of_whole_fleet(spec, num_able(spec.kind, holdings)), text)
+            spec = of_whole_fleet(spec, num_able(spec.kind, holdings))
+            fleet.create(TaskCreated(spec, text, starts[spec.name].to_bytes() if spec.name in starts else b""))
         fleet.run()
     return fleet.result([spec.name for spec, _ in tasks])
+
+
+def _beginning(tasks: Sequence[tuple[TaskSpec, str]], starts: Mapping[str, Weights]) -> list[tuple[TaskSpec, str]]:
+    """``tasks`` whose definitions name the digests of ``starts``.
+
+    Raises ``ConfigError`` for weights of no task, and for a task that begins at what this run does not come to.
+    """
+    known = {spec.name: spec for spec, _ in tasks}
+    for name in starts:
+        if name not in known:
+            raise ConfigError(f"initial has weights of task {name!r}; the tasks are {', '.join(known)}")
+    for spec in known.values():
+        _check_start(spec, known)
+    begun = [(begins_at(spec, starts[spec.name]) if spec.name in starts else spec, text) for spec, text in tasks]
+    return [(spec, text if spec == known[spec.name] else to_toml(spec)) for spec, text in begun]
+
+
+def _check_start(spec: TaskSpec, known: Mapping[str, TaskSpec]) -> None:
+    seen = {spec.name}
+    while (initial := starts_from(spec)) is not None:
+        source = known.get(initial.task)
+        if source is None or initial.task in seen or source.rounds < initial.version:
+            raise ConfigError(
+                f"task {spec.name!r} begins at version {initial.version} of task {initial.task!r}, which this run does "
+                "not come to; add that task, or begin at a file"
+            )
+        seen.add(initial.task)
+        spec = source
 
 
 def of_whole_fleet(spec: TaskSpec, able: int) -> TaskSpec:
@@ -162,6 +197,7 @@ class _Fleet:
         self._calls: dict[int, _Call] = {}
         self._token = 0
         self._rounds: dict[str, list[RoundSummary]] = {}
+        self._pending: list[TaskCreated] = []
         self._devices = [SimulatedDevice(one, self) for one in holdings]
 
     # ------------------------------------------------------------------------------------------ what devices see
@@ -200,9 +236,20 @@ class _Fleet:
 
     # ------------------------------------------------------------------------------------------ the run
 
-    def create(self, spec: TaskSpec, definition: str) -> None:
-        self._rounds[spec.name] = []
-        self._serve(TaskCreated(spec, definition))
+    def create(self, event: TaskCreated) -> None:
+        """Now, or as soon as what it needs is there: the version that it begins at, the task that it evaluates."""
+        self._rounds[event.spec.name] = []
+        self._pending.append(event)
+        self._create_ready()
+
+    def _create_ready(self) -> None:
+        for event in [*self._pending]:
+            initial = starts_from(event.spec)
+            source = None if initial is None else self._record.tasks.get(initial.task)
+            begun = initial is None or (source is not None and source.state.version >= initial.version)
+            if begun and (not event.spec.evaluates or event.spec.evaluates in self._record.tasks):
+                self._pending.remove(event)
+                self._serve(event)
 
     def run(self) -> None:
         for device in self._devices:
@@ -212,6 +259,8 @@ class _Fleet:
             if self._agenda and (deadline is None or self._agenda[0][0] <= deadline):
                 self.now, _, action = heapq.heappop(self._agenda)
                 action()
+                if self._pending:
+                    self._create_ready()
             elif deadline is not None and deadline > self.now:
                 self.now = deadline
                 self._serve(Ticked())
@@ -243,7 +292,7 @@ class _Fleet:
 
     def _finished(self) -> bool:
         statuses = [record.status for record in self._record.tasks.values()]
-        return all(status in (TaskStatus.COMPLETED, TaskStatus.ENDED) for status in statuses)
+        return not self._pending and all(status in (TaskStatus.COMPLETED, TaskStatus.ENDED) for status in statuses)
 
     # ------------------------------------------------------------------------------------------ the server
 

@@ -7,6 +7,9 @@ from edgefl.protocol.messages import INLINE_UPDATE_MAX_BYTES
 MAX_TEXT = 500
 """Longest name, reason or error text that is taken from the other side; longer ones are cut."""
 
+MAX_INITIAL_BYTES = 3 << 20
+"""Largest model that is sent with a task's definition: a definition of ``MAX_FILE_BYTES`` fits the message too."""
+
 MAX_COUNT = (1 << 63) - 1
 """Largest session counter, version or size: what SQLite and an int64 hold."""
 

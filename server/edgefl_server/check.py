@@ -17,7 +17,7 @@ from pathlib import Path
 from edgefl.errors import EdgeFLError, LocalProtocolError, NotFoundError, StorageError
 from edgefl.protocol.process import ProcessState
 from edgefl.protocol.sampling import draw_cohort
-from edgefl.protocol.task import TaskSpec
+from edgefl.protocol.task import TaskKind, TaskSpec
 from edgefl_server.recompute import Recomputer
 from edgefl_server.schema import MIGRATIONS
 from edgefl_server.sqlite_file import (
@@ -124,6 +124,7 @@ class _Checker:
                 continue
             if spec.round.goal != goal:
                 self._find(f"the goal is {goal}, its definition says {spec.round.goal}", where, _RESTORE)
+            self._initial(spec)
             self._versions(name, version, forgotten)
             self._numbers(name, next_round, forgotten)
             self._task_rounds(spec, pruned, total)
@@ -153,6 +154,23 @@ class _Checker:
             if length != size:
                 what = f"no content {sha256}" if length is None else f"{length} bytes; expected {size}"
                 self._find(what, f"release {name} version {version}", _RESTORE)
+
+    def _initial(self, spec: TaskSpec) -> None:
+        """Version 0, while it is there, is where the definition begins."""
+        found = self._digest(spec.name, 0)
+        if spec.model is None or spec.kind is not TaskKind.TRAINING or found is None:
+            return
+        initial = spec.model.initial
+        if initial is None:
+            expected = spec.model.build().initial_weights().digest
+        else:
+            expected = initial.sha256 or (self._digest(initial.task, initial.version) or found)
+        if found != expected:
+            self._find(f"it begins at the model {found}; its definition at {expected}", f"task {spec.name}", _RESTORE)
+
+    def _digest(self, task: str, version: int) -> str | None:
+        row = self._db.execute("SELECT sha256 FROM states WHERE task = ? AND version = ?", (task, version)).fetchone()
+        return None if row is None else str(row[0])
 
     def _versions(self, task: str, version: int, forgotten: int) -> None:
         """Versions are dense up to the last, one of each committed round that is not forgotten."""

@@ -51,7 +51,7 @@ class ControlService(control_pb2_grpc.ControlServicer):
                 f"a definition of {len(request.definition)} characters; expected at most {MAX_FILE_BYTES}"
             )
         spec = parse_task(request.definition, "definition")
-        await self._engine.control(TaskCreated(spec, request.definition))
+        await self._engine.control(TaskCreated(spec, request.definition, request.initial_model))
         return task_to_proto(await self._task(spec.name))
 
     async def ListTasks(self, request: control_pb2.ListTasksRequest, context: Any) -> control_pb2.ListTasksResponse:  # noqa: ARG002

@@ -49,6 +49,9 @@ class AddingFleet:
             + own
         )
 
+    def initial(self, task: str) -> bytes:  # noqa: ARG002
+        return b""
+
     def process(self, spec: TaskSpec, found: Standardization | None, model: SoftmaxModel | None) -> Adding:
         return Adding(spec, found, model)
 

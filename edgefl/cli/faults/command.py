@@ -23,6 +23,7 @@ from edgefl.cli.faults.fleet import TaskFleet
 from edgefl.cli.faults.run import Failure, Runner, runner
 from edgefl.cli.faults.scenario import Kind, all_but, only
 from edgefl.cli.faults.tally import Totals
+from edgefl.cli.initial import check_no_start, with_initial
 from edgefl.cli.output import print_json, print_table
 from edgefl.errors import ConfigError, InterruptedByUser, VerificationError
 from edgefl.protocol.task import TaskSpec
@@ -41,8 +42,11 @@ def simulate_faults(args: argparse.Namespace) -> None:
     """
     config = load_faults(Path(args.faults))
     without = () if args.only is None else all_but(args.only)
-    tasks = [spec for spec, _ in read_tasks(args.files, args.set or (), args.seed)]
-    fleet = TaskFleet(tasks, load_clients(args, tasks), config.devices)
+    definitions, initial = with_initial(read_tasks(args.files, args.set or (), args.seed), args.files)
+    tasks = [spec for spec, _ in definitions]
+    for spec in tasks:
+        check_no_start(spec, "--faults")
+    fleet = TaskFleet(tasks, load_clients(args, tasks), config.devices, initial)
     _check_deadlines(tasks, config)
     fleet.rehearse(config.rounds[1])
     seeds = range(args.runs or RUNS) if args.fault_run is None else range(args.fault_run, args.fault_run + 1)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Protocol
 
 from edgefl import codecs
@@ -23,7 +24,7 @@ from edgefl.protocol.task import TaskKind, TaskSpec
 from edgefl.settings import to_toml
 from edgefl.simulation import simulate
 from edgefl.simulation.fleet import creation_rank
-from edgefl.types import ClientDataset, Examples, Standardization
+from edgefl.types import ClientDataset, Examples, Standardization, Weights
 
 Definitions = tuple[tuple[TaskSpec, str], ...]
 
@@ -50,6 +51,10 @@ class Fleet(Protocol):
         """The tasks of one run, of one population, in the order in which they are created."""
         ...
 
+    def initial(self, task: str) -> bytes:
+        """The weights that come with its definition; b"" for none."""
+        ...
+
     def process(self, spec: TaskSpec, found: Standardization | None, model: SoftmaxModel | None) -> Process:
         """See ``edgefl.protocol.process.ProcessFactory``."""
         ...
@@ -71,9 +76,19 @@ class _Holdings:
 
 
 class TaskFleet:
-    """``tasks`` over a data set, as ``edgefl.simulation.simulate`` takes them; ``num_devices`` 0: all its clients."""
+    """``tasks`` over a data set, and their ``initial`` weights, as ``edgefl.simulation.simulate`` takes them.
 
-    def __init__(self, tasks: Sequence[TaskSpec], data: FederatedDataset, num_devices: int) -> None:
+    ``num_devices`` 0: all clients of the data set.
+    """
+
+    def __init__(
+        self,
+        tasks: Sequence[TaskSpec],
+        data: FederatedDataset,
+        num_devices: int,
+        initial: Mapping[str, Weights] = MappingProxyType({}),
+    ) -> None:
+        self._initial = initial
         if num_devices > len(data.clients):
             raise ConfigError(f"devices is {num_devices}; data set {data.name!r} has {len(data.clients)} clients")
         self._tasks = sorted(tasks, key=creation_rank)
@@ -100,7 +115,10 @@ class TaskFleet:
         """The tasks on the same devices without a fault. Raises what keeps them from their end."""
         clients = [ClientDataset(name, one.train) for name, one in self._holdings.items()]
         held_out = [ClientDataset(name, one.held_out) for name, one in self._holdings.items()]
-        simulate(self.definitions(rounds), clients, held_out)
+        simulate(self.definitions(rounds), clients, held_out, initial=self._initial)
+
+    def initial(self, task: str) -> bytes:
+        return self._initial[task].to_bytes() if task in self._initial else b""
 
     def process(self, spec: TaskSpec, found: Standardization | None, model: SoftmaxModel | None) -> Process:
         return build_process(spec, found, model)

@@ -23,7 +23,7 @@ class Operator:
         self._todo: list[tuple[float, Event, tuple[bytes, ...]]] = []
         self._token = 0
         for spec, text in world.tasks:
-            self._todo.append((0.0, TaskCreated(spec, text), ()))
+            self._todo.append((0.0, TaskCreated(spec, text, world.fleet.initial(spec.name)), ()))
         trained = [spec.name for spec, _ in world.tasks if spec.kind is TaskKind.TRAINING]
         for number, at in enumerate(world.scenario.releases if trained else (), start=1):
             raw = b"release %d" % number

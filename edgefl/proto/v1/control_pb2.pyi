@@ -94,14 +94,20 @@ class CreateTaskRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     DEFINITION_FIELD_NUMBER: builtins.int
+    INITIAL_MODEL_FIELD_NUMBER: builtins.int
     definition: builtins.str
     """The text of a task definition (TOML). The server parses and stores it: docs/reference/task.md."""
+    initial_model: builtins.bytes
+    """The weights at which a definition with `initial = { file = ... }` begins: kernel, then bias, float32. Set by the
+    command, which reads the file. Absent for every other definition. An older server refuses such a definition.
+    """
     def __init__(
         self,
         *,
         definition: builtins.str = ...,
+        initial_model: builtins.bytes = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["definition", b"definition"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["definition", b"definition", "initial_model", b"initial_model"]) -> None: ...
 
 global___CreateTaskRequest = CreateTaskRequest
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,9 +19,11 @@ from device_fleet import (
     ScriptedFleet,
     answers,
     assignment,
+    end_device,
     fill,
     release,
     start_device,
+    wait_for_line,
     write_config,
 )
 
@@ -163,6 +166,24 @@ def test_a_refused_release_is_not_shown_as_one_that_runs(
     status, text = status_of(config, capsys)
     assert status["releases"] == ["watch 3"]
     assert "releases    watch 3\nrefused     release watch 4: release watch has " in text
+
+
+def test_a_second_agent_of_a_folder_is_told_which_one_is_the_first(
+    tmp_path: Path, fleet: ScriptedFleet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = write_config(tmp_path, fleet.address)
+    fill(config)
+    with start_device("run", "--config", str(config)) as first:
+        wait_for_line(first, "no work")
+        with start_device("run", "--config", str(config)) as second:
+            _, error = second.communicate(timeout=20)
+        assert (second.returncode, error.count("\n")) == (73, 1)
+        state = tmp_path / "state"
+        assert f"error: {state} is in use by another agent (process {first.pid}); stop it, or use another" in error
+        status, _ = status_of(config, capsys)
+        assert (status["running"], status["pid"], status["session"]) == (True, first.pid, 1)
+        assert end_device(first, signal.SIGTERM) == 0
+    assert len(fleet.check_ins) == 1
 
 
 # without a process: what takes minutes of waiting

@@ -3,7 +3,7 @@
 ::
 
     state_dir/
-      lock          held by the one agent of this folder
+      lock          held by the one agent of this folder; its text is the agent's process id
       session       durable: how often the agent started, and whose folder this is
       outbox        durable: the update that has no receipt yet (the one durable write of a round)
       variates/     control variates: each was an outbox once; durable with the next one (edgefl_device.variates)
@@ -23,6 +23,7 @@ Source: design §5 (receipts), §7 (cloned cards), §9 (few writes).
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import json
@@ -215,8 +216,15 @@ def _lock(path: Path) -> int:
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
+        holder = os.pread(fd, 20, 0).decode("ascii", "replace").strip()
         os.close(fd)
-        raise FencedError(f"{path.parent} is in use by another agent; stop it, or use another state_dir") from None
+        raise FencedError(
+            f"{path.parent} is in use by another agent{f' (process {holder})' if holder else ''}; stop it, or use "
+            "another state_dir and another name"
+        ) from None
+    with contextlib.suppress(OSError):  # only for the message to a second one; a full disk is told where it matters
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, b"%d\n" % os.getpid(), 0)
     return fd
 
 

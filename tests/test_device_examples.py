@@ -178,6 +178,36 @@ def test_a_reader_that_stays_is_told_and_the_rest_is_done_later(
         assert files_with(MARK, tmp_path) == []
 
 
+def test_a_card_that_is_nearly_full_can_be_cleared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The log never holds much of what goes, and a file that cannot be written anew is told and tried again."""
+    path = tmp_path / "examples.db"
+    log_sizes, full = [0], [True]
+
+    class Watched(sqlite3.Connection):
+        def execute(self, sql: str, *parameters: Any) -> sqlite3.Cursor:
+            if sql == "VACUUM" and full[0]:
+                raise sqlite3.OperationalError("database or disk is full")
+            found = super().execute(sql, *parameters)
+            if sql == "COMMIT":
+                log_sizes.append(path.with_name("examples.db-wal").stat().st_size)
+            return found
+
+    with ExampleStore.open(path, SPEC) as store:
+        store.append_many(rows(1500))  # 9 MB
+    real = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda path, **options: real(path, factory=Watched, **options))
+    with ExampleStore.open(path, SPEC) as store:
+        with pytest.raises(
+            StorageError, match=r"removed and overwritten, but .* cannot be written anew .*disk is full"
+        ):
+            store.clear()
+        assert store.count(Split.TRAIN) == 0
+        assert max(log_sizes) < 6 << 20
+        full[0] = False
+        store.enforce_retention()
+    assert path.stat().st_size < 100_000
+
+
 # the commands
 
 

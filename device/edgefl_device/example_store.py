@@ -46,7 +46,7 @@ from edgefl_device.example_file import (
 from edgefl_device.example_row import Row, check_label, pack_features
 from edgefl_device.example_source import Batch, RowsDigest, Sources
 from edgefl_device.files import make_folder
-from edgefl_device.inventory import Group, Inventory, Selection, Touched
+from edgefl_device.inventory import STEP_BYTES, Group, Inventory, Selection, Touched
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -205,19 +205,23 @@ class ExampleStore:
 
         Raises ``StorageError``, also when they are removed and their bytes are not gone yet: it says so.
         """
-        with self._transaction():
-            count = self._inventory.delete(selection)
+        count, limit = 0, max(1, STEP_BYTES // self._spec.example_cost_bytes)
+        while True:
+            with self._transaction():
+                deleted = self._inventory.delete(selection, limit)
+            count += deleted
+            if deleted < limit:
+                break
         with sqlite_errors(self._path):
             self._inventory.erase()
         return count
 
     def clear(self) -> int:
         """Remove all examples, as ``remove`` does, and the names of the features, which the next file fixes anew."""
+        count = self.remove(Selection())
         with self._transaction():
-            count = self._inventory.delete(Selection())
-            forget_names(self._db, FEATURE_NAMES)
-        with sqlite_errors(self._path):
-            self._inventory.erase()
+            if not self._inventory.count(Selection()):  # nothing was added in the meantime
+                forget_names(self._db, FEATURE_NAMES)
         return count
 
     def trusts_clock(self) -> bool:

@@ -2,7 +2,8 @@
 
 Invariants of an erasure
 ------------------------
-- It says how many examples go before they go, and removes them in one transaction.
+- Examples go in steps of ``STEP_BYTES``, so that the log stays small: a card that is nearly full can be cleared. What
+  one step removed is removed, whatever becomes of the next.
 - When it returns, the bytes are in no file of the store: deleted rows are overwritten with zeros (``secure_delete``),
   the file is written anew without what pages may keep of rows that were moved (``VACUUM``), and the log is emptied.
 - That the file is still to be written anew is noted in the transaction of the rows: a process that dies in between
@@ -35,6 +36,9 @@ AGES = ("up to a day", "up to a week", "up to a month", "up to a year", "older",
 
 KEYS = ("source", "label", "split", "age")
 """What examples are grouped by."""
+
+STEP_BYTES = 256 << 10
+"""The log holds every page that a transaction changed; SQLite empties it at 4 MB, between transactions."""
 
 _DAY_S = 86_400
 _ERASE_DUE = "erase_due"
@@ -119,10 +123,11 @@ class Inventory:
         query = f"SELECT name, stamp, num_left = chosen FROM sources JOIN ({chosen}) ON source = id ORDER BY id"
         return [Touched(name, stamp, bool(whole)) for name, stamp, whole in self._db.execute(query, values)]
 
-    def delete(self, selection: Selection) -> int:
-        """Delete; returns how many. Inside a transaction, after which ``erase`` is due."""
+    def delete(self, selection: Selection, limit: int) -> int:
+        """Delete at most ``limit``; returns how many. Inside a transaction, after which ``erase`` is due."""
         where, values = _condition(selection)
-        count = self._db.execute(f"DELETE FROM examples WHERE {where}", values).rowcount
+        chosen = f"SELECT id FROM examples WHERE {where} ORDER BY id LIMIT ?"
+        count = self._db.execute(f"DELETE FROM examples WHERE id IN ({chosen})", [*values, limit]).rowcount
         if count:
             self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, '1')", (_ERASE_DUE,))
         return count
@@ -133,8 +138,8 @@ class Inventory:
     def erase(self) -> None:
         """Let the bytes of deleted examples leave the files, if that is due. Outside a transaction.
 
-        Takes as much free disk as the examples that stay. Raises ``StorageError`` when another process reads the store
-        for too long; the erasure is then still due.
+        Takes twice as much free disk as the examples that stay. Raises ``StorageError`` without it, or when another
+        process reads the store for too long; the erasure is then still due.
         """
         if not self.erase_is_due():
             return
@@ -143,6 +148,11 @@ class Inventory:
         os.environ["SQLITE_TMPDIR"] = str(self._path.parent)  # what stays is copied within this folder, nowhere else
         try:
             self._db.execute("VACUUM")
+        except sqlite3.OperationalError as error:
+            raise StorageError(
+                f"the examples are removed and overwritten, but {self._path} cannot be written anew ({error}): make "
+                "room and give the command again (a running agent does it at its next check-in)"
+            ) from error
         finally:
             if before is None:
                 del os.environ["SQLITE_TMPDIR"]

@@ -206,14 +206,17 @@ class ExampleStore:
         Raises ``StorageError``, also when they are removed and their bytes are not gone yet: it says so.
         """
         count, limit = 0, max(1, STEP_BYTES // self._spec.example_cost_bytes)
-        while True:
-            with self._transaction():
-                deleted = self._inventory.delete(selection, limit)
-            count += deleted
-            if deleted < limit:
-                break
+        deleted = limit
         with sqlite_errors(self._path):
-            self._inventory.erase()
+            self._inventory.keep_log_small(True)
+            try:
+                while deleted == limit:
+                    with immediate(self._db):
+                        deleted = self._inventory.delete(selection, limit)
+                    count += deleted
+                self._inventory.erase()
+            finally:
+                self._inventory.keep_log_small(False)
         return count
 
     def clear(self) -> int:

@@ -37,8 +37,12 @@ AGES = ("up to a day", "up to a week", "up to a month", "up to a year", "older",
 KEYS = ("source", "label", "split", "age")
 """What examples are grouped by."""
 
-STEP_BYTES = 256 << 10
-"""The log holds every page that a transaction changed; SQLite empties it at 4 MB, between transactions."""
+STEP_BYTES = 128 << 10
+LOG_PAGES = 128
+"""The log holds every page that a transaction changed; while examples go, it is emptied at so many (0.5 MB)."""
+
+DEFAULT_LOG_PAGES = 1000
+"""SQLite's own, for all other work: emptying the log costs two syncs."""
 
 _DAY_S = 86_400
 _ERASE_DUE = "erase_due"
@@ -131,6 +135,9 @@ class Inventory:
         if count:
             self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, '1')", (_ERASE_DUE,))
         return count
+
+    def keep_log_small(self, small: bool) -> None:
+        self._db.execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES if small else DEFAULT_LOG_PAGES}")
 
     def erase_is_due(self) -> bool:
         return self._db.execute("SELECT 1 FROM meta WHERE key = ?", (_ERASE_DUE,)).fetchone() is not None

@@ -325,6 +325,14 @@ def test_wrong_conditions_remove_nothing(
     assert json.loads(run(config, capsys, "list", "--json"))["count"] == 7
 
 
+@pytest.mark.parametrize("days", ["-1", "x", "nan", "1e9"])
+def test_a_wrong_age_is_named(config: Path, capsys: pytest.CaptureFixture[str], days: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["examples", "remove", "--config", str(config), f"--older-than={days}"])
+    assert ended.value.code == 64
+    assert f"{days!r} is not a number of days from 0 to 36500" in capsys.readouterr().err
+
+
 def test_a_removed_file_can_be_added_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = write_config(tmp_path)
     path = tmp_path / "a.csv"

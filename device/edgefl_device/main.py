@@ -146,17 +146,19 @@ def _deferred(module: str, name: str) -> Callable[[argparse.Namespace], int]:
 
 
 def _days(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
     if not 0 <= value <= MAX_AGE_DAYS:
-        raise ValueError
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of days from 0 to {MAX_AGE_DAYS}")
     return value
 
 
 def _natural(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise ValueError
-    return value
+    if not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, 0 or more")
+    return int(text)
 
 
 def _run(args: argparse.Namespace) -> int:

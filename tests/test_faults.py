@@ -30,9 +30,18 @@ from edgefl_server.sqlite_file import rewrite_log
 from edgefl_server.sqlite_store import SqliteStore
 
 SEEDS = 1000
-CHUNK = 100
+CHUNK = 50
 MUTANT_SEEDS = 200
 """A mutant that lives longer than so many seeds is not caught: the real run has five times as many."""
+
+FIRST_TRIED = {
+    "close in two transactions": 18,
+    "outbox not synced": 55,
+    "release version falls on the device": 30,
+    "restart forgets a pause": 109,
+}
+"""Seeds that caught these when they were last looked for. They save time alone: where one no longer does, the others
+are tried."""
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +64,8 @@ def test_every_invariant_holds_whatever_dies(first: int, run: Runner, pytestconf
 def test_a_mutant_is_caught(name: str) -> None:
     """The checks can fail: each of these defects breaks an invariant within 200 seeds."""
     with MUTANTS[name](), runner(AddingFleet, CONFIG) as run:
-        caught = next((seed for seed in range(MUTANT_SEEDS) if run.run(seed)[1]), None)
+        first = FIRST_TRIED.get(name, 0)
+        caught = next((seed for seed in (first, *range(MUTANT_SEEDS)) if run.run(seed)[1]), None)
     assert caught is not None, f"{name}: not caught within {MUTANT_SEEDS} seeds"
 
 

@@ -78,39 +78,39 @@ CUTS = {"power_cuts": 30}
 @pytest.mark.parametrize(
     ("change", "kinds"),
     [
-        ({}, set()),
-        ({"network": {"loss": [0.3]}}, {"loss"}),
-        ({"network": {"copies": [1.0]}}, {"copies"}),
-        ({"network": {"delay": [0.5]}}, {"delay"}),
-        ({"network": {"partitions": 9}}, {"partition"}),
-        ({"server": {"kills": 9}}, {"server-kill"}),
-        ({"server": CUTS}, {"server-power", LOST, TORN}),
-        ({"server": CUTS, "disk": {"lose_all": 1.0, "lose_none": 0.0}}, {"server-power", LOST}),
-        ({"server": CUTS, "disk": {"lose_all": 0.0, "lose": 0.0, "torn": 1.0}}, {"server-power", TORN}),
-        ({"server": CUTS, "disk": {"lose_all": 0.0, "lose": 0.0, "torn": 0.0}}, {"server-power"}),
-        ({"server": CUTS, "disk": {"lose_all": 0.0, "lose_none": 1.0, "torn": 0.0}}, {"server-power"}),
-        ({"server": {"restarts": 9}}, {"restart"}),
-        ({"server": {"pauses": 9}}, {"pause"}),
-        ({"server": {"sync_errors": 9}}, {"sync-error"}),
-        ({"server": {"write_errors": 9}}, {"write-error"}),
-        ({"server": {"disk_full": 3}}, {"disk-full"}),
-        ({"server": {"takeovers": 9}}, {"takeover"}),
-        ({"server": {"old_offers": [1.0]}}, {"old-offer"}),
-        ({"device": {"kills": 9}}, {"device-kill"}),
-        ({"device": {"power_cuts": 9}}, {"device-power"}),
-        ({"device": {"card_full": 9}}, {"card-full"}),
-        ({"device": {"card_errors": 9}}, {"card-error"}),
-        ({"device": {"duplicates": 1.0}}, {"clone"}),
-        ({"": {"clock_jumps": 9}}, {"wall-clock"}),
+        ({}, ()),
+        ({"network": {"loss": [0.3]}}, ("loss",)),
+        ({"network": {"copies": [1.0]}}, ("copies",)),
+        ({"network": {"delay": [0.5]}}, ("delay",)),
+        ({"network": {"partitions": 9}}, ("partition",)),
+        ({"server": {"kills": 9}}, ("server-kill",)),
+        ({"server": CUTS}, ("server-power", LOST, TORN)),
+        ({"server": CUTS, "disk": {"lose_all": 1.0, "lose_none": 0.0}}, ("server-power", LOST)),
+        ({"server": CUTS, "disk": {"lose_all": 0.0, "lose": 0.0, "torn": 1.0}}, ("server-power", TORN)),
+        ({"server": CUTS, "disk": {"lose_all": 0.0, "lose": 0.0, "torn": 0.0}}, ("server-power",)),
+        ({"server": CUTS, "disk": {"lose_all": 0.0, "lose_none": 1.0, "torn": 0.0}}, ("server-power",)),
+        ({"server": {"restarts": 9}}, ("restart",)),
+        ({"server": {"pauses": 9}}, ("pause",)),
+        ({"server": {"sync_errors": 9}}, ("sync-error",)),
+        ({"server": {"write_errors": 9}}, ("write-error",)),
+        ({"server": {"disk_full": 3}}, ("disk-full",)),
+        ({"server": {"takeovers": 9}}, ("takeover",)),
+        ({"server": {"old_offers": [1.0]}}, ("old-offer",)),
+        ({"device": {"kills": 9}}, ("device-kill",)),
+        ({"device": {"power_cuts": 9}}, ("device-power",)),
+        ({"device": {"card_full": 9}}, ("card-full",)),
+        ({"device": {"card_errors": 9}}, ("card-error",)),
+        ({"device": {"duplicates": 1.0}}, ("clone",)),
+        ({"": {"clock_jumps": 9}}, ("wall-clock",)),
     ],
     ids=str,
 )
 def test_each_key_brings_its_kind_of_fault_and_no_other(
-    change: Tables, kinds: set[str], files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    change: Tables, kinds: tuple[str, ...], files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "faults.toml"
     path.write_text(toml(QUIET, change))
-    assert set(report(capsys, *argv(files, "plain", faults=path), "--runs", "8")["faults"]) == kinds
+    assert set(report(capsys, *argv(files, "plain", faults=path), "--runs", "3")["faults"]) == set(kinds)
 
 
 @pytest.mark.parametrize("work_s", [0.0, 20.0])

@@ -107,6 +107,10 @@ def test_the_models_are_those_of_a_fleet_that_does_not_break(files: Path) -> Non
     assert equal >= 3
 
 
+CAUGHT_BY_RUN = 6
+"""Of a variate that is not synced: saves time alone. The others are tried where it is not caught by this one."""
+
+
 def test_devices_work_with_the_variate_of_the_last_round_that_counted_them(
     files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -114,12 +118,13 @@ def test_devices_work_with_the_variate_of_the_last_round_that_counted_them(
     task, faults = tmp_path / "scaffold.toml", tmp_path / "faults.toml"
     text = (files / "plain.toml").read_text().replace('kind = "training"', 'kind = "training"\nprocess = "scaffold"')
     task.write_text(text)
-    faults.write_text("rounds = [8, 12]\n[device]\nkills = 15\npower_cuts = 15\ncard_full = 3\ncard_errors = 3\n")
-    command = ["simulate", str(task), "--dataset", str(files / "people.csv"), "--faults", str(faults), "--runs", "20"]
-    assert main(command) == 0
+    faults.write_text("rounds = [6, 8]\n[device]\nkills = 25\npower_cuts = 25\ncard_full = 3\ncard_errors = 3\n")
+    command = ["simulate", str(task), "--dataset", str(files / "people.csv"), "--faults", str(faults)]
+    assert main([*command, "--runs", "10"]) == 0
     capsys.readouterr()
     monkeypatch.setattr(Variates, "secure", lambda _: None)
-    assert main(command) == VerificationError.exit_code
+    tries = (CAUGHT_BY_RUN, *range(10))
+    assert any(main([*command, "--run", str(one)]) == VerificationError.exit_code for one in tries)
     assert re.search(r"worked in gestures \d+ without the variate of round \d+", capsys.readouterr().err)
 
 

@@ -77,7 +77,7 @@ def test_without_a_server_the_agent_backs_off_and_says_so_once(
     warnings = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
     assert len(warnings) == 1
     assert re.match(
-        r"no server at 127\.0\.0\.1:\d+: is it running, and is the address right\?; next try in 0 s", warnings[0]
+        r"no server at 127\.0\.0\.1:\d+: is it running, and is the address right\?; next try at once", warnings[0]
     )
 
 

@@ -27,11 +27,13 @@ from edgefl.protocol.events import (
     SaveRelease,
     SaveReport,
     SaveSelection,
+    SaveSetbacks,
     SaveTask,
     SaveTaskStatus,
     Snapshot,
     TaskRecord,
 )
+from edgefl.protocol.failures import counted
 from edgefl.protocol.messages import (
     CheckIn,
     ClientUpdate,
@@ -150,8 +152,10 @@ class MemoryStore:
                 case SaveTask(record):
                     assert record.spec.name not in self.tasks
                     self.tasks[record.spec.name] = record
-                case SaveTaskStatus(task, status):
-                    self.tasks[task] = replace(self.tasks[task], status=status)
+                case SaveTaskStatus(task, status, reason):
+                    self.tasks[task] = replace(self.tasks[task], status=status, reason=reason)
+                case SaveSetbacks(task, setbacks):
+                    self.tasks[task] = replace(self.tasks[task], setbacks=setbacks)
                 case SaveSelection(record):
                     assert record.task not in self.rounds
                     assert record.round_num == self.tasks[record.task].next_round
@@ -160,7 +164,8 @@ class MemoryStore:
                     self._report(sequence, device, update)
                 case SaveFailure(device, failure):
                     record = self.rounds[failure.task]
-                    self.rounds[failure.task] = replace(record, failed=(*record.failed, device))
+                    failures = counted(record.failures, device, failure)
+                    self.rounds[failure.task] = replace(record, failed=(*record.failed, device), failures=failures)
                 case SaveCommit(task, round_num, _, state, _, status):
                     assert self.rounds.pop(task).round_num == round_num
                     self.commits[task, round_num] = effect

@@ -26,8 +26,10 @@ from edgefl.protocol.coordinator import Coordinator
 from edgefl.protocol.events import (
     AnswerCheckIn,
     Draining,
+    Notice,
     Persist,
     Phase,
+    PublishRound,
     ReleaseCreated,
     ReleaseRecord,
     SaveAbandon,
@@ -53,6 +55,7 @@ from edgefl.protocol.messages import (
     RetryWindow,
 )
 from edgefl.protocol.pace import CoordinatorConfig
+from edgefl.protocol.standing import NOTICE_S
 from edgefl.protocol.task import ModelSpec
 from edgefl.types import Examples, Standardization, TrainStats, Weights
 
@@ -156,7 +159,7 @@ def test_a_paused_task_selects_nothing_and_its_round_goes_on() -> None:
     assert receipt(fleet.answer("a", jobs["a"])) == Accepted(1)
     (commit,) = of(SaveCommit, fleet.answer("b", jobs["b"]))
     assert commit.status is TaskStatus.PAUSED
-    assert "no task" in rejection(fleet.arrive("a"))[0]
+    assert rejection(fleet.arrive("a"))[0] == "task 'train' is paused"
     fleet.handle(TaskResumed("train"))
     assert fleet.arrive_all("ab")["a"].round_num == 2
 
@@ -164,7 +167,7 @@ def test_a_paused_task_selects_nothing_and_its_round_goes_on() -> None:
 def test_pausing_sends_those_away_who_wait_for_nothing_else() -> None:
     fleet = Fleet(training(goal=2))
     fleet.arrive("a")
-    assert "no task" in rejection(fleet.handle(TaskPaused("train")))[0]
+    assert rejection(fleet.handle(TaskPaused("train")))[0] == "task 'train' is paused"
 
 
 def test_an_ended_task_abandons_its_round_for_good() -> None:
@@ -208,12 +211,18 @@ def test_a_wrong_control_event_raises_and_changes_nothing(event: Any, error: typ
     fleet.handle(TaskEnded("done"))
     fleet.handle(ReleaseCreated(ReleaseRecord(ReleaseInfo("m", 3, "", 1), "p", "train", 1)))
     fleet.arrive("a")
-    before = (fleet.server.coordinator.tasks(), fleet.server.coordinator.rounds())
+    before = _state_of(fleet)
     fleet.now = 30.0  # The long poll is over; the wrong event may not swallow its answer.
     with pytest.raises(error, match=told):
         fleet.handle(event)
-    assert (fleet.server.coordinator.tasks(), fleet.server.coordinator.rounds()) == before
+    assert _state_of(fleet) == before
     assert rejection(fleet.handle(Ticked()))
+
+
+def _state_of(fleet: Fleet) -> Any:
+    """All but what is said of the time that passes."""
+    coordinator = fleet.server.coordinator
+    return coordinator.tasks(), [replace(summary, waiting="") for summary in coordinator.rounds()]
 
 
 class Own(LocalWork):
@@ -230,7 +239,7 @@ def test_work_that_cannot_be_sent_is_given_to_nobody(monkeypatch: pytest.MonkeyP
     """A server's process may be a user's own: what it cannot do ends no server."""
     monkeypatch.setattr(Adding, "plan", lambda *_: Plan(MODEL, Own(), ENCODING))
     text, _ = rejection(Fleet(training()).arrive("a", kinds=("training", "Own", "")))
-    assert "work of a user's own, which cannot be sent" in text
+    assert "no way to get work of a user's own" in text
 
 
 def test_counts_of_more_classes_than_fit_a_report_are_refused_when_the_task_is_created() -> None:
@@ -308,9 +317,12 @@ def test_a_stopping_server_starts_no_round_with_those_expected_back() -> None:
 def test_next_deadline_is_the_earliest_of_polls_selections_and_rounds() -> None:
     fleet = Fleet(training(goal=2, minimum=1))
     coordinator = fleet.server.coordinator
-    assert coordinator.next_deadline() is None
+    assert coordinator.next_deadline() == NOTICE_S
     fleet.now = 1.0
     fleet.arrive("a")
+    assert coordinator.next_deadline() == NOTICE_S
+    fleet.now = NOTICE_S
+    fleet.handle(Ticked())
     assert coordinator.next_deadline() == 6.0
     fleet.now = 6.0
     assert assignments(fleet.handle(Ticked()))["a"].round_num == 1
@@ -323,7 +335,10 @@ def test_a_selection_that_found_too_few_does_not_tick_without_end() -> None:
     fleet = Fleet(training(goal=9, minimum=5))
     fleet.arrive("a")
     fleet.now = 5.0
-    assert fleet.handle(Ticked()) == []
+    assert [type(effect) for effect in fleet.handle(Ticked())] == [PublishRound, Notice]
+    assert fleet.server.coordinator.next_deadline() == 10.0
+    fleet.now = 10.0
+    assert [type(effect) for effect in fleet.handle(Ticked())] == [PublishRound]
     assert fleet.server.coordinator.next_deadline() == 20.0
 
 
@@ -379,5 +394,5 @@ def test_the_views_show_what_there_is() -> None:
     fleet.answer("a", jobs["a"])
     (summary,) = fleet.server.coordinator.rounds()
     assert (summary.phase, summary.goal, summary.cohort, summary.accepted) == (Phase.COLLECTING, 2, 2, 1)
-    assert [record.device for record in fleet.server.coordinator.devices()] == ["a", "b"]
+    assert [view.record.device for view in fleet.server.coordinator.devices()] == ["a", "b"]
     assert isinstance(fleet.server.store.ledger["train", 1, "a"][1], ClientUpdate)

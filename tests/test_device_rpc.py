@@ -103,7 +103,7 @@ def test_a_plan_that_cannot_be_read_gives_the_failure_to_report(fleet: ScriptedF
     fleet._answer = lambda _context, _body: message  # type: ignore[method-assign]
     failure = client.check_in(CHECK_IN, 10)
     assert isinstance(failure, WorkFailure)
-    assert (failure.task, failure.round_num, failure.kind) == ("shoulder", 7, "RemoteProtocolError")
+    assert (failure.task, failure.round_num, failure.kind) == ("shoulder", 7, "PlanNotUnderstood")
     assert "update the agent" in failure.message
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import os
@@ -13,7 +14,9 @@ import pytest
 from server_kit import definition
 
 from edgefl.errors import FencedError, NotFoundError, StorageError
+from edgefl.protocol.backoff import Setbacks
 from edgefl.protocol.events import (
+    DeviceError,
     DeviceRecord,
     Persist,
     Phase,
@@ -27,14 +30,18 @@ from edgefl.protocol.events import (
     SaveRelease,
     SaveReport,
     SaveSelection,
+    SaveSetbacks,
     SaveTask,
     SaveTaskStatus,
     TaskRecord,
     TaskStatus,
 )
+from edgefl.protocol.failures import FailureCount
 from edgefl.protocol.messages import ClientUpdate, Fate, ReleaseInfo, WorkFailure
 from edgefl.protocol.process import ClientAccuracies, Gains, ProcessState, RoundConditions, RoundMetrics
+from edgefl.protocol.shape import ExampleShape
 from edgefl.protocol.task import parse_task
+from edgefl.types import DType, Quantization
 from edgefl_server.sqlite_store import SqliteStore
 from edgefl_server.store import Store
 
@@ -112,7 +119,8 @@ def test_empty_store_gives_an_empty_snapshot(opener: Opener) -> None:
 
 def test_everything_comes_back_as_it_was_saved(opener: Opener) -> None:
     store = opener()
-    device = DeviceRecord("a", "lab", "0.1", 5, 100, 20, suspect=True)
+    shape = ExampleShape(75, 7, DType.UINT8, Quantization(0.1, 3))
+    device = DeviceRecord("a", "lab", "0.1", 5, 100, 20, suspect=True, shape=shape, running=(("r", 3),))
     release = ReleaseRecord(ReleaseInfo("r", 1, digest(b"file"), 4), "lab", "train", 0)
     failure = WorkFailure("train", 1, "DataError", "no examples")
     effects: list[Persist] = [
@@ -130,12 +138,57 @@ def test_everything_comes_back_as_it_was_saved(opener: Opener) -> None:
     snapshot = again.load()
     assert snapshot.tasks == (task(), task("alpha"))  # in the order of creation
     expected = dataclasses.replace(selection(), accepted=((9, "b", update()),), failed=("a",))
+    expected = dataclasses.replace(expected, failures=(FailureCount("DataError", 1, "a", "no examples"),))
     assert snapshot.rounds == (expected,)
     assert snapshot.devices == (device,)
     assert snapshot.releases == (release,)
     assert snapshot.next_sequence == 10
     assert again.content(digest(b"file")) == b"file"
     assert again.content(digest(b"model-0")) == b"model-0"
+
+
+def test_ages_are_counted_by_the_stores_clock(tmp_path: Path) -> None:
+    """Also by one that goes back: an age is never below 0."""
+    now = [1000.0]
+
+    def load() -> tuple[DeviceRecord, ...]:
+        with contextlib.closing(SqliteStore(tmp_path, retention_rounds=2, clock=lambda: now[0])) as again:
+            return again.load().devices
+
+    with contextlib.closing(SqliteStore(tmp_path, retention_rounds=2, clock=lambda: now[0])) as store:
+        device = DeviceRecord("a", "lab", "0.1", 5, 100, 20)
+        store.apply([SaveTask(task()), SaveSelection(selection()), SaveDevice(device)])
+        now[0] = 1300.0
+        store.apply([SaveFailure("a", WorkFailure("train", 1, "DataError", "no examples"))])
+        store.apply([SaveDevice(dataclasses.replace(device, session=6))])
+    now[0] = 1400.0
+    (found,) = load()
+    assert (found.session, found.seen_ago_s) == (6, 100.0)
+    assert found.error == DeviceError("DataError", "no examples", 100.0)
+    now[0] = 0.0
+    assert load()[0].seen_ago_s == 0.0
+
+
+def test_what_holds_a_task_back_comes_back(opener: Opener) -> None:
+    store = opener()
+    setbacks = Setbacks(4, 3, "0 reports")
+    store.apply(
+        [SaveTask(task()), SaveSetbacks("train", setbacks), SaveTaskStatus("train", TaskStatus.SUSPENDED, "why")]
+    )
+    (found,) = opener().load().tasks
+    assert (found.status, found.reason, found.setbacks) == (TaskStatus.SUSPENDED, "why", setbacks)
+
+
+def test_ended_rounds_say_how_devices_failed(opener: Opener) -> None:
+    store = opener()
+    failures = [WorkFailure("train", 1, kind, f"{kind} {name}") for kind, name in (("A", "x"), ("B", "y"), ("A", "z"))]
+    store.apply([SaveTask(task()), SaveSelection(selection())])
+    store.apply([SaveFailure(f"d{n}", failure) for n, failure in reversed(list(enumerate(failures)))])
+    store.apply([SaveAbandon("train", 1, "too few")])
+    store.apply([SaveSelection(selection(2)), SaveAbandon("train", 2, "too few")])
+    first, second = store.ended_rounds("train", 1, 9)
+    assert first.failures == (FailureCount("A", 2, "d0", "A x"), FailureCount("B", 1, "d1", "B y"))
+    assert second.failures == ()
 
 
 def test_a_commit_ends_the_round_and_makes_one_version(opener: Opener) -> None:

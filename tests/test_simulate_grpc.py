@@ -179,7 +179,7 @@ def test_a_task_that_cannot_be_finished_says_why(files: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=TIME_LIMIT_S, check=False)
     assert done.returncode == 80
     assert done.stdout.count("abandoned") == 10
-    expected = "edgefl: error: task 'spreads' cannot be finished: 0 reports, 4 of 5 failed; 2 out of reach (log: "
+    expected = "edgefl: error: task 'spreads' cannot be finished: 0 reports, 4 of 5 failed; 2 out of reach: DataError: "
     assert done.stderr.startswith(expected)
     assert Path(done.stderr.strip().removesuffix(")").split("log: ")[1]).is_file()
 

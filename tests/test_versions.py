@@ -93,7 +93,7 @@ def test_a_migration_that_is_killed_is_done_again(data: Path) -> None:
 
 
 def test_check_says_what_to_do_with_an_older_database(data: Path) -> None:
-    with pytest.raises(StorageError, match="schema version 1; expected 3; a server of this version migrates"):
+    with pytest.raises(StorageError, match="schema version 1; expected 4; a server of this version migrates"):
         check(data)
 
 

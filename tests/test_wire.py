@@ -16,8 +16,10 @@ from edgefl.errors import RemoteProtocolError, UpdateRefusal
 from edgefl.models.softmax import SoftmaxModel
 from edgefl.proto.v1 import control_pb2, fleet_pb2, plan_pb2
 from edgefl.protocol import messages as m
-from edgefl.protocol.events import DeviceRecord, Phase, ReleaseRecord, RoundSummary, TaskRecord, TaskStatus
+from edgefl.protocol.events import DeviceError, DeviceRecord, Phase, ReleaseRecord, RoundSummary, TaskRecord, TaskStatus
 from edgefl.protocol.process import ProcessState
+from edgefl.protocol.shape import ExampleShape
+from edgefl.protocol.standing import DeviceState, DeviceView
 from edgefl.protocol.task import ClientSpec, parse_task
 from edgefl.types import DType, Quantization, TrainConfig
 from edgefl.wire import control
@@ -70,6 +72,8 @@ def test_a_task_says_what_operators_ask(status: TaskStatus) -> None:
     record = TaskRecord(spec, text, status, ProcessState(version=7, model=b"x"), next_round=9)
     message = control_pb2.Task.FromString(control.task_to_proto(record).SerializeToString())
     assert control.task_status(message) is status
+    old = {TaskStatus.SUSPENDED: TaskStatus.PAUSED}.get(status, status)  # to a command that knows no "suspended"
+    assert control_pb2.TaskStatus.Name(message.status) == f"TASK_STATUS_{old.name}"
     assert (message.name, message.kind, message.population) == ("shoulder", "training", "watch")
     assert (message.committed_rounds, message.wanted_rounds, message.next_round) == (7, 50, 9)
     assert parse_task(message.definition, "the server's") == spec
@@ -82,9 +86,22 @@ def test_releases_and_devices_say_what_operators_ask() -> None:
     assert release.max_abs_diff == 1e-7
     assert (release.release.name, release.release.version) == ("shoulder", 3)
     assert (release.release.content.sha256, release.release.content.size_bytes) == (b"\xab" * 32, 2048)
-    device = control.device_to_proto(DeviceRecord("pi-1", "watch", "1.0", 4, 100, 20, suspect=True))
+    record = DeviceRecord(
+        *("pi-1", "watch", "1.0", 4, 100, 20, True, ExampleShape(75, 7), (("shoulder", 3),)),
+        seen_ago_s=4.0,
+        error=DeviceError("DataError", "no", 9.0),
+    )
+    view = DeviceView(record, DeviceState.WORKING, m.RoundKey("train", 7), twins=True)
+    device = control_pb2.Device.FromString(control.device_to_proto(view).SerializeToString())
     assert (device.name, device.population, device.agent_version) == ("pi-1", "watch", "1.0")
     assert (device.session, device.num_train, device.num_held_out, device.suspect) == (4, 100, 20, True)
+    assert control.device_state(device) is DeviceState.WORKING
+    assert (device.works_for.task, device.works_for.round, device.twins, device.seen_ago_s) == ("train", 7, True, 4.0)
+    assert (device.shape.num_features, device.running[0].name, device.running[0].version) == (75, "shoulder", 3)
+    assert (device.error.kind, device.error.message, device.error.ago_s) == ("DataError", "no", 9.0)
+    unheard = control.device_to_proto(DeviceView(DeviceRecord("pi-2", "watch", "0.1", 1, 0, 0), DeviceState.AWAY))
+    assert not unheard.HasField("seen_ago_s")
+    assert control.device_state(control_pb2.Device()) is None, "an older server says no state"
 
 
 POSITIVE = st.floats(2.0**-30, 3.4e38)
@@ -169,7 +186,7 @@ def test_the_enums_of_both_sides_have_the_same_members() -> None:
     assert refusals.pop("REFUSAL_REASON_UNSPECIFIED") == 0
     assert refusals == {f"REFUSAL_REASON_{reason.name}": reason.value for reason in UpdateRefusal}
     statuses = {name.removeprefix("TASK_STATUS_") for name in control_pb2.TaskStatus.keys()}  # noqa: SIM118
-    assert statuses == {"UNSPECIFIED", *(status.name for status in TaskStatus)}
+    assert statuses == {"UNSPECIFIED", *(status.name for status in TaskStatus if status is not TaskStatus.SUSPENDED)}
     phases = {name.removeprefix("ROUND_PHASE_") for name in control_pb2.RoundPhase.keys()}  # noqa: SIM118
     assert phases == {"UNSPECIFIED", *(phase.name for phase in Phase)}
     types = {name.removeprefix("FEATURE_TYPE_") for name in plan_pb2.FeatureType.keys()}  # noqa: SIM118

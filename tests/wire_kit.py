@@ -14,8 +14,10 @@ from edgefl.models.softmax import SoftmaxModel
 from edgefl.proto.v1 import fleet_pb2, plan_pb2
 from edgefl.protocol import messages as m
 from edgefl.protocol.events import Phase, RoundSummary
+from edgefl.protocol.failures import FailureCount
 from edgefl.protocol.process import ClientAccuracies, Gains, RoundConditions, RoundMetrics
-from edgefl.types import DType, Quantization, Standardization
+from edgefl.protocol.shape import ExampleShape
+from edgefl.types import MAX_CLASSES, MAX_FEATURES, DType, Quantization, Standardization
 from edgefl.wire.limits import MAX_COUNT, MAX_EXAMPLES, MAX_NAMES, MAX_TEXT
 
 PROPERTY = settings(deadline=None, derandomize=True)
@@ -117,6 +119,17 @@ ANSWERS = st.builds(
 )
 
 
+SHAPES = st.builds(
+    ExampleShape, st.integers(1, MAX_FEATURES), st.integers(1, MAX_CLASSES), st.just(DType.FLOAT32)
+) | st.builds(
+    ExampleShape,
+    st.integers(1, MAX_FEATURES),
+    st.integers(1, MAX_CLASSES),
+    st.sampled_from([DType.UINT8, DType.INT8]),
+    st.builds(Quantization, st.floats(2.0**-30, 2.0**100, width=32), st.integers(-128, 255)),
+)
+
+
 @st.composite
 def check_ins(draw: st.DrawFn) -> m.CheckIn:
     last = draw(st.none() | st.tuples(NAMES, U32))
@@ -132,6 +145,9 @@ def check_ins(draw: st.DrawFn) -> m.CheckIn:
         encodings=draw(names),
         last_task=last[0] if last else "",
         last_round=last[1] if last else 0,
+        shape=draw(st.none() | SHAPES),
+        running=draw(st.lists(st.tuples(NAMES, COUNTS), max_size=MAX_NAMES).map(tuple)),
+        instance=draw(U64),
     )
 
 
@@ -162,6 +178,9 @@ RECEIPTS = st.one_of(
 )
 
 
+FAILURES = st.builds(FailureCount, kind=TEXTS, count=U32, device=NAMES, message=TEXTS)
+
+
 @st.composite
 def summaries(draw: st.DrawFn) -> RoundSummary:
     metrics = st.builds(
@@ -189,6 +208,8 @@ def summaries(draw: st.DrawFn) -> RoundSummary:
         reason=draw(TEXTS),
         latency_shares=shares,
         conditions=conditions,
+        failures=draw(st.lists(FAILURES, max_size=3).map(tuple)),
+        waiting=draw(TEXTS),
         **numbers,
     )
 

@@ -10,6 +10,7 @@ Source: design §9 (the way from wire to outbox).
 from __future__ import annotations
 
 import logging
+import os
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -55,8 +56,9 @@ from edgefl.protocol.session_events import (
     WorkStopped,
 )
 from edgefl.protocol.session_state import SessionConfig
+from edgefl.protocol.shape import ExampleShape
 from edgefl.types import Examples
-from edgefl_device.config import DeviceConfig
+from edgefl_device.config import DeviceConfig, ExampleSpec
 from edgefl_device.content import ModelCache, ReleaseStore
 from edgefl_device.example_store import ExampleStore
 from edgefl_device.rpc import OTHER, CallError, FleetClient
@@ -100,6 +102,7 @@ class Jobs:
         self.running = self._installed()
         self.refused_release = ""
         self._purpose = OTHER
+        self._instance = int.from_bytes(os.urandom(8), "little") or 1
 
     def check_in(self, effect: SendCheckIn) -> SessionEvent:
         """Take in the inbox, look at the device's own conditions, then check in."""
@@ -123,6 +126,9 @@ class Jobs:
             encodings=self._session.encodings,
             last_task=effect.last_task,
             last_round=effect.last_round,
+            shape=_shape_of(self._config.examples),
+            running=tuple((one.info.name, one.info.version) for one in self.releases.installed()),
+            instance=self._instance,
         )
         try:
             answer = self._client.check_in(message, effect.timeout_s)
@@ -234,6 +240,10 @@ class Jobs:
                 log.warning("inbox: refused: %s", one_line(taken.error))
             else:
                 log.info("inbox: %d examples from %s", taken.count, taken.name)
+
+
+def _shape_of(spec: ExampleSpec) -> ExampleShape:
+    return ExampleShape(spec.num_features, spec.num_classes, spec.dtype, spec.quantization)
 
 
 def _failed(error: CallError) -> RpcFailed:

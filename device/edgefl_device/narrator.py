@@ -33,6 +33,7 @@ from edgefl.protocol.session_events import (
     StartTimer,
 )
 from edgefl.protocol.session_state import SessionPhase, SessionState
+from edgefl_device.status import without_digits
 
 _WAITS = (SessionPhase.IDLE, SessionPhase.ASSIGNED, SessionPhase.REPORTING)
 """The phases in which a timer starts the next try; in TRAINING it ends the round."""
@@ -89,7 +90,7 @@ def tell(
         story = replace(story, trouble="", unreachable=False)
     if isinstance(event, CheckInAnswered):
         reason = event.answer.outcome.reason if isinstance(event.answer.outcome, Rejection) else ""
-        if reason and reason != story.no_work:
+        if reason and without_digits(reason) != without_digits(story.no_work):
             lines.append(Line(f"no work: {reason}"))
         story = replace(story, no_work=reason)
     if isinstance(after.report, WorkFailure) and after.report is not before.report:

@@ -30,6 +30,7 @@ from edgefl.errors import (
 from edgefl.proto.v1 import fleet_pb2, fleet_pb2_grpc
 from edgefl.protocol.messages import (
     INLINE_UPDATE_MAX_BYTES,
+    PLAN_NOT_UNDERSTOOD,
     CheckIn,
     CheckInAnswer,
     Receipt,
@@ -139,7 +140,7 @@ class FleetClient:
         except EdgeFLError as error:
             key = response.assignment.key
             if response.WhichOneof("outcome") == "assignment" and key.task:
-                return WorkFailure(key.task, key.round, type(error).__name__, str(error))
+                return WorkFailure(key.task, key.round, PLAN_NOT_UNDERSTOOD, str(error))
             raise CallError(error, None) from error
 
     def report(self, report: Report, timeout_s: float, purpose: str = OTHER) -> tuple[Receipt, RetryWindow]:

@@ -138,12 +138,17 @@ def by_purpose(traffic: dict[tuple[str, str], Traffic]) -> dict[str, PurposeTraf
     return sums
 
 
+def without_digits(reason: str) -> str:
+    """What of a server's reason is news: its counts and times come and go."""
+    return "".join(character for character in reason if not character.isdigit())
+
+
 def _essence(status: Status) -> Status:
     """What is written at once. The next try counts where something is wrong, not while the agent waits for work."""
     return replace(
         status,
         phase="waiting" if status.phase in QUIET else status.phase,
-        no_work="".join(character for character in status.no_work if not character.isdigit()),  # counts come and go
+        no_work=without_digits(status.no_work),
         next_try_at=status.next_try_at if status.last_error else 0.0,
         calls={},
         traffic={},

@@ -72,7 +72,7 @@ def build_parser() -> argparse.ArgumentParser:
     statistics.add_argument("task", type=arguments.text, metavar="TASK", help="a completed task with bins or extremes")
     json_option(statistics)
     statistics.set_defaults(run=lazy("statistics", "show"))
-    devices = commands.add_parser("devices", help="list the devices that the server knows")
+    devices = commands.add_parser("devices", help="list the devices that the server knows, and how each is")
     devices.add_argument("--population", type=arguments.text, default="", help="only this population")
     json_option(devices)
     devices.set_defaults(run=lazy("devices", "list_devices"))
@@ -121,13 +121,18 @@ def _add_task(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     actions = task.add_subparsers(title="actions", dest="action", required=True, metavar="ACTION")
     create = actions.add_parser("create", help="start tasks from definition files", description=_CREATE)
     create.add_argument("files", nargs="+", metavar="FILE", help="a task definition in TOML (docs/reference/task.md)")
+    create.add_argument(
+        "--anyway",
+        action="store_true",
+        help="also create a task that none of the known devices can do: of another population, shape or size",
+    )
     create.set_defaults(run=lazy("tasks", "create"))
     listing = actions.add_parser("list", help="list all tasks")
     json_option(listing)
     listing.set_defaults(run=lazy("tasks", "list_tasks"))
     for name, text in (
         ("pause", "start no new round; one that collects reports goes on"),
-        ("resume", "go on with a paused task"),
+        ("resume", "go on with a task that was paused, or that the server suspended because its rounds only failed"),
         ("end", "end a task for good: its current round is abandoned, its models stay"),
     ):
         action = actions.add_parser(name, help=text, description=text)

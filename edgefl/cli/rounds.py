@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 
-from edgefl.cli.connection import Connection
+from edgefl.cli.connection import Connection, Target
 from edgefl.cli.output import print_json
 from edgefl.cli.target import target
+from edgefl.command import one_line
+from edgefl.errors import BusyError, UnavailableError
 from edgefl.proto.v1 import control_pb2
 from edgefl.protocol.events import Phase, RoundSummary
+from edgefl.protocol.failures import told
 from edgefl.protocol.process import RoundMetrics
 from edgefl.wire.control import round_from_proto
+
+RETRY_S = 1.0
+"""Between two tries to reach a server that went away while its rounds were watched: a restart takes seconds."""
+
+ENDED = (Phase.COMMITTED, Phase.ABANDONED)
 
 
 def summaries(server: Connection, task: str, *, follow: bool, from_round: int = 1) -> Iterator[RoundSummary]:
@@ -22,14 +31,59 @@ def summaries(server: Connection, task: str, *, follow: bool, from_round: int = 
         yield round_from_proto(message)
 
 
+def followed(
+    where: Target, task: str, *, say: Callable[[str], None], sleep: Callable[[float], None] = time.sleep
+) -> Iterator[RoundSummary]:
+    """Every change of ``task`` until it ends, also over restarts of the server: each ended round comes once.
+
+    ``say`` is told when the server goes and when it is back. A server that is not there at first raises, as does
+    everything but its absence.
+    """
+    last, seen, away = 0, False, False
+    while True:
+        try:
+            with Connection(where) as server:
+                for summary in summaries(server, task, follow=True, from_round=last + 1):
+                    if away:
+                        say("the server is back")
+                    seen, away = True, False
+                    if summary.phase in ENDED:
+                        last = max(last, summary.round_num)
+                    yield summary
+            return
+        except BusyError:
+            continue  # this side read too slowly: go on from where it is
+        except UnavailableError as error:
+            if not seen:
+                raise
+            if not away:
+                say(f"{error}; waiting for the server, Ctrl-C stops")
+            away = True
+            sleep(RETRY_S)
+
+
 def watch(args: argparse.Namespace) -> None:
-    with Connection(target(args)) as server:
-        stream = summaries(server, args.task, follow=not args.no_follow)
-        for summary in stream:
-            if args.json:
-                print_json(as_dict(summary))
-            elif summary.phase in (Phase.COMMITTED, Phase.ABANDONED) or sys.stdout.isatty():
-                print_line(summary)
+    if args.no_follow:
+        with Connection(target(args)) as server:
+            for summary in summaries(server, args.task, follow=False):
+                _show(args, summary)
+        return
+    for summary in followed(target(args), args.task, say=_say):
+        _show(args, summary)
+
+
+def _show(args: argparse.Namespace, summary: RoundSummary) -> None:
+    if args.json:
+        print_json(as_dict(summary))
+    elif summary.phase in ENDED or summary.waiting or sys.stdout.isatty():
+        print_line(summary)
+
+
+def _say(text: str) -> None:
+    """On stderr: stdout is the rounds'. A line in progress is left as it is."""
+    if sys.stdout.isatty():
+        print(flush=True)
+    print(f"edgefl: {one_line(text)}", file=sys.stderr, flush=True)
 
 
 def as_dict(summary: RoundSummary) -> dict[str, object]:
@@ -65,6 +119,10 @@ def as_dict(summary: RoundSummary) -> dict[str, object]:
         result["latency_shares"] = summary.latency_shares
     if summary.reason:
         result["reason"] = summary.reason
+    if summary.failures:
+        result["failures"] = [vars(one) for one in summary.failures]
+    if summary.waiting:
+        result["waiting"] = summary.waiting
     return result
 
 
@@ -100,9 +158,10 @@ def print_line(summary: RoundSummary, prefix: str = "") -> None:
             text += f" from {found.accuracy_before:.4f}, {found.gains.num_gained} devices gained"
         if found.accuracies is not None:
             text += f"  by device {found.accuracies}"
-    if summary.reason:
-        text += f"  ({summary.reason})"
-    ended = summary.phase in (Phase.COMMITTED, Phase.ABANDONED)
+    # An abandoned round's reason tells its failures.
+    if note := summary.reason or summary.waiting or told(summary.failures):
+        text += f"  ({one_line(note)})"
+    ended = summary.phase in ENDED
     if sys.stdout.isatty():  # a round in progress is one line that changes
         print(f"\r\033[K{text}", end="\n" if ended else "", flush=True)
     else:

@@ -39,6 +39,9 @@ MAX_DEVICES = 64
 PATIENCE_S = 86_400.0
 """In place of the definition's ``selection_s`` and ``deadline_s``: a slow machine must not change who is counted."""
 
+NO_BACKOFF = "backoff_max_s = 0\n"
+"""A run here ends at once when a task cannot be finished, as it does in one process."""
+
 POLL_S = 0.05
 
 OnRound = Callable[[RoundSummary], None]
@@ -140,7 +143,7 @@ def _forget(folder: Path, out: Path | None) -> None:
 def _start(
     fleet: Fleet, folder: Path, tasks: Sequence[TaskSpec], data: FederatedDataset, initial: Mapping[str, Weights]
 ) -> Target:
-    address = fleet.start_server(write_server(folder), "127.0.0.1:0")
+    address = fleet.start_server(write_server(folder, NO_BACKOFF), "127.0.0.1:0")
     population = tasks[0].population
     configs = {one.client_id: write_device(folder, one, population, address, data) for one in data.clients}
     fill_stores(configs, data)

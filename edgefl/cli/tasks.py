@@ -9,6 +9,7 @@ from edgefl.cli.connection import Connection
 from edgefl.cli.initial import create_request, with_initial
 from edgefl.cli.output import print_json, print_table
 from edgefl.cli.target import target
+from edgefl.command import one_line
 from edgefl.proto.v1 import control_pb2
 from edgefl.protocol.task import parse_task
 from edgefl.settings import read_toml
@@ -22,8 +23,11 @@ def create(args: argparse.Namespace) -> None:
     requests = [create_request(spec.name, text, weights) for spec, text in definitions]
     with Connection(target(args)) as server:
         for request in requests:
+            request.check_devices = not args.anyway
             task = server.call(server.control.CreateTask, request)
             print(f"created {task.name} ({task.kind}, {task.wanted_rounds} rounds, population {task.population})")
+            if task.waiting:
+                print(f"  {one_line(task.waiting)}")
 
 
 def list_tasks(args: argparse.Namespace) -> None:
@@ -34,10 +38,16 @@ def list_tasks(args: argparse.Namespace) -> None:
             print_json(_as_dict(task))
         return
     rows = [
-        (t.name, t.kind, t.population, task_status(t).value, f"{t.committed_rounds}/{t.wanted_rounds}")
+        (t.name, t.kind, t.population, task_status(t).value, f"{t.committed_rounds}/{t.wanted_rounds}", _note(t))
         for t in answer.tasks
     ]
-    print_table(("TASK", "KIND", "POPULATION", "STATUS", "ROUNDS"), rows, "no tasks; see: edgefl task create --help")
+    columns = ("TASK", "KIND", "POPULATION", "STATUS", "ROUNDS", "")
+    print_table(columns, rows, "no tasks; see: edgefl task create --help")
+
+
+def _note(task: control_pb2.Task) -> str:
+    """Why it does not go on, and what went wrong lately."""
+    return "; ".join(text for text in (task.suspended, task.waiting, task.trouble) if text)
 
 
 def pause(args: argparse.Namespace) -> None:
@@ -67,4 +77,7 @@ def _as_dict(task: control_pb2.Task) -> dict[str, object]:
         "committed_rounds": task.committed_rounds,
         "wanted_rounds": task.wanted_rounds,
         "next_round": task.next_round,
+        "waiting": task.waiting,
+        "suspended": task.suspended,
+        "trouble": task.trouble,
     }

@@ -29,12 +29,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from edgefl.errors import ConflictError, StorageError
+from edgefl.protocol.admission import check_devices
+from edgefl.protocol.catalogue import Catalogue
 from edgefl.protocol.events import (
     FINAL,
     AnswerCheckIn,
     DeviceCheckedIn,
     DeviceGone,
-    DeviceRecord,
     Draining,
     Effect,
     Event,
@@ -63,16 +64,18 @@ from edgefl.protocol.messages import (
     ClientUpdate,
     Noted,
     Receipt,
+    Refused,
     Rejection,
     RetryWindow,
     WorkFailure,
 )
-from edgefl.protocol.pace import AT_ONCE, CoordinatorConfig, Pace
+from edgefl.protocol.pace import SUPERSEDED, CoordinatorConfig, Pace
 from edgefl.protocol.process import ProcessFactory
 from edgefl.protocol.registry import Registry
 from edgefl.protocol.round import RoundEnded, TimePassed
 from edgefl.protocol.roundkeeper import FindAccepted, RoundKeeper
 from edgefl.protocol.selector import Selector
+from edgefl.protocol.standing import DeviceView, Standings
 from edgefl.protocol.taskboard import LoadModel, TaskBoard, TaskRun
 from edgefl.protocol.waiting import Waiting, WaitingRoom
 
@@ -104,8 +107,10 @@ class Coordinator:
         self._pace = Pace(config)
         self._board = TaskBoard(process_factory, load_model)
         self._registry = Registry()
-        self._keeper = RoundKeeper(self._board, find_accepted, self._registry.num_able)
+        self._catalogue = Catalogue()
+        self._keeper = RoundKeeper(self._board, find_accepted, self._registry, config.backoff_max_s)
         self._room = WaitingRoom()
+        self._standings = Standings(self._board, self._registry, self._room)
         self._selector = Selector(self._board, self._keeper, self._room, config.max_waiting)
         self._draining = False
         self._now = 0.0
@@ -116,14 +121,14 @@ class Coordinator:
         """Take up where the store left off. Once, before the first event. Rounds get their remaining time afresh."""
         self._now = now
         self._keeper.next_sequence = snapshot.next_sequence
-        self._registry.release_floor = snapshot.release_floor
+        self._catalogue.floor = snapshot.release_floor
         for task in snapshot.tasks:
-            self._board.add(task)
+            self._add_task(task)
         self._board.add_models(dict(snapshot.models))
         for device in snapshot.devices:
-            self._registry.add_device(device)
+            self._registry.add_device(device, now)
         for release in sorted(snapshot.releases, key=lambda release: release.info.version):
-            self._registry.add_release(release)
+            self._catalogue.add_release(release)
         self._board.prepare()
         for record in snapshot.rounds:
             run = self._board.get(record.task)
@@ -151,6 +156,7 @@ class Coordinator:
         self._refresh()
         if not self._draining:
             self._selector.select(now, lambda waiting, run: self._assign(waiting, run, now))
+            self._keeper.out.extend(self._standings.look(now))
         return self._ordered()
 
     def note_work(self, num_events: int, busy_s: float) -> None:
@@ -161,14 +167,18 @@ class Coordinator:
         """When to hand in ``Ticked`` at the latest; None while nothing is timed."""
         oldest = self._room.oldest()
         times = [] if oldest is None else [oldest.since + self._config.long_poll_s]
+        if not self._draining and (look_at := self._standings.next_at()) is not None:
+            times.append(look_at)
         for run in self._board:
             state = run.round
             if state.phase is Phase.COLLECTING:
                 times.append(state.deadline_at)
-            elif run.status is TaskStatus.RUNNING and state.waiting_since is not None and not self._draining:
+            elif run.status is TaskStatus.RUNNING and not self._draining:
                 # What is past and changed nothing will change nothing later: others must come first.
-                ends = (state.waiting_since + state.spec.selection_s, state.claim_until)
-                times.extend(end for end in ends if end is not None and end > self._now)
+                ends = [run.not_before] if run.candidates else []
+                if state.waiting_since is not None:
+                    ends += [state.waiting_since + state.spec.selection_s, state.claim_until or 0.0]
+                times.extend(end for end in ends if end > self._now)
         return min(times, default=None)
 
     def tasks(self) -> tuple[TaskRecord, ...]:
@@ -180,26 +190,27 @@ class Coordinator:
 
     def rounds(self) -> tuple[RoundSummary, ...]:
         """The last rounds of each task, the present one last."""
-        return tuple(
-            state.summary
-            for run in self._board
-            for state in (*run.ended, run.round)
-            if not (run.status in FINAL and state.phase is Phase.OPEN)
-        )
+        return tuple(self._standings.summaries(self._now))
 
-    def devices(self) -> tuple[DeviceRecord, ...]:
-        return self._registry.devices
+    def standing(self, name: str) -> tuple[str, str]:
+        """What the task waits for and what troubles it, as of the last event; '' for nothing. ``NotFoundError``."""
+        run = self._board.get(name)
+        return self._standings.waiting(run, self._now), self._standings.trouble(run, self._now)
+
+    def devices(self) -> tuple[DeviceView, ...]:
+        """All known devices, as of the last event."""
+        return tuple(self._standings.view(known, self._now) for known in self._registry)
 
     def releases(self) -> tuple[ReleaseRecord, ...]:
-        return self._registry.releases
+        return self._catalogue.releases
 
     def next_release_version(self, name: str) -> int:
-        return self._registry.next_release_version(name)
+        return self._catalogue.next_release_version(name)
 
     def early_receipt(self, device: str, update: ClientUpdate) -> tuple[Receipt, RetryWindow] | None:
         """How ``update`` is answered whatever its payload, which need not be there; None when the payload decides."""
         receipt = self._keeper.early_receipt(device, update)
-        return None if receipt is None else (receipt, self._report_window())
+        return None if receipt is None else (receipt, self._report_window(receipt))
 
     def content(self, digest: str) -> bytes | None:
         """What the devices of a round download, by SHA-256, where it is more than a model that the store has."""
@@ -213,12 +224,15 @@ class Coordinator:
 
     def _on_check_in(self, event: DeviceCheckedIn, now: float) -> None:
         device, check_in = event.device, event.check_in
-        record = self._registry.note(device, check_in)
+        record = self._registry.note(device, check_in, now)
         if record is not None:
             self._keeper.out.append(SaveDevice(record))
+        known = self._registry.find(device)
+        if known is not None:
+            self._keeper.out.extend(self._standings.note_twins(known, now))
         older = self._selector.leave(device)
         if older is not None:
-            self._reject(older, "superseded by a newer check-in of this device", AT_ONCE)
+            self._reject(older, "superseded by a newer check-in of this device", SUPERSEDED)
         waiting = Waiting(event.token, device, check_in, now)
         if self._draining:
             self._reject(waiting, "the server is stopping", self._pace.drain_window())
@@ -233,10 +247,11 @@ class Coordinator:
         else:
             self._selector.enter(waiting)
 
-    def _on_gone(self, event: DeviceGone, _: float) -> None:
+    def _on_gone(self, event: DeviceGone, now: float) -> None:
         device = self._room.device_of(event.token)
         if device is not None:
             self._selector.leave(device)
+            self._registry.heard(device, now, self._pace.timeout_window(len(self._registry)))
 
     def _on_report(self, event: ReportReceived, now: float) -> None:
         report = event.report
@@ -246,29 +261,42 @@ class Coordinator:
             receipt = Noted()
         else:
             receipt = self._keeper.receive(event.device, report, now)
-        self._keeper.out.append(SendReceipt(event.token, receipt, self._report_window()))
+        window = self._report_window(receipt)
+        self._registry.heard(event.device, now, window)
+        self._keeper.out.append(SendReceipt(event.token, receipt, window))
 
-    def _report_window(self) -> RetryWindow:
+    def _report_window(self, receipt: Receipt) -> RetryWindow:
         if self._draining:
             return self._pace.drain_window()
+        if isinstance(receipt, Noted | Refused):
+            return self._pace.failed_window(len(self._registry))
         return self._pace.next_window(len(self._registry))
 
     # -------------------------------------------------------------------------------------------- control
 
     def _on_task_created(self, event: TaskCreated, _: float) -> None:
         record = self._board.new_record(event.spec, event.definition, event.initial)
-        self._board.add(record)
+        if event.check_devices:
+            check_devices(event.spec.name, self._board.needs(event.spec), self._registry)
+        self._add_task(record)
         self._keeper.out.append(SaveTask(record))
         self._keeper.changed = True
+
+    def _add_task(self, record: TaskRecord) -> None:
+        run = self._board.add(record)
+        run.not_before = self._now + run.setbacks.delay_s(self._config.backoff_max_s)
+        if run.status not in FINAL:
+            self._registry.watch(run.name, run.needs)
 
     def _on_task_paused(self, event: TaskPaused, _: float) -> None:
         self._keeper.set_status(self._in_status(event.task, "pause", TaskStatus.RUNNING), TaskStatus.PAUSED)
 
     def _on_task_resumed(self, event: TaskResumed, _: float) -> None:
-        self._keeper.set_status(self._in_status(event.task, "resume", TaskStatus.PAUSED), TaskStatus.RUNNING)
+        self._keeper.resume(self._in_status(event.task, "resume", TaskStatus.PAUSED, TaskStatus.SUSPENDED))
 
     def _on_task_ended(self, event: TaskEnded, now: float) -> None:
-        run = self._in_status(event.task, "end", TaskStatus.RUNNING, TaskStatus.PAUSED)
+        run = self._in_status(event.task, "end", TaskStatus.RUNNING, TaskStatus.PAUSED, TaskStatus.SUSPENDED)
+        run.status = TaskStatus.ENDED  # before its round ends, which is no setback
         if run.round.phase is Phase.COLLECTING:
             self._keeper.advance(run, RoundEnded("the task was ended"), now)
         self._keeper.set_status(run, TaskStatus.ENDED)
@@ -282,7 +310,7 @@ class Coordinator:
 
     def _on_release(self, event: ReleaseCreated, _: float) -> None:
         release, info = event.release, event.release.info
-        self._registry.add_release(release)
+        self._catalogue.add_release(release)
         self._keeper.out.append(SaveRelease(release))
         window = self._pace.next_window(len(self._registry))
         self._dismiss(f"release {info.name!r} version {info.version} is there", window, release.population)
@@ -293,6 +321,7 @@ class Coordinator:
     def _on_draining(self, _: Draining, __: float) -> None:
         self._draining = True
         self._dismiss("the server is stopping", self._pace.drain_window())
+        self._keeper.out.extend(SaveDevice(record) for record in self._registry.unnoted(self._now))
 
     # -------------------------------------------------------------------------------------------- time
 
@@ -302,7 +331,7 @@ class Coordinator:
                 self._keeper.advance(run, TimePassed(), now)
         while (oldest := self._room.oldest()) is not None and now >= oldest.since + self._config.long_poll_s:
             window = self._pace.timeout_window(len(self._registry))
-            self._send_away(oldest, "no round took this device; it may wait again", window)
+            self._send_away(oldest, self._standings.population(oldest.check_in.population, now), window)
 
     def _refresh(self) -> None:
         """After a change: open what can be opened, and send those away for whom nothing is left."""
@@ -317,19 +346,7 @@ class Coordinator:
     # -------------------------------------------------------------------------------------------- answers
 
     def _assign(self, waiting: Waiting, run: TaskRun, now: float) -> None:
-        base, plan = run.base, run.plan
-        assert base is not None
-        assert plan is not None
-        assignment = Assignment(
-            task=run.name,
-            round_num=run.round.round_num,
-            task_seed=run.spec.seed,
-            plan=plan,
-            model_digest=base.digest,
-            model_size_bytes=base.size_bytes,
-            deadline_s=max(0.0, run.round.deadline_at - now),
-        )
-        self._answer(waiting, assignment, self._pace.next_window(len(self._registry)))
+        self._answer(waiting, run.assignment(now), self._pace.next_window(len(self._registry)))
 
     def _reject(self, waiting: Waiting, reason: str, window: RetryWindow) -> None:
         self._answer(waiting, Rejection(reason), window)
@@ -345,7 +362,8 @@ class Coordinator:
                 self._send_away(waiting, reason, window)
 
     def _answer(self, waiting: Waiting, outcome: Assignment | Rejection, window: RetryWindow) -> None:
-        answer = CheckInAnswer(outcome, window, self._registry.newest(waiting.check_in.population))
+        self._registry.heard(waiting.device, self._now, window)
+        answer = CheckInAnswer(outcome, window, self._catalogue.newest(waiting.check_in.population))
         self._keeper.out.append(AnswerCheckIn(waiting.token, waiting.device, answer))
 
     def _ordered(self) -> list[Effect]:

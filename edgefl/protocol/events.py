@@ -14,6 +14,8 @@ import enum
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from edgefl.protocol.backoff import NONE, Setbacks
+from edgefl.protocol.failures import FailureCount
 from edgefl.protocol.messages import (
     CheckIn,
     CheckInAnswer,
@@ -25,16 +27,21 @@ from edgefl.protocol.messages import (
     WorkFailure,
 )
 from edgefl.protocol.process import UNSELECTED, ProcessState, RoundConditions, RoundMetrics
+from edgefl.protocol.shape import ExampleShape
 from edgefl.protocol.task import TaskSpec
 
 # ------------------------------------------------------------------------------------------------ records
 
 
 class TaskStatus(enum.Enum):
-    """RUNNING <-> PAUSED; COMPLETED after its rounds; ENDED by an operator. The last two are final."""
+    """RUNNING <-> PAUSED by an operator; RUNNING -> SUSPENDED by the server, for a reason, and back by an operator.
+
+    COMPLETED after its rounds; ENDED by an operator. The last two are final.
+    """
 
     RUNNING = "running"
     PAUSED = "paused"
+    SUSPENDED = "suspended"
     COMPLETED = "completed"
     ENDED = "ended"
 
@@ -55,13 +62,18 @@ class Phase(enum.Enum):
 
 @dataclass(frozen=True)
 class TaskRecord:
-    """A task as the store keeps it. ``next_round`` is the number of the open round (the first is 1)."""
+    """A task as the store keeps it. ``next_round`` is the number of the open round (the first is 1).
+
+    ``reason``: why it is SUSPENDED.
+    """
 
     spec: TaskSpec
     definition: str
     status: TaskStatus
     state: ProcessState
     next_round: int
+    reason: str = ""
+    setbacks: Setbacks = NONE
 
 
 @dataclass(frozen=True)
@@ -69,7 +81,7 @@ class RoundRecord:
     """A selected round that has not ended; ``accepted`` is (sequence, device, update) in ledger order.
 
     ``num_examples``: the training examples of each candidate, where the task's sampling reads them; else empty.
-    A store may read ``accepted`` as it is iterated, one update in memory at a time.
+    A store may read ``accepted`` as it is iterated, one update in memory at a time. ``failures``: those of ``failed``.
     """
 
     task: str
@@ -82,11 +94,25 @@ class RoundRecord:
     failed: tuple[str, ...] = ()
     conditions: RoundConditions = UNSELECTED
     num_examples: tuple[int, ...] = ()
+    failures: tuple[FailureCount, ...] = ()
+
+
+@dataclass(frozen=True)
+class DeviceError:
+    """A failure of a device, ``ago_s`` seconds ago."""
+
+    kind: str
+    message: str
+    ago_s: float
 
 
 @dataclass(frozen=True)
 class DeviceRecord:
-    """What the server knows of a device. ``suspect`` marks a session counter that went back: a cloned card."""
+    """What the server knows of a device. ``suspect`` marks a session counter that went back: a cloned card.
+
+    ``shape`` and ``running`` as in its last check-in. ``seen_ago_s``: how long ago it was heard of, None when that is
+    not known; ``error``: its last failure. Both are as of when the record was read, and are not part of what it says.
+    """
 
     device: str
     population: str
@@ -95,6 +121,10 @@ class DeviceRecord:
     num_train: int
     num_held_out: int
     suspect: bool = False
+    shape: ExampleShape | None = None
+    running: tuple[tuple[str, int], ...] = ()
+    seen_ago_s: float | None = field(default=None, compare=False)
+    error: DeviceError | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -129,7 +159,7 @@ class RoundSummary:
     drawn.
     ``latency_shares``: how its counted reports spread over the latency quartiles of its cohort, the fastest first;
     empty while too few times are known (``edgefl.protocol.latency``). ``conditions``: as recorded when its cohort was
-    drawn.
+    drawn. ``failures``: how its devices failed. ``waiting``: what an open round waits for, for people.
     """
 
     task: str
@@ -145,6 +175,8 @@ class RoundSummary:
     latency_shares: tuple[float, ...] = ()
     conditions: RoundConditions = UNSELECTED
     base_version: int = 0
+    failures: tuple[FailureCount, ...] = ()
+    waiting: str = ""
 
 
 # ------------------------------------------------------------------------------------------------ events
@@ -173,11 +205,15 @@ class ReportReceived:
 
 @dataclass(frozen=True)
 class TaskCreated:
-    """``initial``: the weights that a definition with ``model.initial`` of a file begins at (canonical bytes)."""
+    """``initial``: the weights that a definition with ``model.initial`` of a file begins at (canonical bytes).
+
+    ``check_devices``: refuse a task that none of the known devices can ever do.
+    """
 
     spec: TaskSpec
     definition: str
     initial: bytes = field(default=b"", repr=False)
+    check_devices: bool = False
 
 
 @dataclass(frozen=True)
@@ -235,8 +271,19 @@ class SaveTask:
 
 @dataclass(frozen=True)
 class SaveTaskStatus:
+    """``reason``: why it is SUSPENDED."""
+
     task: str
     status: TaskStatus
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class SaveSetbacks:
+    """What ``edgefl.protocol.backoff`` must remember of a task."""
+
+    task: str
+    setbacks: Setbacks
 
 
 @dataclass(frozen=True)
@@ -257,6 +304,8 @@ class SaveReport:
 
 @dataclass(frozen=True)
 class SaveFailure:
+    """It is also the last failure of the device."""
+
     device: str
     failure: WorkFailure
 
@@ -283,6 +332,8 @@ class SaveAbandon:
 
 @dataclass(frozen=True)
 class SaveDevice:
+    """What a device says, and that it was heard of just now."""
+
     record: DeviceRecord
 
 
@@ -294,6 +345,7 @@ class SaveRelease:
 Persist = (
     SaveTask
     | SaveTaskStatus
+    | SaveSetbacks
     | SaveSelection
     | SaveReport
     | SaveFailure
@@ -329,6 +381,13 @@ class PublishRound:
     summary: RoundSummary
 
 
+@dataclass(frozen=True)
+class Notice:
+    """Something that an operator should see in the log, said once and seldom after."""
+
+    text: str
+
+
 Acknowledge = SendReceipt
-Send = AnswerCheckIn | PublishRound
+Send = AnswerCheckIn | PublishRound | Notice
 Effect = Persist | Acknowledge | Send

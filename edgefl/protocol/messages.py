@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from edgefl.errors import ConfigError, UpdateRefusal
 from edgefl.models.softmax import SoftmaxModel
+from edgefl.protocol.shape import ExampleShape
 from edgefl.types import TrainConfig, to_float32
 
 if TYPE_CHECKING:
@@ -269,6 +270,8 @@ class CheckIn:
     """A device says that it is available.
 
     ``encodings`` and ``kinds`` name what the agent knows; ``session`` grows with each start of the agent.
+    ``shape``: None where an older agent does not say it. ``running``: the releases that the device runs, (name,
+    version). ``instance``: drawn at random at each start of the agent; 0 where an older one does not say it.
     """
 
     population: str
@@ -280,6 +283,9 @@ class CheckIn:
     encodings: tuple[str, ...]
     last_task: str = ""
     last_round: int = 0
+    shape: ExampleShape | None = None
+    running: tuple[tuple[str, int], ...] = ()
+    instance: int = 0
 
 
 @dataclass(frozen=True)
@@ -327,9 +333,13 @@ class UploadedContent:
     size_bytes: int
 
 
+PLAN_NOT_UNDERSTOOD = "PlanNotUnderstood"
+"""The kind of a failure whose plan the agent does not know: it must be updated."""
+
+
 @dataclass(frozen=True)
 class WorkFailure:
-    """The device could not do its work; ``kind`` is the error class's name, ``message`` its one line."""
+    """The device could not do its work; ``kind`` is the error class's name, or ``PLAN_NOT_UNDERSTOOD``."""
 
     task: str
     round_num: int

@@ -9,12 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edgefl.errors import ConfigError
+from edgefl.protocol.backoff import MAX_S
 from edgefl.protocol.messages import RetryWindow
 
 MAX_WINDOW_S = 3600.0
 """No device is sent away for longer, however large the crowd: it would miss what changed meanwhile."""
 
-AT_ONCE = RetryWindow(0.0, 0.0)
+SUPERSEDED = RetryWindow(5.0, 10.0)
+"""For a check-in whose place a newer one of its name took: the answer reaches a second agent of that name, if any."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,8 @@ class CoordinatorConfig:
     ``arrivals_per_s``: the rate of arrivals to which a crowd is spread, until the server's capacity is measured.
     ``idle_min_s``, ``idle_max_s``: the window of a device for which there is no work.
     ``drain_min_s``, ``drain_max_s``: the window while the server stops, about the time of a restart.
+    ``backoff_max_s``: the longest delay after abandoned rounds (``edgefl.protocol.backoff``); 0: none, also for devices
+    that fail.
     """
 
     long_poll_s: float = 20.0
@@ -35,6 +39,7 @@ class CoordinatorConfig:
     idle_max_s: float = 3.0
     drain_min_s: float = 2.0
     drain_max_s: float = 10.0
+    backoff_max_s: float = MAX_S
 
     def __post_init__(self) -> None:
         if not 0.1 <= self.long_poll_s <= 300:
@@ -43,11 +48,16 @@ class CoordinatorConfig:
             raise ConfigError(f"max_waiting is {self.max_waiting!r}; expected 1 to 100000")
         if not 0.1 <= self.arrivals_per_s <= 1e6:
             raise ConfigError(f"arrivals_per_s is {self.arrivals_per_s!r}; expected 0.1 to 1000000")
+        if not 0 <= self.backoff_max_s <= MAX_WINDOW_S:
+            raise ConfigError(f"backoff_max_s is {self.backoff_max_s!r}; expected 0 to {MAX_WINDOW_S:g} seconds")
         for name in ("idle", "drain"):
             low, high = getattr(self, f"{name}_min_s"), getattr(self, f"{name}_max_s")
             if not 0 <= low <= high <= MAX_WINDOW_S:
                 raise ConfigError(f"{name} window [{low!r}, {high!r}]; expected 0 <= min <= max <= {MAX_WINDOW_S}")
 
+
+FAILED_S = (1.0, 2.0)
+"""The window after a failure: it may be over soon, and a device that only fails must not do so many times a second."""
 
 SHARE = 0.5
 """Of the measured capacity that a crowd may take: each arrival brings a report and a download after it."""
@@ -95,6 +105,11 @@ class Pace:
         """There is no work for the device."""
         spread = self._spread_s(num_devices)
         return RetryWindow(self._config.idle_min_s + spread, self._config.idle_max_s + 2 * spread)
+
+    def failed_window(self, num_devices: int) -> RetryWindow:
+        """The device's work failed, or was refused."""
+        low, high = (min(bound, self._config.backoff_max_s) for bound in FAILED_S)
+        return RetryWindow(low, high + self._spread_s(num_devices))
 
     def full_window(self, num_devices: int) -> RetryWindow:
         """No place to wait is free."""

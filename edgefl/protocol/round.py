@@ -44,6 +44,7 @@ from edgefl.protocol.events import (
     SaveSelection,
     TaskStatus,
 )
+from edgefl.protocol.failures import FailureCount, counted, told
 from edgefl.protocol.messages import AlreadyAccepted, ClientUpdate, Late, Receipt, WorkFailure
 from edgefl.protocol.process import UNSELECTED, ProcessState, RoundConditions, RoundMetrics
 from edgefl.protocol.sampling import draw_cohort
@@ -69,6 +70,7 @@ class RoundState:
     ``selected_at``: when the cohort was drawn; None before, and in a round that was restored.
     ``latency_shares``: as ``edgefl.protocol.latency`` says, of a committed round.
     ``accepted``: ledger sequence by device, in ledger order. ``version``: the model version made (0 until committed).
+    ``failures``: how its members failed, also of those whose update was accepted afterwards.
     """
 
     task: str
@@ -84,6 +86,7 @@ class RoundState:
     members: frozenset[str] = frozenset()
     accepted: dict[str, int] = field(default_factory=dict)
     failed: frozenset[str] = frozenset()
+    failures: tuple[FailureCount, ...] = ()
     selected_at: float | None = None
     deadline_at: float = 0.0
     version: int = 0
@@ -118,6 +121,7 @@ class RoundState:
             latency_shares=self.latency_shares,
             conditions=self.conditions,
             base_version=0 if self.base is None else self.base.version,
+            failures=self.failures,
         )
 
 
@@ -231,6 +235,7 @@ def restore(record: RoundRecord, seed: int, spec: RoundSpec, base: BaseModel, no
         members=frozenset(record.cohort),
         accepted=accepted,
         failed=frozenset(record.failed) - accepted.keys(),
+        failures=record.failures,
         deadline_at=now + record.remaining_s,
     )
 
@@ -305,7 +310,8 @@ def _failed(state: RoundState, event: MemberFailed, now: float) -> Result:
             f"a failure of {event.device!r} in round {state.round_num} of task {state.task!r}; "
             "expected a member that has not answered"
         )
-    state = replace(state, failed=state.failed | {event.device})
+    failures = counted(state.failures, event.device, event.failure)
+    state = replace(state, failed=state.failed | {event.device}, failures=failures)
     return _settle(state, now, SaveFailure(event.device, event.failure))
 
 
@@ -318,11 +324,12 @@ def _settle(state: RoundState, now: float, *effects: Persist) -> Result:
     spec, accepted, over = state.spec, len(state.accepted), now >= state.deadline_at
     if accepted >= spec.goal or (accepted >= spec.minimum and (over or state.outstanding == 0)):
         return replace(state, phase=Phase.CLOSING), effects
+    because = f": {told(state.failures)}" if state.failures else ""
     if over:
-        return _abandon(state, f"{accepted} of at least {spec.minimum} reports at the deadline", *effects)
+        return _abandon(state, f"{accepted} of at least {spec.minimum} reports at the deadline{because}", *effects)
     if accepted + state.outstanding < spec.minimum:
         reason = f"{accepted} reports, {len(state.failed)} of {len(state.cohort)} failed; {spec.minimum} out of reach"
-        return _abandon(state, reason, *effects)
+        return _abandon(state, reason + because, *effects)
     return state, effects
 
 

@@ -10,7 +10,19 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from edgefl.errors import EdgeFLError, InvalidUpdateError, LocalProtocolError, UpdateRefusal
-from edgefl.protocol.events import Effect, Phase, PublishRound, RoundRecord, SaveTaskStatus, TaskStatus
+from edgefl.protocol.backoff import NONE, Setbacks
+from edgefl.protocol.events import (
+    FINAL,
+    Effect,
+    Notice,
+    Phase,
+    PublishRound,
+    RoundRecord,
+    SaveSetbacks,
+    SaveTaskStatus,
+    TaskStatus,
+)
+from edgefl.protocol.failures import refusal
 from edgefl.protocol.latency import Latencies
 from edgefl.protocol.messages import (
     Accepted,
@@ -23,6 +35,7 @@ from edgefl.protocol.messages import (
     learning_rate,
 )
 from edgefl.protocol.process import RoundConditions
+from edgefl.protocol.registry import Registry
 from edgefl.protocol.round import (
     BaseModel,
     CandidatesWaiting,
@@ -43,14 +56,15 @@ FindAccepted = Callable[[str, int, str], int | None]
 
 
 class RoundKeeper:
-    """Moves rounds on. ``population`` counts the known devices that a task may come to.
+    """Moves rounds on. ``backoff_max_s``: the longest delay after abandoned rounds (``edgefl.protocol.backoff``).
 
     ``out`` collects effects; ``changed`` says that a round or a task ended since it was cleared.
     """
 
-    def __init__(self, board: TaskBoard, find_accepted: FindAccepted, population: Callable[[TaskRun], int]) -> None:
+    def __init__(self, board: TaskBoard, find_accepted: FindAccepted, registry: Registry, backoff_max_s: float) -> None:
         self._board = board
-        self._population = population
+        self._registry = registry
+        self._backoff_max_s = backoff_max_s
         self._find_accepted = find_accepted
         self._latencies = Latencies()
         self.next_sequence = 1
@@ -65,7 +79,7 @@ class RoundKeeper:
         assert run.base is not None
         assert run.process is not None
         assert run.plan is not None
-        conditions = RoundConditions(self._population(run), learning_rate(run.plan))
+        conditions = RoundConditions(self._registry.num_able(run.name), learning_rate(run.plan))
         self._step(run, CandidatesWaiting(devices, run.base, conditions, num_examples), now)
         if run.round.phase is not Phase.COLLECTING:
             return False
@@ -84,16 +98,17 @@ class RoundKeeper:
             receipt = self._admit(run, device, update)
             self._note_latency(run, device, update.round_num, now)
             if receipt is not None:
+                self._registry.delivered(device)
                 return receipt
             assert run.process is not None
             run.process.check(update, decoded)
         except InvalidUpdateError as error:
             if run is not None:
-                message = f"{error.reason.name}: {error}"
-                self.fail(device, WorkFailure(update.task, update.round_num, type(error).__name__, message), now)
+                self.fail(device, refusal(update.task, update.round_num, error), now)
             return Refused(error.reason, str(error))
         assert run.accumulator is not None
         run.process.fold(run.accumulator, update, decoded)
+        self._registry.delivered(device)
         sequence, self.next_sequence = self.next_sequence, self.next_sequence + 1
         self.advance(run, UpdateAccepted(sequence, device, update), now)
         return Accepted(sequence)
@@ -111,8 +126,10 @@ class RoundKeeper:
             return Refused(error.reason, str(error))
 
     def fail(self, device: str, failure: WorkFailure, now: float) -> None:
-        """Note a failure, if it answers an assignment; others change nothing."""
+        """Note a failure. It changes its round if it answers an assignment."""
         run = self._board.find(failure.task)
+        if run is not None:
+            self._registry.failed(device, failure, now)
         if run is not None and failure.round_num == run.round.round_num and run.round.awaits(device):
             self.advance(run, MemberFailed(device, failure), now)
 
@@ -126,6 +143,7 @@ class RoundKeeper:
         if run.round.phase in (Phase.COMMITTED, Phase.ABANDONED):
             if run.round.selected_at is not None:
                 self._latencies.note_round(run.round.cohort, run.arrived, now - run.round.selected_at)
+            self._back_off(run, now)
             run.next_round()
             self.changed = True
 
@@ -139,11 +157,48 @@ class RoundKeeper:
             run.process.fold(run.accumulator, update, run.process.decode(update))
         self.advance(run, TimePassed(), now)
 
-    def set_status(self, run: TaskRun, status: TaskStatus) -> None:
-        run.status = status
-        self.out.append(SaveTaskStatus(run.name, status))
+    def set_status(self, run: TaskRun, status: TaskStatus, reason: str = "") -> None:
+        """``reason``: why it is SUSPENDED."""
+        run.status, run.reason = status, reason
+        self.out.append(SaveTaskStatus(run.name, status, reason))
+        if reason:
+            self.out.append(Notice(f"task {run.name} is suspended: {reason}; `edgefl task resume` takes it up again"))
         self._board.drop_models(run)
         self.changed = True
+        if status in FINAL:
+            self._registry.unwatch(run.name)
+
+    def resume(self, run: TaskRun) -> None:
+        """Take a task up again, without what held it back."""
+        self._set_setbacks(run, NONE, 0.0)
+        self.set_status(run, TaskStatus.RUNNING)
+
+    def _back_off(self, run: TaskRun, now: float) -> None:
+        """The round of ``run`` has ended: a commit forgets what was; after an abandoned one the next round waits."""
+        ended = run.round
+        if ended.phase is Phase.COMMITTED:
+            self._set_setbacks(run, NONE, 0.0)
+            return
+        if run.status is not TaskStatus.RUNNING:
+            return
+        fruitless = not ended.accepted and bool(ended.failures) and all(map(self._fails, ended.cohort))
+        setbacks = run.setbacks.after(ended.reason, fruitless=fruitless)
+        self._set_setbacks(run, setbacks, now + setbacks.delay_s(self._backoff_max_s))
+        if setbacks.hopeless:
+            self.set_status(
+                run, TaskStatus.SUSPENDED, f"its last {setbacks.fruitless} rounds only failed; the last: {ended.reason}"
+            )
+
+    def _set_setbacks(self, run: TaskRun, setbacks: Setbacks, not_before: float) -> None:
+        run.not_before = not_before
+        if setbacks != run.setbacks:
+            run.setbacks = setbacks
+            self.out.append(SaveSetbacks(run.name, setbacks))
+
+    def _fails(self, device: str) -> bool:
+        """Whether the last word of ``device`` was a failure."""
+        known = self._registry.find(device)
+        return known is not None and known.failing
 
     def _step(self, run: TaskRun, event: RoundEvent, now: float) -> None:
         run.round, effects = step(run.round, event, now)
@@ -173,15 +228,17 @@ class RoundKeeper:
             state, metrics = run.process.finalize(run.state, run.accumulator, run.round.conditions)
         except EdgeFLError as error:
             # The same reports would give the same error: a person has to look before more rounds are spent.
-            self._step(run, RoundEnded(f"{type(error).__name__}: {error}"), now)
+            reason = f"{type(error).__name__}: {error}"
+            self._step(run, RoundEnded(reason), now)
             if run.status is TaskStatus.RUNNING:
-                self.set_status(run, TaskStatus.PAUSED)
+                self.set_status(run, TaskStatus.SUSPENDED, reason)
             return
         if state.version != run.state.version + 1:
             raise LocalProtocolError(f"finalize made version {state.version}; expected {run.state.version + 1}")
         run.state = state
         if state.version == run.spec.rounds:
             run.status = TaskStatus.COMPLETED
+            self._registry.unwatch(run.name)
         shares = self._latencies.shares(run.round.cohort, run.round.accepted)
         self._step(run, RoundFinalized(state, metrics, run.status, shares), now)
         self._board.keep_model(run)

@@ -12,11 +12,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from edgefl.protocol.events import Phase, TaskStatus
+from edgefl.protocol.fitness import unfit
 from edgefl.protocol.messages import CheckIn
 from edgefl.protocol.round import selection_size
 from edgefl.protocol.roundkeeper import RoundKeeper
 from edgefl.protocol.sampling import sampling
-from edgefl.protocol.taskboard import TaskBoard, TaskRun, unfit
+from edgefl.protocol.taskboard import TaskBoard, TaskRun
 from edgefl.protocol.waiting import Waiting, WaitingRoom
 
 
@@ -68,7 +69,7 @@ class Selector:
         claimed: set[str] = set()
         runs = [run for run in self._board if run.status is TaskStatus.RUNNING and run.base is not None]
         for run in sorted(runs, key=lambda run: (run.served, run.name)):
-            if run.round.phase is not Phase.OPEN:
+            if run.round.phase is not Phase.OPEN or now < run.not_before:
                 continue
             if self._offer(run, claimed, now):
                 self._served += 1
@@ -97,7 +98,7 @@ class Selector:
     def _may_select(self, run: TaskRun, check_in: CheckIn, *, parked: bool) -> bool:
         if run.base is None or (parked and not self._is_large(run)):
             return False
-        return not unfit(run, check_in)
+        return check_in.population == run.spec.population and not unfit(run.needs, run.plan, check_in)
 
     def _is_large(self, run: TaskRun) -> bool:
         return run.spec.round.pool_size > self._max_waiting

@@ -34,6 +34,7 @@ from typing import Any
 from edgefl.errors import LocalProtocolError
 from edgefl.protocol.messages import (
     KINDS,
+    PLAN_NOT_UNDERSTOOD,
     Accepted,
     AlreadyAccepted,
     Assignment,
@@ -179,7 +180,7 @@ def _assigned(ctx: Context, state: SessionState, assignment: Assignment, retry: 
     for what, name, known in (("kind", kind, ctx.config.kinds), ("encoding", encoding, ctx.config.encodings)):
         if name not in known:
             message = f"{what} is {name!r}; this agent knows {', '.join(known)}; update the agent"
-            return _fail(ctx, state, assignment, "PlanNotUnderstood", message)
+            return _fail(ctx, state, assignment, PLAN_NOT_UNDERSTOOD, message)
     state = replace(
         state, phase=SessionPhase.ASSIGNED, assignment=assignment, deadline_at=ctx.now + assignment.deadline_s
     )

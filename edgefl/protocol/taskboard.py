@@ -16,9 +16,11 @@ from dataclasses import dataclass, field, replace
 
 from edgefl.errors import ConfigError, ConflictError, NotFoundError
 from edgefl.models.softmax import SoftmaxModel
-from edgefl.protocol.events import FINAL, DeviceRecord, TaskRecord, TaskStatus
+from edgefl.protocol.backoff import NONE, Setbacks
+from edgefl.protocol.events import FINAL, TaskRecord, TaskStatus
+from edgefl.protocol.fitness import Needs, needs_of, unfit
 from edgefl.protocol.initial import initial_model
-from edgefl.protocol.messages import KINDS, MAX_COUNTS_BYTES, CheckIn, Plan
+from edgefl.protocol.messages import MAX_COUNTS_BYTES, Assignment, CheckIn, Plan
 from edgefl.protocol.process import Accumulator, Process, ProcessFactory, ProcessState
 from edgefl.protocol.round import BaseModel, RoundState
 from edgefl.protocol.task import TaskKind, TaskSpec
@@ -31,8 +33,29 @@ RECENT_ROUNDS = 4
 KEPT_MODELS = 64
 """So many earlier models stay in memory for evaluations that lag, when the store can load the others (§11: memory)."""
 
+HELD = (TaskStatus.PAUSED, TaskStatus.SUSPENDED)
+"""Until an operator resumes it, the task gives no work."""
+
 LoadModel = Callable[[str, int], bytes | None]
 """The canonical bytes of a task's model of a version, from the store; None when it is not kept."""
+
+
+@dataclass
+class Wait:
+    """What was told of a task's waiting (``edgefl.protocol.standing``). Times are monotonic seconds.
+
+    ``since``: when the present wait began, None while the task does not wait for devices. ``text``, ``told_at``,
+    ``present``: what was told last, when, and how many devices waited then; '' before the first time. ``next_at``: when
+    to look again. ``logged_form``, ``logged_at``: of the last line in the log.
+    """
+
+    since: float | None = None
+    text: str = ""
+    told_at: float = 0.0
+    present: int = 0
+    next_at: float = 0.0
+    logged_form: str = ""
+    logged_at: float | None = None
 
 
 @dataclass
@@ -41,6 +64,8 @@ class TaskRun:
 
     ``served`` orders the tasks: it grows at each selection. ``candidates`` are the devices that fit and are free.
     ``arrived``: how long after the selection each device of the round first reported, in seconds.
+    ``needs``: what it asks of a device. ``reason``: why it is SUSPENDED. ``setbacks``, ``not_before``: what kept it
+    from committing, and when its next round may begin for that. ``wait``: what was told of its waiting.
     """
 
     spec: TaskSpec
@@ -48,6 +73,7 @@ class TaskRun:
     status: TaskStatus
     state: ProcessState
     round: RoundState
+    needs: Needs
     process: Process | None = None
     base: BaseModel | None = None
     plan: Plan | None = None
@@ -55,6 +81,10 @@ class TaskRun:
     served: int = 0
     candidates: dict[str, None] = field(default_factory=dict)
     arrived: dict[str, float] = field(default_factory=dict)
+    reason: str = ""
+    setbacks: Setbacks = NONE
+    not_before: float = 0.0
+    wait: Wait = field(default_factory=Wait)
     ended: deque[RoundState] = field(default_factory=lambda: deque(maxlen=RECENT_ROUNDS))
 
     @property
@@ -63,7 +93,9 @@ class TaskRun:
 
     @property
     def record(self) -> TaskRecord:
-        return TaskRecord(self.spec, self.definition, self.status, self.state, self.round.round_num)
+        return TaskRecord(
+            self.spec, self.definition, self.status, self.state, self.round.round_num, self.reason, self.setbacks
+        )
 
     @property
     def depends_on(self) -> str:
@@ -77,6 +109,21 @@ class TaskRun:
         if round_num == self.round.round_num:
             return self.round
         return next((r for r in self.ended if r.round_num == round_num), None)
+
+    def assignment(self, now: float) -> Assignment:
+        """What a member of its collecting round gets."""
+        base, plan = self.base, self.plan
+        assert base is not None
+        assert plan is not None
+        return Assignment(
+            task=self.name,
+            round_num=self.round.round_num,
+            task_seed=self.spec.seed,
+            plan=plan,
+            model_digest=base.digest,
+            model_size_bytes=base.size_bytes,
+            deadline_s=max(0.0, self.round.deadline_at - now),
+        )
 
     def next_round(self) -> None:
         """Put the round that ended away and open the next."""
@@ -123,9 +170,14 @@ class TaskBoard:
     def add(self, record: TaskRecord) -> TaskRun:
         spec = record.spec
         opened = RoundState(spec.name, spec.seed, spec.round, record.next_round)
-        run = TaskRun(spec, record.definition, record.status, record.state, opened)
+        run = TaskRun(spec, record.definition, record.status, record.state, opened, self.needs(spec))
+        run.reason, run.setbacks = record.reason, record.setbacks
         self._runs[spec.name] = run
         return run
+
+    def needs(self, spec: TaskSpec) -> Needs:
+        """What a task asks of devices; of an evaluation, by the model of the task that it evaluates."""
+        return needs_of(spec, self.get(spec.evaluates).spec.model if spec.evaluates else spec.model)
 
     def add_models(self, models: dict[tuple[str, int], bytes]) -> None:
         self._models.update(models)
@@ -152,9 +204,11 @@ class TaskBoard:
     def no_work(self, check_in: CheckIn) -> str:
         """Why no task could ever serve a device that checked in so; '' when one may. For people."""
         runs = [run for run in self._runs.values() if run.spec.population == check_in.population]
-        reasons = [unfit(run, check_in) for run in runs if self.may_serve(run)]
-        if "" in reasons:
+        lacks = {run.name: unfit(run.needs, run.plan, check_in) for run in runs if self.may_serve(run)}
+        if "" in lacks.values():
             return ""
+        reasons = [f"task {name!r} does not fit this device, which has {reason}" for name, reason in lacks.items()]
+        reasons += [f"task {run.name!r} is {run.status.value}" for run in runs if run.status in HELD]
         return "; ".join(reasons) or f"no task of population {check_in.population!r} is running"
 
     def keep_model(self, run: TaskRun) -> None:
@@ -192,13 +246,17 @@ class TaskBoard:
                 return run.process.content(run.state)
         return None
 
+    def reads(self, run: TaskRun) -> int:
+        """The version that the next round of an evaluation reads."""
+        return run.spec.reads(run.state.version, _last_version(self.get(run.spec.evaluates)))
+
     def _base(self, run: TaskRun) -> BaseModel | None:
         if not run.spec.evaluates:
             assert run.process is not None
             content = run.process.content(run.state)
             digest = hashlib.sha256(content).hexdigest() if content else ""
             return BaseModel(run.state.version, digest, len(content))
-        version = run.spec.reads(run.state.version, _last_version(self.get(run.spec.evaluates)))
+        version = self.reads(run)
         model = self.model(run.spec.evaluates, version) if version else None
         if model is None:
             return None
@@ -280,27 +338,3 @@ class TaskBoard:
 def _last_version(run: TaskRun) -> int:
     """The last version that ``run`` will have, if nobody ends it before."""
     return run.state.version if run.status is TaskStatus.ENDED else run.spec.rounds
-
-
-def unfit(run: TaskRun, check_in: CheckIn) -> str:
-    """Why a device that checked in so cannot serve ``run``; '' when it can. For people."""
-    spec = run.spec
-    if check_in.population != spec.population:
-        return f"task {spec.name!r} is of population {spec.population!r}"
-    kind = spec.kind.value if run.plan is None else KINDS.get(type(run.plan.work), "")
-    if not kind:
-        return f"task {spec.name!r} has work of a user's own, which cannot be sent; run it in one Python process"
-    if kind not in check_in.kinds:
-        return f"task {spec.name!r} is of kind {kind!r}, which this agent does not know; update it"
-    if run.plan is not None and run.plan.encoding not in check_in.encodings:
-        return f"task {spec.name!r} uses encoding {run.plan.encoding!r}, which this agent does not know; update it"
-    return lacks_examples(spec, check_in)
-
-
-def lacks_examples(spec: TaskSpec, device: CheckIn | DeviceRecord) -> str:
-    """Which examples ``device`` would need for a task and does not have; '' when it has them. For people."""
-    if spec.evaluates and device.num_held_out == 0:
-        return f"task {spec.name!r} needs held-out examples, and there are none"
-    if spec.kind is not TaskKind.EVALUATION and device.num_train == 0:
-        return f"task {spec.name!r} needs training examples, and there are none"
-    return ""

@@ -59,6 +59,9 @@ class WaitingRoom:
             del self._device_of[waiting.token]
         return waiting
 
+    def waits(self, device: str) -> bool:
+        return device in self._waiting
+
     def device_of(self, token: int) -> str | None:
         return self._device_of.get(token)
 

@@ -148,13 +148,13 @@ def of_whole_fleet(spec: TaskSpec, able: int) -> TaskSpec:
 
 
 def hopeless(rounds: Sequence[RoundSummary], status: TaskStatus) -> bool:
-    """Whether a task with these ended rounds will never be finished: it is paused, or the last rounds were for nothing.
+    """Whether a task with these ended rounds will never be finished: it is held, or the last rounds were for nothing.
 
-    The coordinator pauses a task whose aggregate cannot be applied.
+    The coordinator suspends a task whose aggregate cannot be applied.
     """
     last = rounds[-MAX_ABANDONED:]
     barren = len(last) == MAX_ABANDONED and all(summary.phase is Phase.ABANDONED for summary in last)
-    return barren or status is TaskStatus.PAUSED
+    return barren or status in (TaskStatus.PAUSED, TaskStatus.SUSPENDED)
 
 
 def in_order(tasks: Sequence[tuple[TaskSpec, str]]) -> list[tuple[TaskSpec, str]]:
@@ -188,7 +188,10 @@ class _Fleet:
         self._keeper = keeper
         self._record = MemoryRecord()
         # A waiting check-in costs nothing here: no device is ever sent away for want of a place.
-        config = CoordinatorConfig(max_waiting=max(CoordinatorConfig.max_waiting, 2 * len(holdings) + 1))
+        # No round waits for the bad moment to pass: whatever fails here fails again.
+        config = CoordinatorConfig(
+            max_waiting=max(CoordinatorConfig.max_waiting, 2 * len(holdings) + 1), backoff_max_s=0.0
+        )
         self._coordinator = Coordinator(
             keeper.factory(build_process), config, find_accepted=self._record.sequence, load_model=self._record.version
         )
@@ -335,11 +338,5 @@ class _Fleet:
         if self._on_round is not None:
             self._on_round(summary)
         if hopeless(self._rounds[summary.task], self._record.tasks[summary.task].status):
-            raise ConflictError(f"task {summary.task!r} cannot be finished: {summary.reason}{self._last_failure()}")
+            raise ConflictError(f"task {summary.task!r} cannot be finished: {summary.reason}")
         self._keeper.note_round(summary, self._record)
-
-    def _last_failure(self) -> str:
-        if not self._record.failures:
-            return ""
-        last = self._record.failures[-1]
-        return f"; the last failure is {last.failure.kind} of device {last.device!r}: {last.failure.message}"

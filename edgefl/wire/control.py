@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from edgefl.errors import RemoteProtocolError, UpdateRefusal
-from edgefl.proto.v1 import control_pb2
-from edgefl.protocol.events import DeviceRecord, Phase, ReleaseRecord, RoundSummary, TaskRecord, TaskStatus
+from edgefl.proto.v1 import control_pb2, fleet_pb2
+from edgefl.protocol.events import Phase, ReleaseRecord, RoundSummary, TaskRecord, TaskStatus
+from edgefl.protocol.failures import FailureCount
 from edgefl.protocol.process import ClientAccuracies, FeatureStatistics, Gains, RoundConditions, RoundMetrics
+from edgefl.protocol.standing import DeviceState, DeviceView
 from edgefl.wire.fleet import release_info_to_proto
+from edgefl.wire.shape import shape_to_proto
 
 _STATUS = {
     TaskStatus.RUNNING: control_pb2.TASK_STATUS_RUNNING,
@@ -22,10 +25,19 @@ _PHASE = {
     Phase.ABANDONED: control_pb2.ROUND_PHASE_ABANDONED,
 }
 _STATUS_OF = {number: status for status, number in _STATUS.items()}
+_STATUS[TaskStatus.SUSPENDED] = control_pb2.TASK_STATUS_PAUSED
+_STATE = {
+    DeviceState.WAITING: control_pb2.DEVICE_STATE_WAITING,
+    DeviceState.WORKING: control_pb2.DEVICE_STATE_WORKING,
+    DeviceState.IDLE: control_pb2.DEVICE_STATE_IDLE,
+    DeviceState.AWAY: control_pb2.DEVICE_STATE_AWAY,
+}
+_STATE_OF = {number: state for state, number in _STATE.items()}
 _PHASE_OF = {number: phase for phase, number in _PHASE.items()}
 
 
-def task_to_proto(record: TaskRecord) -> control_pb2.Task:
+def task_to_proto(record: TaskRecord, waiting: str = "", trouble: str = "") -> control_pb2.Task:
+    """A suspended task goes as a paused one with its reason: a command that knows no other word still shows it."""
     return control_pb2.Task(
         name=record.spec.name,
         kind=record.spec.kind.value,
@@ -35,6 +47,9 @@ def task_to_proto(record: TaskRecord) -> control_pb2.Task:
         wanted_rounds=record.spec.rounds,
         next_round=record.next_round,
         definition=record.definition,
+        waiting=waiting,
+        suspended=(record.reason or "for an unknown reason") if record.status is TaskStatus.SUSPENDED else "",
+        trouble=trouble,
     )
 
 
@@ -42,7 +57,7 @@ def task_status(message: control_pb2.Task) -> TaskStatus:
     status = _STATUS_OF.get(message.status)
     if status is None:
         raise RemoteProtocolError(f"task status {message.status} is unknown; update this command")
-    return status
+    return TaskStatus.SUSPENDED if message.suspended else status
 
 
 def round_to_proto(summary: RoundSummary) -> control_pb2.Round:
@@ -60,6 +75,8 @@ def round_to_proto(summary: RoundSummary) -> control_pb2.Round:
         population=summary.conditions.population,
         learning_rate=summary.conditions.learning_rate,
         base_version=summary.base_version,
+        waiting=summary.waiting,
+        failures=[control_pb2.Failure(**vars(one)) for one in summary.failures],
     )
     if summary.metrics is not None:
         counts = {**vars(summary.metrics)}
@@ -103,6 +120,8 @@ def round_from_proto(message: control_pb2.Round) -> RoundSummary:
         latency_shares=tuple(message.latency_shares),
         conditions=RoundConditions(message.population, message.learning_rate),
         base_version=message.base_version,
+        failures=tuple(FailureCount(one.kind, one.count, one.device, one.message) for one in message.failures),
+        waiting=message.waiting,
     )
 
 
@@ -140,8 +159,9 @@ def release_to_proto(record: ReleaseRecord, max_abs_diff: float = 0.0) -> contro
     )
 
 
-def device_to_proto(record: DeviceRecord) -> control_pb2.Device:
-    return control_pb2.Device(
+def device_to_proto(view: DeviceView) -> control_pb2.Device:
+    record = view.record
+    message = control_pb2.Device(
         name=record.device,
         population=record.population,
         agent_version=record.agent_version,
@@ -149,7 +169,23 @@ def device_to_proto(record: DeviceRecord) -> control_pb2.Device:
         num_train=record.num_train,
         num_held_out=record.num_held_out,
         suspect=record.suspect,
+        state=_STATE[view.state],
+        seen_ago_s=record.seen_ago_s,
+        running=[fleet_pb2.RunningRelease(name=name, version=version) for name, version in record.running],
+        twins=view.twins,
     )
+    if view.works_for is not None:
+        message.works_for.task, message.works_for.round = view.works_for.task, view.works_for.round_num
+    if record.shape is not None:
+        message.shape.CopyFrom(shape_to_proto(record.shape))
+    if record.error is not None:
+        message.error.CopyFrom(control_pb2.DeviceError(**vars(record.error)))
+    return message
+
+
+def device_state(message: control_pb2.Device) -> DeviceState | None:
+    """None where an older server does not say it, or a newer one says what is not known here."""
+    return _STATE_OF.get(message.state)
 
 
 def refusal_name(message: control_pb2.RefusalCount) -> str:

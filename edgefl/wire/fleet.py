@@ -15,6 +15,7 @@ from google.protobuf.message import DecodeError
 from edgefl.errors import ConfigError, DataError, InvalidUpdateError, RemoteProtocolError, UpdateRefusal
 from edgefl.proto.v1 import fleet_pb2
 from edgefl.protocol import messages as m
+from edgefl.protocol.failures import refusal
 from edgefl.protocol.task import check_name
 from edgefl.wire.limits import (
     DIGEST_BYTES,
@@ -26,6 +27,7 @@ from edgefl.wire.limits import (
     MAX_TEXT,
 )
 from edgefl.wire.plan import plan_from_proto, plan_to_proto
+from edgefl.wire.shape import shape_from_proto, shape_to_proto
 
 _FATES = {
     m.Fate.OPEN: fleet_pb2.FATE_UNSPECIFIED,
@@ -50,6 +52,11 @@ def check_in_to_proto(check_in: m.CheckIn) -> fleet_pb2.CheckInRequest:
     if check_in.last_task:
         message.last.task = check_in.last_task
         message.last.round = check_in.last_round
+    if check_in.shape is not None:
+        message.shape.CopyFrom(shape_to_proto(check_in.shape))
+    for name, version in check_in.running[:MAX_NAMES]:
+        message.running.add(name=name, version=version)
+    message.instance = check_in.instance
     return message
 
 
@@ -68,7 +75,16 @@ def check_in_from_proto(message: fleet_pb2.CheckInRequest) -> m.CheckIn:
         encodings=tuple(encoding[:MAX_TEXT] for encoding in message.encodings[:MAX_NAMES]),
         last_task=message.last.task[:MAX_TEXT],
         last_round=message.last.round,
+        shape=shape_from_proto(message.shape) if message.HasField("shape") else None,
+        running=tuple(_running(release) for release in message.running[:MAX_NAMES]),
+        instance=message.instance,
     )
+
+
+def _running(message: fleet_pb2.RunningRelease) -> tuple[str, int]:
+    _name("release", message.name)
+    _count("release version", message.version, MAX_COUNT)
+    return message.name, message.version
 
 
 def answer_to_proto(answer: m.CheckInAnswer) -> fleet_pb2.CheckInResponse:
@@ -195,7 +211,7 @@ def report_from_proto(message: fleet_pb2.ReportRequest) -> m.Report:
 def refused_report(message: fleet_pb2.ReportRequest, error: InvalidUpdateError) -> m.WorkFailure:
     """What a report that ``report_from_proto`` or ``reference_from_proto`` refused is to its round."""
     key = message.update.key
-    return m.WorkFailure(key.task[:MAX_TEXT], key.round, type(error).__name__, f"{error.reason.name}: {error}")
+    return refusal(key.task[:MAX_TEXT], key.round, error)
 
 
 def receipt_to_proto(receipt: m.Receipt, retry: m.RetryWindow) -> fleet_pb2.ReportResponse:

@@ -11,19 +11,19 @@ from edgefl.protocol import messages as m
 from edgefl.types import DType, Quantization, Standardization
 from edgefl.wire.limits import MAX_TEXT
 
-_TYPES = {
+FEATURE_TYPES = {
     DType.FLOAT32: plan_pb2.FEATURE_TYPE_FLOAT32,
     DType.UINT8: plan_pb2.FEATURE_TYPE_UINT8,
     DType.INT8: plan_pb2.FEATURE_TYPE_INT8,
 }
-_DTYPES = {number: dtype for dtype, number in _TYPES.items()}
+DTYPES = {number: dtype for dtype, number in FEATURE_TYPES.items()}
 
 
 def _model_to_proto(model: SoftmaxModel) -> plan_pb2.SoftmaxModel:
     message = plan_pb2.SoftmaxModel(
         num_features=model.num_features,
         num_classes=model.num_classes,
-        feature_type=_TYPES[model.dtype],
+        feature_type=FEATURE_TYPES[model.dtype],
         classes=model.classes,
     )
     if model.dtype is not DType.FLOAT32:
@@ -36,7 +36,7 @@ def _model_to_proto(model: SoftmaxModel) -> plan_pb2.SoftmaxModel:
 
 
 def _model_from_proto(message: plan_pb2.SoftmaxModel) -> SoftmaxModel:
-    dtype = _DTYPES.get(message.feature_type)
+    dtype = DTYPES.get(message.feature_type)
     if dtype is None:
         raise RemoteProtocolError(f"feature type {message.feature_type} is unknown; a newer agent may know it")
     quantization = Quantization()

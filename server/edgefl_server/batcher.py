@@ -27,6 +27,7 @@ from edgefl.protocol.events import (
     DeviceGone,
     Effect,
     Event,
+    Notice,
     Persist,
     PublishRound,
     ReportReceived,
@@ -60,12 +61,14 @@ class Question:
 class Delivery:
     """What leaves after a batch is durable.
 
-    ``done``: (token, value or error), receipts first. ``finished``: tasks that came to their end.
+    ``done``: (token, value or error), receipts first. ``finished``: tasks that came to their end. ``notices``: for the
+    log.
     """
 
     done: tuple[tuple[int, Any], ...]
     rounds: tuple[PublishRound, ...]
     finished: tuple[str, ...]
+    notices: tuple[str, ...] = ()
 
 
 @dataclass
@@ -75,6 +78,7 @@ class _Batch:
     receipts: list[SendReceipt] = field(default_factory=list)
     answers: list[AnswerCheckIn] = field(default_factory=list)
     rounds: list[PublishRound] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
     done: list[tuple[int, Any]] = field(default_factory=list)
     questions: list[Question] = field(default_factory=list)
 
@@ -86,6 +90,8 @@ class _Batch:
                 self.answers.append(effect)
             elif isinstance(effect, PublishRound):
                 self.rounds.append(effect)
+            elif isinstance(effect, Notice):
+                self.notices.append(effect.text)
             else:
                 self.persist.append(effect)
 
@@ -117,7 +123,7 @@ class Batcher:
             else:
                 self._handle(item, now, batch)
         deadline = self._coordinator.next_deadline()
-        if deadline is not None and deadline <= now:
+        if batch.questions or (deadline is not None and deadline <= now):  # what is asked is answered as of now
             batch.add(self._coordinator.handle(Ticked(), now))
         self._carry_out(batch)
 
@@ -162,8 +168,8 @@ class Batcher:
             for effect in batch.persist
             if isinstance(effect, (SaveCommit, SaveTaskStatus)) and effect.status in FINAL
         )
-        if done or batch.rounds or finished:
-            self._send(Delivery(tuple(done), tuple(batch.rounds), finished))
+        if done or batch.rounds or finished or batch.notices:
+            self._send(Delivery(tuple(done), tuple(batch.rounds), finished, tuple(batch.notices)))
 
     def _with_fate(self, effect: AnswerCheckIn) -> CheckInAnswer:
         last = self._last_reports.pop(effect.token, None)

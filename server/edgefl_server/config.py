@@ -35,6 +35,7 @@ class ServerConfig:
     ``long_poll_s``           how long a check-in waits for work.
     ``idle_retry_min_s``, ``idle_retry_max_s``  when a device without work, or with an error, comes back (spread further
                               for a crowd).
+    ``backoff_max_s``         how long a task's next round waits at most after abandoned rounds; 0: not at all.
     ``drain_s``               how long a stopping server lets calls in flight finish.
     """
 
@@ -51,6 +52,7 @@ class ServerConfig:
     long_poll_s: float = 20.0
     idle_retry_min_s: float = 1.0
     idle_retry_max_s: float = 3.0
+    backoff_max_s: float = 60.0
     drain_s: float = 10.0
     log_level: str = "info"
 
@@ -67,6 +69,7 @@ class ServerConfig:
             ("long_poll_s", 0.1, 300),
             ("idle_retry_min_s", 0, 3600),
             ("idle_retry_max_s", 0, 3600),
+            ("backoff_max_s", 0, 3600),
             ("drain_s", 0, 600),
         ):
             value = getattr(self, name)

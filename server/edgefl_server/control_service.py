@@ -51,12 +51,13 @@ class ControlService(control_pb2_grpc.ControlServicer):
                 f"a definition of {len(request.definition)} characters; expected at most {MAX_FILE_BYTES}"
             )
         spec = parse_task(request.definition, "definition")
-        await self._engine.control(TaskCreated(spec, request.definition, request.initial_model))
-        return task_to_proto(await self._task(spec.name))
+        event = TaskCreated(spec, request.definition, request.initial_model, request.check_devices)
+        await self._engine.control(event)
+        return await self._shown(spec.name)
 
     async def ListTasks(self, request: control_pb2.ListTasksRequest, context: Any) -> control_pb2.ListTasksResponse:  # noqa: ARG002
-        records = await self._engine.ask(lambda c: tuple(c.tasks()))
-        return control_pb2.ListTasksResponse(tasks=map(task_to_proto, records))
+        shown = await self._engine.ask(lambda c: [(record, *c.standing(record.spec.name)) for record in c.tasks()])
+        return control_pb2.ListTasksResponse(tasks=[task_to_proto(*one) for one in shown])
 
     async def PauseTask(self, request: control_pb2.TaskRequest, context: Any) -> control_pb2.Task:  # noqa: ARG002
         return await self._change(request.name, TaskStatus.PAUSED, TaskPaused(request.name))
@@ -140,8 +141,8 @@ class ControlService(control_pb2_grpc.ControlServicer):
         request: control_pb2.ListDevicesRequest,
         context: Any,  # noqa: ARG002
     ) -> control_pb2.ListDevicesResponse:
-        records = await self._engine.ask(lambda c: tuple(c.devices()))
-        wanted = [r for r in records if request.population in ("", r.population)]
+        views = await self._engine.ask(lambda c: c.devices())
+        wanted = [view for view in views if request.population in ("", view.record.population)]
         return control_pb2.ListDevicesResponse(devices=map(device_to_proto, wanted))
 
     async def CountAnswers(
@@ -169,8 +170,10 @@ class ControlService(control_pb2_grpc.ControlServicer):
         record = await self._task(task)
         if record.status is not wanted:
             await self._engine.control(event)
-            record = await self._task(task)
-        return task_to_proto(record)
+        return await self._shown(task)
+
+    async def _shown(self, name: str) -> control_pb2.Task:
+        return task_to_proto(*await self._engine.ask(lambda c: (c.task(name), *c.standing(name))))
 
     async def _task(self, name: str) -> TaskRecord:
         return await self._engine.ask(lambda c: c.task(name))

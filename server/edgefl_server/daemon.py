@@ -169,6 +169,7 @@ def make_coordinator(config: ServerConfig, store: Store) -> Coordinator:
             max_waiting=config.max_waiting_check_ins,
             idle_min_s=config.idle_retry_min_s,
             idle_max_s=config.idle_retry_max_s,
+            backoff_max_s=config.backoff_max_s,
         ),
         find_accepted=store.find_accepted,
         load_model=load_model,

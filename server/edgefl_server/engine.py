@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from edgefl.command import one_line
 from edgefl.errors import EdgeFLError, LocalProtocolError, UnavailableError
 from edgefl.protocol.coordinator import Coordinator
 from edgefl.protocol.events import DeviceCheckedIn, DeviceGone, Event, ReportReceived
@@ -199,6 +200,8 @@ class Engine:
         return items
 
     def _leave(self, delivery: Delivery) -> None:
+        for notice in delivery.notices:
+            log.warning("%s", one_line(notice))
         for publication in delivery.rounds:
             line = describe(publication.summary)
             if line:

@@ -129,10 +129,27 @@ _VERSION_3 = (
     "ALTER TABLE rounds ADD COLUMN num_examples TEXT NOT NULL DEFAULT '[]'",
 )
 
+_VERSION_4 = (
+    # What a device says of its examples, and the releases that it runs: JSON, shape NULL where it does not say it.
+    "ALTER TABLE devices ADD COLUMN shape TEXT",
+    "ALTER TABLE devices ADD COLUMN running TEXT NOT NULL DEFAULT '[]'",
+    # When it was last heard of (a quarter of an hour near), and its last failure: seconds since 1970 by the server's
+    # clock, NULL for never.
+    "ALTER TABLE devices ADD COLUMN seen_at REAL",
+    "ALTER TABLE devices ADD COLUMN error_kind TEXT NOT NULL DEFAULT ''",
+    "ALTER TABLE devices ADD COLUMN error TEXT NOT NULL DEFAULT ''",
+    "ALTER TABLE devices ADD COLUMN error_at REAL",
+    # Why a task is suspended, and what kept it from committing since its last commit (edgefl.protocol.backoff).
+    "ALTER TABLE tasks ADD COLUMN suspended TEXT NOT NULL DEFAULT ''",
+    "ALTER TABLE tasks ADD COLUMN abandoned INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE tasks ADD COLUMN fruitless INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE tasks ADD COLUMN setback TEXT NOT NULL DEFAULT ''",
+)
+
 RELEASE_FLOOR_SINCE = 2
 """The version since which table ``server`` has its floors."""
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_VERSION_1, _VERSION_2, _VERSION_3)
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4)
 """The steps in order."""
 
 TABLES = (

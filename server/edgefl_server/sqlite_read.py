@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, overload
 
 from edgefl.errors import ConfigError, StorageError
+from edgefl.protocol.backoff import Setbacks
 from edgefl.protocol.events import (
     FINAL,
+    DeviceError,
     DeviceRecord,
     Phase,
     ReleaseRecord,
@@ -20,18 +22,23 @@ from edgefl.protocol.events import (
     TaskRecord,
     TaskStatus,
 )
+from edgefl.protocol.failures import FailureCount
 from edgefl.protocol.messages import ClientUpdate, ReleaseInfo
 from edgefl.protocol.process import ProcessState, RoundConditions
 from edgefl.protocol.task import parse_task
 from edgefl_server.metrics_text import read_metrics
+from edgefl_server.shape_text import read_shape
 from edgefl_server.sqlite_file import storage_errors
 
 MAX_MODELS = 64
 """Models in a snapshot for each evaluation; a coordinator asks for later ones as it goes."""
 
 
-def read_snapshot(db: sqlite3.Connection, source: str) -> Snapshot:
-    """All of it, read in one transaction. ``source`` names the database in errors (``StorageError``)."""
+def read_snapshot(db: sqlite3.Connection, source: str, wall_now: float) -> Snapshot:
+    """All of it, read in one transaction. ``source`` names the database in errors (``StorageError``).
+
+    ``wall_now``: seconds since 1970; ages are counted from it.
+    """
     db.execute("BEGIN")
     try:
         tasks = tuple(_tasks(db, source))
@@ -41,7 +48,7 @@ def read_snapshot(db: sqlite3.Connection, source: str) -> Snapshot:
         return Snapshot(
             tasks=tasks,
             rounds=tuple(_rounds(db, source)),
-            devices=tuple(_devices(db)),
+            devices=tuple(_devices(db, wall_now)),
             releases=tuple(_releases(db)),
             models=dict(_models(db, tasks)),
             next_sequence=last + 1,
@@ -51,7 +58,7 @@ def read_snapshot(db: sqlite3.Connection, source: str) -> Snapshot:
         db.execute("COMMIT")
 
 
-def summary_of(row: tuple[Any, ...]) -> RoundSummary:
+def summary_of(row: tuple[Any, ...], failures: tuple[FailureCount, ...]) -> RoundSummary:
     """A row of the query in ``SqliteStore.ended_rounds``."""
     task, round_num, phase, goal, cohort, accepted, failed, version, metrics, reason, shares, base, *conditions = row
     return RoundSummary(
@@ -68,21 +75,24 @@ def summary_of(row: tuple[Any, ...]) -> RoundSummary:
         tuple(json.loads(shares)),
         RoundConditions(*conditions),
         base if cohort else 0,  # a round that ended while it was open has no base
+        failures,
     )
 
 
 def _tasks(db: sqlite3.Connection, source: str) -> Iterator[TaskRecord]:
     rows = db.execute(
-        "SELECT name, definition, status, next_round, tasks.version, extra, coalesce(data, x'') FROM tasks"
+        "SELECT name, definition, status, next_round, tasks.version, extra, coalesce(data, x''), suspended, abandoned,"
+        " fruitless, setback FROM tasks"
         " JOIN states ON states.task = name AND states.version = tasks.version"
         " LEFT JOIN content USING (sha256) ORDER BY id"
     )
-    for name, definition, status, next_round, version, extra, model in rows:
+    for name, definition, status, next_round, version, extra, model, reason, *setbacks in rows:
         try:
             spec = parse_task(definition, f"task {name}")
         except ConfigError as error:
             raise StorageError(f"{source}: its stored definition is refused: {error}") from None
-        yield TaskRecord(spec, definition, TaskStatus(status), ProcessState(version, model, extra), next_round)
+        state = ProcessState(version, model, extra)
+        yield TaskRecord(spec, definition, TaskStatus(status), state, next_round, reason, Setbacks(*setbacks))
 
 
 def read_update(db: sqlite3.Connection, task: str, round_num: int, device: str) -> ClientUpdate:
@@ -154,16 +164,46 @@ def _rounds(db: sqlite3.Connection, source: str) -> Iterator[RoundRecord]:
             failed=tuple(device for (device,) in failed),
             conditions=RoundConditions(*conditions),
             num_examples=tuple(json.loads(num_examples)),
+            failures=read_failures(db.execute, task, round_num, round_num).get(round_num, ()),
         )
 
 
-def _devices(db: sqlite3.Connection) -> Iterator[DeviceRecord]:
+def read_failures(
+    execute: Callable[..., sqlite3.Cursor], task: str, first: int, last: int
+) -> dict[int, tuple[FailureCount, ...]]:
+    """How devices failed in the rounds ``first`` to ``last`` of a task."""
+    found: dict[int, tuple[FailureCount, ...]] = {}
+    for round_num, kind, count, device, message in execute(
+        # SQLite takes the message from the row of the least device.
+        "SELECT round, kind, count(*), min(device), message FROM failures"
+        " WHERE task = ? AND round BETWEEN ? AND ? GROUP BY round, kind",
+        (task, first, last),
+    ):
+        found[round_num] = (*found.get(round_num, ()), FailureCount(kind, count, device, message))
+    return found
+
+
+def _devices(db: sqlite3.Connection, wall_now: float) -> Iterator[DeviceRecord]:
     rows = db.execute(
-        "SELECT device, population, agent_version, session, num_train, num_held_out, suspect FROM devices"
-        " ORDER BY device"
+        "SELECT device, population, agent_version, session, num_train, num_held_out, suspect, shape, running, seen_at,"
+        " error_kind, error, error_at FROM devices ORDER BY device"
     )
-    for device, population, agent_version, session, num_train, num_held_out, suspect in rows:
-        yield DeviceRecord(device, population, agent_version, session, num_train, num_held_out, bool(suspect))
+    for row in rows:
+        device, population, agent_version, session, num_train, num_held_out, suspect, shape, running, *rest = row
+        seen_at, kind, message, error_at = rest
+        yield DeviceRecord(
+            device,
+            population,
+            agent_version,
+            session,
+            num_train,
+            num_held_out,
+            bool(suspect),
+            shape=None if shape is None else read_shape(shape),
+            running=tuple((name, version) for name, version in json.loads(running)),
+            seen_ago_s=None if seen_at is None else max(0.0, wall_now - seen_at),
+            error=None if error_at is None else DeviceError(kind, message, max(0.0, wall_now - error_at)),
+        )
 
 
 def _releases(db: sqlite3.Connection) -> Iterator[ReleaseRecord]:

@@ -12,6 +12,7 @@ import hashlib
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from edgefl_server.sqlite_file import (
     storage_errors,
     take_lock,
 )
-from edgefl_server.sqlite_read import read_snapshot, summary_of
+from edgefl_server.sqlite_read import read_failures, read_snapshot, summary_of
 from edgefl_server.sqlite_write import Writer
 from edgefl_server.store import ModelRecord
 
@@ -41,7 +42,7 @@ class SqliteStore:
     ``retention_rounds``, ``checkpoint_every``, ``history_rounds``: ``edgefl_server.retention``; before ``load`` no
     model is forgotten.
     ``factory``, ``lock``, ``rewrite``: how the database is opened, locked and its log written anew; a simulation passes
-    what its own disk does.
+    what its own disk does. ``clock``: seconds since 1970, for ages that people see.
     Raises ``FencedError`` when another server holds ``data_dir``, ``StorageError`` when the database is not usable.
     """
 
@@ -55,9 +56,11 @@ class SqliteStore:
         factory: ConnectionFactory = connect,
         lock: Callable[[Path], int] = take_lock,
         rewrite: Callable[[Path], None] = rewrite_log,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self.path = data_dir / DATABASE_NAME
         self._rewrite_log = rewrite
+        self._clock = clock
         self._lock = lock(data_dir)
         self._failed = False
         self._closed = False
@@ -66,7 +69,7 @@ class SqliteStore:
             try:
                 self._epoch = self._next_epoch()
                 self._retention = Retention(self._db, retention_rounds, checkpoint_every, history_rounds)
-                self._writer = Writer(self._db, self._retention)
+                self._writer = Writer(self._db, self._retention, clock)
                 self._reading = threading.Lock()
                 self._reader = open_reader(self.path, factory)
             except BaseException:
@@ -80,7 +83,7 @@ class SqliteStore:
 
     def load(self) -> Snapshot:
         with storage_errors(self.path, "cannot be read"):
-            snapshot = read_snapshot(self._db, str(self.path))
+            snapshot = read_snapshot(self._db, str(self.path), self._clock())
         for task in snapshot.tasks:  # in the order of their making: what a task evaluates comes before it
             self._retention.add_task(task.spec)
         return snapshot
@@ -166,7 +169,11 @@ class SqliteStore:
             " WHERE rounds.task = ? AND round >= ? AND phase IN ('committed', 'abandoned') ORDER BY round LIMIT ?",
             (task, from_round, limit),
         )
-        return tuple(map(summary_of, rows))
+        if not rows:
+            return ()
+        with self._reading, storage_errors(self.path, "cannot be read"):
+            failures = read_failures(self._reader.execute, task, rows[0][1], rows[-1][1])
+        return tuple(summary_of(row, failures.get(row[1], ())) for row in rows)
 
     def close(self) -> None:
         if self._closed:

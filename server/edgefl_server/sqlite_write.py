@@ -18,24 +18,31 @@ from edgefl.protocol.events import (
     SaveRelease,
     SaveReport,
     SaveSelection,
+    SaveSetbacks,
     SaveTask,
     SaveTaskStatus,
 )
 from edgefl.protocol.process import ProcessState
 from edgefl_server.metrics_text import write_metrics
 from edgefl_server.retention import Retention
+from edgefl_server.shape_text import write_shape
 
 
 class Writer:
-    """Writes effects through one connection, and forgets by ``retention`` when a round ends."""
+    """Writes effects through one connection, and forgets by ``retention`` when a round ends.
 
-    def __init__(self, connection: sqlite3.Connection, retention: Retention) -> None:
+    ``clock``: seconds since 1970, for what people see of devices and nothing else.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, retention: Retention, clock: Callable[[], float]) -> None:
+        self._clock = clock
         self._db = connection
         self._run = connection.execute
         self._retention = retention
         self._handlers: dict[type[Any], Callable[[Any], None]] = {
             SaveTask: self._task,
             SaveTaskStatus: self._task_status,
+            SaveSetbacks: self._setbacks,
             SaveSelection: self._selection,
             SaveReport: self._report,
             SaveFailure: self._failure,
@@ -78,7 +85,17 @@ class Writer:
         )
 
     def _task_status(self, effect: SaveTaskStatus) -> None:
-        self._one("UPDATE tasks SET status = ? WHERE name = ?", (effect.status.value, effect.task))
+        self._one(
+            "UPDATE tasks SET status = ?, suspended = ? WHERE name = ?",
+            (effect.status.value, effect.reason, effect.task),
+        )
+
+    def _setbacks(self, effect: SaveSetbacks) -> None:
+        kept = effect.setbacks
+        self._one(
+            "UPDATE tasks SET abandoned = ?, fruitless = ?, setback = ? WHERE name = ?",
+            (kept.abandoned, kept.fruitless, kept.reason, effect.task),
+        )
 
     def _selection(self, effect: SaveSelection) -> None:
         chosen = effect.round
@@ -128,6 +145,10 @@ class Writer:
             "INSERT INTO failures VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",  # the first failure tells the most
             (failure.task, failure.round_num, effect.device, failure.kind, failure.message),
         )
+        self._run(
+            "UPDATE devices SET error_kind = ?, error = ?, error_at = ? WHERE device = ?",
+            (failure.kind, failure.message, self._clock(), effect.device),
+        )
 
     def _commit(self, effect: SaveCommit) -> None:
         task, round_num, state = effect.task, effect.round_num, effect.state
@@ -158,8 +179,10 @@ class Writer:
 
     def _device(self, effect: SaveDevice) -> None:
         record = effect.record
+        names = "device, population, agent_version, session, num_train, num_held_out, suspect, shape, running, seen_at"
         self._run(
-            "INSERT OR REPLACE INTO devices VALUES (?, ?, ?, ?, ?, ?, ?)",
+            f"INSERT INTO devices ({names}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
+            f" ({names}) = ({', '.join(f'excluded.{name}' for name in names.split(', '))})",
             (
                 record.device,
                 record.population,
@@ -168,6 +191,9 @@ class Writer:
                 record.num_train,
                 record.num_held_out,
                 record.suspect,
+                None if record.shape is None else write_shape(record.shape),
+                json.dumps(record.running),
+                self._clock(),
             ),
         )
 

@@ -19,10 +19,10 @@ from edgefl.cli.faults.world import World
 from edgefl.errors import StorageError
 from edgefl.protocol import coordinator, roundkeeper
 from edgefl.protocol import round as round_module
+from edgefl.protocol.catalogue import Catalogue
 from edgefl.protocol.coordinator import Coordinator
 from edgefl.protocol.events import Draining, Phase, SaveReport
 from edgefl.protocol.messages import Accepted, AlreadyAccepted, Late
-from edgefl.protocol.registry import Registry
 from edgefl.protocol.session_state import SessionState
 from edgefl_device import content, state
 from edgefl_device.files import write_unsynced
@@ -161,8 +161,8 @@ def _forgets_the_sum(_: Any) -> Any:
 
 
 def _sequences_start_anew(read: Any) -> Any:
-    def mutant(db: Any, source: str) -> Any:
-        return replace(read(db, source), next_sequence=1)
+    def mutant(db: Any, source: str, wall_now: float) -> Any:
+        return replace(read(db, source, wall_now), next_sequence=1)
 
     return mutant
 
@@ -189,7 +189,7 @@ def _handling(event: type, make: Callable[[Any], Any]) -> Mutant:
 
 
 def _offers_any(_: Any) -> Any:
-    def mutant(self: Registry, release: Any) -> None:
+    def mutant(self: Catalogue, release: Any) -> None:
         """A restart reads the newest first, and the last one read is offered."""
         self._releases.append(release)
         self._newest.setdefault((release.population, release.info.name), release)
@@ -248,7 +248,7 @@ MUTANTS: dict[str, Mutant] = {
     "forgotten outbox": _patched(StateDir, "save_update", _nothing),
     "outbox not synced": _patched(state, "write_durable", _not_synced("outbox")),
     "session not synced": _patched(state, "write_durable", _not_synced("session")),
-    "release version falls on the server": _patched(Registry, "add_release", _offers_any),
+    "release version falls on the server": _patched(Catalogue, "add_release", _offers_any),
     "release version falls on the device": _all(
         _patched(SessionState, "unseen", _takes_any), _patched(content.ReleaseStore, "install", _installs_any)
     ),

@@ -214,6 +214,7 @@ class SimDevice:
             encodings=config.encodings,
             last_task=last_task,
             last_round=last_round,
+            instance=2 * self.life + self.copy + 1,  # no two agents of a run have the same
         )
 
     def _fetched(self, got: bytes | str) -> Any:

@@ -7,6 +7,7 @@ of the process, as it is for the engine.
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,6 +58,7 @@ class WatchedStore(SqliteStore):
             factory=connection_factory(world.sql),
             lock=lock,
             rewrite=world.rewrite_log,
+            clock=lambda: time.time(),  # the world's, which its faults shift
         )
         self._world = world
 
@@ -176,6 +178,8 @@ class SimServer:
                 self._check_offer(value)
             self._world.answer(token, value)
             self._world.server_point("between two answers")
+        for notice in delivery.notices:
+            self._world.say(self.who, notice)
         for publication in delivery.rounds:
             summary = publication.summary
             if summary.phase in (Phase.COMMITTED, Phase.ABANDONED):

@@ -54,9 +54,10 @@ min_examples = {min_examples}
 """
 
 
-def write_server(out: Path) -> Path:
+def write_server(out: Path, more: str = "") -> Path:
+    """``more``: further lines of the configuration."""
     path = out / "server" / "server.toml"
-    write_file(path, SERVER_TOML.encode())
+    write_file(path, (SERVER_TOML + more).encode())
     return path
 
 

@@ -89,14 +89,50 @@ MODEL_FORMAT_TFLITE_INT8: ModelFormat.ValueType  # 3
 """int8 weights, float32 in and out"""
 global___ModelFormat = ModelFormat
 
+class _DeviceState:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _DeviceStateEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_DeviceState.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    DEVICE_STATE_UNSPECIFIED: _DeviceState.ValueType  # 0
+    """an older server, which does not say"""
+    DEVICE_STATE_WAITING: _DeviceState.ValueType  # 1
+    """its check-in waits for a round"""
+    DEVICE_STATE_WORKING: _DeviceState.ValueType  # 2
+    """it has an assignment and has not answered it"""
+    DEVICE_STATE_IDLE: _DeviceState.ValueType  # 3
+    """it was told when to come back, and may still be in time"""
+    DEVICE_STATE_AWAY: _DeviceState.ValueType  # 4
+    """it should have come back"""
+
+class DeviceState(_DeviceState, metaclass=_DeviceStateEnumTypeWrapper): ...
+
+DEVICE_STATE_UNSPECIFIED: DeviceState.ValueType  # 0
+"""an older server, which does not say"""
+DEVICE_STATE_WAITING: DeviceState.ValueType  # 1
+"""its check-in waits for a round"""
+DEVICE_STATE_WORKING: DeviceState.ValueType  # 2
+"""it has an assignment and has not answered it"""
+DEVICE_STATE_IDLE: DeviceState.ValueType  # 3
+"""it was told when to come back, and may still be in time"""
+DEVICE_STATE_AWAY: DeviceState.ValueType  # 4
+"""it should have come back"""
+global___DeviceState = DeviceState
+
 @typing.final
 class CreateTaskRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     DEFINITION_FIELD_NUMBER: builtins.int
+    CHECK_DEVICES_FIELD_NUMBER: builtins.int
     INITIAL_MODEL_FIELD_NUMBER: builtins.int
     definition: builtins.str
     """The text of a task definition (TOML). The server parses and stores it: docs/reference/task.md."""
+    check_devices: builtins.bool
+    """Refuse a task whose population no device has named while others have, or whose model fits no device of it. Set by
+    commands that have a way to go on regardless. Absent: an older command; the task is taken as it is.
+    """
     initial_model: builtins.bytes
     """The weights at which a definition with `initial = { file = ... }` begins: kernel, then bias, float32. Set by the
     command, which reads the file. Absent for every other definition. An older server refuses such a definition.
@@ -105,9 +141,10 @@ class CreateTaskRequest(google.protobuf.message.Message):
         self,
         *,
         definition: builtins.str = ...,
+        check_devices: builtins.bool = ...,
         initial_model: builtins.bytes = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["definition", b"definition", "initial_model", b"initial_model"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["check_devices", b"check_devices", "definition", b"definition", "initial_model", b"initial_model"]) -> None: ...
 
 global___CreateTaskRequest = CreateTaskRequest
 
@@ -140,16 +177,26 @@ class Task(google.protobuf.message.Message):
     WANTED_ROUNDS_FIELD_NUMBER: builtins.int
     NEXT_ROUND_FIELD_NUMBER: builtins.int
     DEFINITION_FIELD_NUMBER: builtins.int
+    WAITING_FIELD_NUMBER: builtins.int
+    SUSPENDED_FIELD_NUMBER: builtins.int
+    TROUBLE_FIELD_NUMBER: builtins.int
     name: builtins.str
     kind: builtins.str
     """training, evaluation, personalization, statistics"""
     population: builtins.str
     status: global___TaskStatus.ValueType
+    """of a suspended task: PAUSED, for commands that know no other word, and suspended says why"""
     committed_rounds: builtins.int
     wanted_rounds: builtins.int
     next_round: builtins.int
     """The number of the open round."""
     definition: builtins.str
+    waiting: builtins.str
+    """For people: what the task waits for. Absent: for nothing, or an older server, which does not say."""
+    suspended: builtins.str
+    """Why the server suspended the task: its rounds only failed. Absent: it did not."""
+    trouble: builtins.str
+    """For people: what went wrong in the last round that ended, and which devices are not what they seem. Absent: nothing."""
     def __init__(
         self,
         *,
@@ -161,8 +208,11 @@ class Task(google.protobuf.message.Message):
         wanted_rounds: builtins.int = ...,
         next_round: builtins.int = ...,
         definition: builtins.str = ...,
+        waiting: builtins.str = ...,
+        suspended: builtins.str = ...,
+        trouble: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["committed_rounds", b"committed_rounds", "definition", b"definition", "kind", b"kind", "name", b"name", "next_round", b"next_round", "population", b"population", "status", b"status", "wanted_rounds", b"wanted_rounds"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["committed_rounds", b"committed_rounds", "definition", b"definition", "kind", b"kind", "name", b"name", "next_round", b"next_round", "population", b"population", "status", b"status", "suspended", b"suspended", "trouble", b"trouble", "waiting", b"waiting", "wanted_rounds", b"wanted_rounds"]) -> None: ...
 
 global___Task = Task
 
@@ -231,6 +281,8 @@ class Round(google.protobuf.message.Message):
     POPULATION_FIELD_NUMBER: builtins.int
     LEARNING_RATE_FIELD_NUMBER: builtins.int
     BASE_VERSION_FIELD_NUMBER: builtins.int
+    WAITING_FIELD_NUMBER: builtins.int
+    FAILURES_FIELD_NUMBER: builtins.int
     task: builtins.str
     round: builtins.int
     phase: global___RoundPhase.ValueType
@@ -250,6 +302,8 @@ class Round(google.protobuf.message.Message):
     """The model version that devices work on; an evaluation reads it. Absent: version 0, a round whose cohort is not drawn
     yet, and an older server, which does not say.
     """
+    waiting: builtins.str
+    """For people: what an open round waits for. Absent: for nothing; in other phases; and of an older server."""
     @property
     def metrics(self) -> global___Metrics:
         """Absent unless committed."""
@@ -259,6 +313,10 @@ class Round(google.protobuf.message.Message):
         """Of the counted reports, the share of each latency quartile of the cohort, the fastest first. Absent unless
         committed, and while too few devices' times are known.
         """
+
+    @property
+    def failures(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Failure]:
+        """How devices failed in this round. Absent: none did, or an older server, which does not say."""
 
     def __init__(
         self,
@@ -277,11 +335,41 @@ class Round(google.protobuf.message.Message):
         population: builtins.int = ...,
         learning_rate: builtins.float = ...,
         base_version: builtins.int = ...,
+        waiting: builtins.str = ...,
+        failures: collections.abc.Iterable[global___Failure] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["metrics", b"metrics"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["accepted", b"accepted", "base_version", b"base_version", "cohort", b"cohort", "failed", b"failed", "goal", b"goal", "latency_shares", b"latency_shares", "learning_rate", b"learning_rate", "metrics", b"metrics", "phase", b"phase", "population", b"population", "reason", b"reason", "round", b"round", "task", b"task", "version", b"version"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["accepted", b"accepted", "base_version", b"base_version", "cohort", b"cohort", "failed", b"failed", "failures", b"failures", "goal", b"goal", "latency_shares", b"latency_shares", "learning_rate", b"learning_rate", "metrics", b"metrics", "phase", b"phase", "population", b"population", "reason", b"reason", "round", b"round", "task", b"task", "version", b"version", "waiting", b"waiting"]) -> None: ...
 
 global___Round = Round
+
+@typing.final
+class Failure(google.protobuf.message.Message):
+    """The failures of one kind in one round."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: builtins.int
+    COUNT_FIELD_NUMBER: builtins.int
+    DEVICE_FIELD_NUMBER: builtins.int
+    MESSAGE_FIELD_NUMBER: builtins.int
+    kind: builtins.str
+    """the class of the error, as the device named it"""
+    count: builtins.int
+    device: builtins.str
+    """One of them: its device, and its one line."""
+    message: builtins.str
+    def __init__(
+        self,
+        *,
+        kind: builtins.str = ...,
+        count: builtins.int = ...,
+        device: builtins.str = ...,
+        message: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["count", b"count", "device", b"device", "kind", b"kind", "message", b"message"]) -> None: ...
+
+global___Failure = Failure
 
 @typing.final
 class Metrics(google.protobuf.message.Message):
@@ -642,6 +730,13 @@ class Device(google.protobuf.message.Message):
     NUM_TRAIN_FIELD_NUMBER: builtins.int
     NUM_HELD_OUT_FIELD_NUMBER: builtins.int
     SUSPECT_FIELD_NUMBER: builtins.int
+    STATE_FIELD_NUMBER: builtins.int
+    WORKS_FOR_FIELD_NUMBER: builtins.int
+    SEEN_AGO_S_FIELD_NUMBER: builtins.int
+    SHAPE_FIELD_NUMBER: builtins.int
+    RUNNING_FIELD_NUMBER: builtins.int
+    ERROR_FIELD_NUMBER: builtins.int
+    TWINS_FIELD_NUMBER: builtins.int
     name: builtins.str
     population: builtins.str
     agent_version: builtins.str
@@ -650,6 +745,27 @@ class Device(google.protobuf.message.Message):
     num_held_out: builtins.int
     suspect: builtins.bool
     """Its session counter went back: perhaps a cloned card."""
+    state: global___DeviceState.ValueType
+    seen_ago_s: builtins.float
+    """How long ago the server last heard of it. Ages, not times: the clocks of two machines differ. Absent: not since a
+    server of an older version, which did not note it.
+    """
+    twins: builtins.bool
+    """Two agents use this name now."""
+    @property
+    def works_for(self) -> edgefl.proto.v1.fleet_pb2.RoundKey:
+        """The round that it works for. Absent unless it works."""
+
+    @property
+    def shape(self) -> edgefl.proto.v1.fleet_pb2.ExampleShape:
+        """As in its last check-in."""
+
+    @property
+    def running(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[edgefl.proto.v1.fleet_pb2.RunningRelease]: ...
+    @property
+    def error(self) -> global___DeviceError:
+        """Its last failure. Absent: none since it is known."""
+
     def __init__(
         self,
         *,
@@ -660,10 +776,40 @@ class Device(google.protobuf.message.Message):
         num_train: builtins.int = ...,
         num_held_out: builtins.int = ...,
         suspect: builtins.bool = ...,
+        state: global___DeviceState.ValueType = ...,
+        works_for: edgefl.proto.v1.fleet_pb2.RoundKey | None = ...,
+        seen_ago_s: builtins.float | None = ...,
+        shape: edgefl.proto.v1.fleet_pb2.ExampleShape | None = ...,
+        running: collections.abc.Iterable[edgefl.proto.v1.fleet_pb2.RunningRelease] | None = ...,
+        error: global___DeviceError | None = ...,
+        twins: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["agent_version", b"agent_version", "name", b"name", "num_held_out", b"num_held_out", "num_train", b"num_train", "population", b"population", "session", b"session", "suspect", b"suspect"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_seen_ago_s", b"_seen_ago_s", "error", b"error", "seen_ago_s", b"seen_ago_s", "shape", b"shape", "works_for", b"works_for"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_seen_ago_s", b"_seen_ago_s", "agent_version", b"agent_version", "error", b"error", "name", b"name", "num_held_out", b"num_held_out", "num_train", b"num_train", "population", b"population", "running", b"running", "seen_ago_s", b"seen_ago_s", "session", b"session", "shape", b"shape", "state", b"state", "suspect", b"suspect", "twins", b"twins", "works_for", b"works_for"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_seen_ago_s", b"_seen_ago_s"]) -> typing.Literal["seen_ago_s"] | None: ...
 
 global___Device = Device
+
+@typing.final
+class DeviceError(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: builtins.int
+    MESSAGE_FIELD_NUMBER: builtins.int
+    AGO_S_FIELD_NUMBER: builtins.int
+    kind: builtins.str
+    message: builtins.str
+    ago_s: builtins.float
+    def __init__(
+        self,
+        *,
+        kind: builtins.str = ...,
+        message: builtins.str = ...,
+        ago_s: builtins.float = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["ago_s", b"ago_s", "kind", b"kind", "message", b"message"]) -> None: ...
+
+global___DeviceError = DeviceError
 
 @typing.final
 class CountAnswersRequest(google.protobuf.message.Message):

@@ -116,12 +116,19 @@ class CheckInRequest(google.protobuf.message.Message):
     KINDS_FIELD_NUMBER: builtins.int
     ENCODINGS_FIELD_NUMBER: builtins.int
     LAST_FIELD_NUMBER: builtins.int
+    SHAPE_FIELD_NUMBER: builtins.int
+    RUNNING_FIELD_NUMBER: builtins.int
+    INSTANCE_FIELD_NUMBER: builtins.int
     population: builtins.str
     agent_version: builtins.str
     session: builtins.int
     """Grows with each start of the agent; one that falls shows a cloned card."""
     num_train: builtins.int
     num_held_out: builtins.int
+    instance: builtins.int
+    """Drawn at random at each start of the agent: two that take turns under one name are two agents. 0: an older agent,
+    which does not say.
+    """
     @property
     def kinds(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """The kinds of work, and the encodings, that this agent knows."""
@@ -131,6 +138,14 @@ class CheckInRequest(google.protobuf.message.Message):
     @property
     def last(self) -> global___RoundKey:
         """The last report that the server accepted; its fate is told in the response. Absent: none."""
+
+    @property
+    def shape(self) -> global___ExampleShape:
+        """What the device's examples look like. Absent: an older agent, which does not say; it may be given any task."""
+
+    @property
+    def running(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___RunningRelease]:
+        """The releases that the device runs. Absent: none, or an older agent, which does not say."""
 
     def __init__(
         self,
@@ -143,11 +158,64 @@ class CheckInRequest(google.protobuf.message.Message):
         kinds: collections.abc.Iterable[builtins.str] | None = ...,
         encodings: collections.abc.Iterable[builtins.str] | None = ...,
         last: global___RoundKey | None = ...,
+        shape: global___ExampleShape | None = ...,
+        running: collections.abc.Iterable[global___RunningRelease] | None = ...,
+        instance: builtins.int = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["last", b"last"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["agent_version", b"agent_version", "encodings", b"encodings", "kinds", b"kinds", "last", b"last", "num_held_out", b"num_held_out", "num_train", b"num_train", "population", b"population", "session", b"session"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["last", b"last", "shape", b"shape"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["agent_version", b"agent_version", "encodings", b"encodings", "instance", b"instance", "kinds", b"kinds", "last", b"last", "num_held_out", b"num_held_out", "num_train", b"num_train", "population", b"population", "running", b"running", "session", b"session", "shape", b"shape"]) -> None: ...
 
 global___CheckInRequest = CheckInRequest
+
+@typing.final
+class ExampleShape(google.protobuf.message.Message):
+    """Set by the device, from its configuration."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NUM_FEATURES_FIELD_NUMBER: builtins.int
+    NUM_CLASSES_FIELD_NUMBER: builtins.int
+    FEATURE_TYPE_FIELD_NUMBER: builtins.int
+    SCALE_FIELD_NUMBER: builtins.int
+    ZERO_POINT_FIELD_NUMBER: builtins.int
+    num_features: builtins.int
+    num_classes: builtins.int
+    feature_type: edgefl.proto.v1.plan_pb2.FeatureType.ValueType
+    scale: builtins.float
+    """8-bit features mean scale * (stored - zero_point). Absent for float32 features."""
+    zero_point: builtins.int
+    def __init__(
+        self,
+        *,
+        num_features: builtins.int = ...,
+        num_classes: builtins.int = ...,
+        feature_type: edgefl.proto.v1.plan_pb2.FeatureType.ValueType = ...,
+        scale: builtins.float = ...,
+        zero_point: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["feature_type", b"feature_type", "num_classes", b"num_classes", "num_features", b"num_features", "scale", b"scale", "zero_point", b"zero_point"]) -> None: ...
+
+global___ExampleShape = ExampleShape
+
+@typing.final
+class RunningRelease(google.protobuf.message.Message):
+    """Set by the device."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    VERSION_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    version: builtins.int
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        version: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["name", b"name", "version", b"version"]) -> None: ...
+
+global___RunningRelease = RunningRelease
 
 @typing.final
 class RoundKey(google.protobuf.message.Message):
@@ -245,7 +313,7 @@ class Rejection(google.protobuf.message.Message):
 
     REASON_FIELD_NUMBER: builtins.int
     reason: builtins.str
-    """For people."""
+    """For people: why there is no work now."""
     def __init__(
         self,
         *,
@@ -516,7 +584,7 @@ class WorkFailure(google.protobuf.message.Message):
     KIND_FIELD_NUMBER: builtins.int
     MESSAGE_FIELD_NUMBER: builtins.int
     kind: builtins.str
-    """The class of the error, and its one line."""
+    """The class of the error (or "PlanNotUnderstood"), and its one line."""
     message: builtins.str
     @property
     def key(self) -> global___RoundKey: ...

@@ -150,7 +150,7 @@ def test_ctrl_c_leaves_nothing_running(tmp_path: Path, moment: str) -> None:
         demo.send_signal(signal.SIGINT)
         words, errors = demo.communicate(timeout=TIME_LIMIT_S)
     assert demo.returncode == 130
-    assert errors == "edgefl: interrupted; the server and the agents were stopped, nothing is left running\n"
+    assert errors == "edgefl: interrupted; no process is left running\n"
     assert "nothing was lost" not in words
     assert not processes_naming(out)
 

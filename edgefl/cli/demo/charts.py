@@ -84,7 +84,7 @@ def area(
     lines = []
     for row in reversed(range(height)):
         value, style = places.get(row, (None, "bright_black"))
-        foot = f"{low:.2f} " if row == 0 else "     "
+        foot = f"{low:.2f} " if row == 0 and (values or marks) else "     "
         line = Text().append(foot if value is None else f"{value:.2f} ", style)
         fill = "green" if not places or row > min(places) else "bright_black"
         dot = None if value is None else "." if ascii_only else "┈"

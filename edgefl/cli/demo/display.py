@@ -63,7 +63,6 @@ def draw(picture: Path, command: str, view: View, end: Callable[[Console], None]
     recorder = Console(record=True, file=io.StringIO(), width=PICTURE_COLUMNS, height=60, force_terminal=True)
     recorder.print(f"$ {command}\n", highlight=False)
     recorder.print(view)
-    recorder.print()
     end(recorder)
     svg = recorder.export_svg(title=command, unique_id="edgefl-demo")
     # Without rich's web fonts: a picture that is looked at must not call anybody.

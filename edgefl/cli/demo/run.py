@@ -84,7 +84,7 @@ def run_demo(args: argparse.Namespace) -> int:
                 demo = _start(out, tasks, fleet, display, view)
                 report = _finish(demo, _train(demo, kills), kills, started)
         except KeyboardInterrupt:
-            raise KeyboardInterrupt("the server and the agents were stopped, nothing is left running") from None
+            raise KeyboardInterrupt("no process is left running") from None
         report.write(out / "report.json")
         nothing_lost(report)
         end = say(args, report, display)

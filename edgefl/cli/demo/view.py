@@ -80,6 +80,8 @@ class View:
         for kill in self.kills:
             if kill.killed_at is not None:
                 yield Text(kill.sentence(), style="yellow")
+        # The cursor rests here: at the end of a full line the terminal's echo of Ctrl-C would begin a new one.
+        yield ""
 
     def _head(self, width: int) -> Table:
         seconds = time.monotonic() - self.started if self.seconds is None else self.seconds

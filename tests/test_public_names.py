@@ -56,7 +56,7 @@ def test_every_process_has_its_builder_among_the_names() -> None:
     assert builders <= set(dir(learning))
 
 
-@pytest.mark.parametrize("package", [name for name in LAZY if name != "edgefl.models"])
+@pytest.mark.parametrize("package", LAZY)
 def test_completion_shows_every_name_and_imports_nothing_heavy(package: str) -> None:
     """The interpreter's own completion asks for each name that it shows."""
     command = [sys.executable, "-c", COMPLETE, package]

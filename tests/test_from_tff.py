@@ -43,7 +43,7 @@ def test_the_task_of_the_page_makes_the_model_that_it_says(
     (command,) = blocks_of(DOCUMENT, "sh")
     assert main([*command.split()[1:], "--json"]) == 0
     last = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert f"accuracy {last['accuracy']} on" in PAGE
+    assert f"accuracy {last['accuracy']:.4f} on" in PAGE
     assert f"`{last['model_sha256']}`" in PAGE
 
 

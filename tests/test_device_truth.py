@@ -56,6 +56,8 @@ from edgefl.protocol.session_state import SessionConfig
 from edgefl_device.content import MAX_RELEASE_BYTES
 from edgefl_device.main import main
 from edgefl_device.narrator import Story, tell
+from edgefl_device.status import Status
+from edgefl_device.status_command import format_status
 
 
 @pytest.fixture
@@ -184,6 +186,16 @@ def test_a_second_agent_of_a_folder_is_told_which_one_is_the_first(
         assert (status["running"], status["pid"], status["session"]) == (True, first.pid, 1)
         assert end_device(first, signal.SIGTERM) == 0
     assert len(fleet.check_ins) == 1
+
+
+def test_a_waiting_agent_says_why_it_had_no_work() -> None:
+    status = Status(
+        "pi-01", "watch", "0.1.0", 1, 1, phase="idle", no_work="waiting for 1 of 2 devices", next_try_at=130.0
+    )
+    lines = format_status(status, True, (), wall_now=100.0).splitlines()
+    assert lines[2] == "phase       idle: no work at the last check-in: waiting for 1 of 2 devices; next try in 30 s"
+    lines = format_status(replace(status, last_error="no route"), True, (), wall_now=140.0).splitlines()
+    assert lines[2] == "phase       idle: no route"
 
 
 # without a process: what takes minutes of waiting

@@ -89,7 +89,7 @@ def _why(status: Status, running: bool, wall_now: float) -> str:
     """What hinders the agent, or why it has no work; and when it tries again."""
     reason = status.last_error
     if not reason and status.no_work and status.phase in QUIET:
-        reason = f"no work: {status.no_work}"
+        reason = f"no work at the last check-in: {status.no_work}"
     left = status.next_try_at - wall_now
     again = f"; next try in {left:.0f} s" if running and reason and left >= 1 else ""
     return f": {reason}{again}" if reason else ""

@@ -132,8 +132,8 @@ def _check_deadlines(tasks: list[TaskSpec], config: FaultsConfig) -> None:
     for spec in tasks:
         if spec.round.deadline_s <= slowest:
             raise ConfigError(
-                f"task {spec.name!r} has a deadline of {spec.round.deadline_s!r} s, and a device may take "
-                f"{slowest!r} s; raise deadline_s, or lower work_s of the faults file"
+                f"task {spec.name!r} has a deadline of {spec.round.deadline_s:.12g} s, and a device may take "
+                f"{slowest:.12g} s; raise deadline_s, or lower work_s of the faults file"
             )
 
 

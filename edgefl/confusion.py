@@ -107,12 +107,13 @@ class Confusion:
         return tuple(found)
 
     def as_dict(self) -> dict[str, object]:
-        """For programs: ``classes``, ``confusion`` as rows, and ``per_class``."""
+        """For programs: ``classes``, ``confusion`` as rows, and ``per_class``. Classes without names are numbers."""
+        labels: Sequence[str | int] = self.names if self.classes else range(self.num_classes)
         per_class = [
-            {"class": one.name, "num_examples": one.num_examples, "recall": one.recall, "precision": one.precision}
-            for one in self.per_class
+            {"class": label, "num_examples": one.num_examples, "recall": one.recall, "precision": one.precision}
+            for label, one in zip(labels, self.per_class, strict=True)
         ]
-        return {"classes": list(self.names), "confusion": [list(row) for row in self.rows], "per_class": per_class}
+        return {"classes": list(labels), "confusion": [list(row) for row in self.rows], "per_class": per_class}
 
     @property
     def title(self) -> str:

@@ -121,7 +121,7 @@ def test_numbers_of_simulations_are_numbers_and_statistics_have_no_accuracy(
     assert [sorted(row) for row in ended.values()] == [
         ["task", "version"],
         ["accuracy", "model_sha256", "task", "tflite_sha256", "version"],
-        ["accuracy", "task", "version"],
+        ["accuracy", "classes", "confusion", "per_class", "task", "version"],
     ]
     last = [row for row in rows if row.get("round") == 2]
     assert {row["task"]: row.get("accuracy") for row in last} == {

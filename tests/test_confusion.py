@@ -37,6 +37,13 @@ def test_recall_and_precision_by_hand() -> None:
     ]
 
 
+def test_programs_get_names_as_texts_and_numbers_as_numbers() -> None:
+    assert BY_HAND.as_dict()["classes"] == list(NAMES)
+    unnamed = Confusion(BY_HAND.counts).as_dict()
+    assert unnamed["classes"] == [0, 1, 2]
+    assert unnamed["per_class"][1] == {"class": 1, "num_examples": 5, "recall": 0.8, "precision": 4 / 6}  # type: ignore[index]
+
+
 def test_what_print_shows() -> None:
     assert str(BY_HAND).splitlines() == [
         "true classes in rows, the model's answers in columns",

@@ -153,7 +153,8 @@ def test_a_simulation_evaluates_what_every_round_would_have(files: Path, capsys:
 
 def test_people_see_which_version_an_evaluation_was_of(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*argv(files, "gestures", "spreads", "accuracy")[:-2], *SETTINGS]) == 0
-    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("accuracy") and "round" in line]
+    shown = capsys.readouterr().out.splitlines()
+    lines = [line for line in shown if line.startswith("accuracy") and "committed" in line]
     assert [line.split("reports  ")[1].split("  loss")[0] for line in lines] == [
         "of version 3",
         "of version 6",

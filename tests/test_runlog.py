@@ -168,7 +168,7 @@ def test_bars_are_on_a_terminal_and_stdout_stays_what_it_is(files: Path, options
     assert (f"{ROUNDS}/{ROUNDS}".encode() in seen) is shown
     assert (b"accuracy 0." in seen) is shown
     assert (seen == b"") is not shown
-    assert len([line for line in out.splitlines() if "round" in line]) == 2 + ROUNDS + 4
+    assert len([line for line in out.splitlines() if "committed" in line]) == 2 + ROUNDS + 4
     assert "\x1b" not in out
 
 

@@ -17,9 +17,9 @@ help:
 	@echo "make test-long  EDGEFL_FAULT_SEEDS=100000 runs of the fault simulation (edgefl simulate --faults); goes on where it was stopped"
 	@echo "make test-optimized  the Python tests under python -O, which leaves every assert of the product out"
 	@echo "make check    lint, types, import layers, formatting, stubs"
-	@echo "make bench-kernel  the kernel beside its peers, on one core (PEERS_PYTHON=, BENCH_ARGS=; docs/benchmarks.md)"
-	@echo "make bench-reports  durable reports per second beside a bare gRPC echo (BENCH_ARGS=)"
-	@echo "make bench-simulation  simulated rounds per core beside the kernel alone and NumPy (BENCH_ARGS=)"
+	@echo "make bench-kernel  the kernel next to its peers, on one core (PEERS_PYTHON=, BENCH_ARGS=; docs/benchmarks.md)"
+	@echo "make bench-reports  durable reports per second, compared with a bare gRPC echo (BENCH_ARGS=)"
+	@echo "make bench-simulation  simulated rounds per core, compared with the kernel alone and NumPy (BENCH_ARGS=)"
 	@echo "make bench-learning  what the algorithms reach on real data, with spread over seeds and people (BENCH_ARGS=)"
 	@echo "make golden   write tests/golden/kernel.txt anew: only when the arithmetic is meant to change"
 	@echo "make test-arm  the C tests on emulated aarch64 and ARMv7 (cross compilers, clang and QEMU; it names what is missing)"
@@ -86,7 +86,7 @@ test-c: .venv/dev.stamp
 	$(BIN)/cmake --build build/c-sanitized --parallel 2
 	$(BIN)/ctest --test-dir build/c-sanitized --output-on-failure
 
-# The C entries that read data from outside, under libFuzzer with the sanitizers. What it finds is written beside the
+# The C entries that read data from outside, under libFuzzer with the sanitizers. What it finds is written next to the
 # corpus, in build/fuzz/; smoke_NAME of a build of the tests replays it.
 fuzz: .venv/dev.stamp
 	@test -n "$(CLANG)" || { echo "make fuzz needs clang with libFuzzer: apt-get install clang-14 libclang-rt-14-dev (or set CLANG=)" >&2; exit 1; }
@@ -118,7 +118,7 @@ golden: .venv/dev.stamp
 bench-kernel: .venv/dev.stamp
 	$(BIN)/python bench/kernel.py $(if $(PEERS_PYTHON),--peers-python $(PEERS_PYTHON)) $(BENCH_ARGS)
 
-# Durable reports beside a bare gRPC echo; two cores.
+# Durable reports compared with a bare gRPC echo; two cores.
 bench-reports: .venv/dev.stamp
 	$(BIN)/python bench/reports.py $(BENCH_ARGS)
 

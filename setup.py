@@ -1,7 +1,7 @@
 """Builds the package from its three roots, and libedgefl's sources into one extension module.
 
 Metadata stands in pyproject.toml. Here stands what it cannot say: the extension, and a package list in which the two
-shells lie in folders (``server``, ``device``) that are no packages themselves. ``csrc/sources.txt`` is the one list of
+shells lie in folders (``server``, ``device``) that are not packages themselves. ``csrc/sources.txt`` is the one list of
 C sources and ``csrc/flags.txt`` that of the flags of their arithmetic; CMakeLists.txt reads both too.
 """
 

@@ -1,4 +1,4 @@
-"""The softmax kernel beside NumPy, PyTorch and scikit-learn, and beside the FMA peak of the core, in one run.
+"""The softmax kernel compared with NumPy, PyTorch and scikit-learn, and with the FMA peak of the core, in one run.
 
 Run by ``make bench-kernel``; docs/benchmarks.md says what the figures mean. All contenders are pinned to one core and
 take turns, so that a busy minute slows them all; a figure is the median of its repeats, in CPU seconds. Before the time
@@ -48,7 +48,7 @@ SMALL = [Shape(75, 7, 10, examples=256, epochs=2), Shape(75, 7, 10, examples=256
 
 SLOW_SECONDS = 0.25
 SLOW_REPEATS = 3
-"""A contender whose pass takes longer is not asked more often: its spread is small beside its distance."""
+"""A contender whose pass takes longer is not asked more often: its spread is small compared with its distance."""
 
 TOLERANCE = 1e-4
 """Of the largest weight: another order of summation, not another computation."""
@@ -224,7 +224,7 @@ def print_tables(found: dict[str, Any], console: Console) -> None:
 
 def main() -> None:
     cores = os.sched_getaffinity(0)
-    parser = argparse.ArgumentParser(description="Time the softmax kernel beside its peers, on one core.")
+    parser = argparse.ArgumentParser(description="Time the softmax kernel and its peers, on one core.")
     parser.add_argument("--peers-python", type=Path, default=Path(sys.executable), help="interpreter with the peers")
     parser.add_argument("--core", type=int, default=max(cores), choices=sorted(cores), help="core to pin to")
     parser.add_argument("--shapes", default="full", choices=PLANS, help="small: does it run, in seconds (default full)")

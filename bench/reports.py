@@ -1,4 +1,4 @@
-"""Durable reports per second of ``edgefl-server``, beside a bare asyncio gRPC echo of the same messages, in one run.
+"""Durable reports per second of ``edgefl-server``, compared with a bare asyncio gRPC echo of the same messages.
 
 Run by ``make bench-reports``; docs/benchmarks.md says what the figures mean. Both servers are pinned to one core and
 the devices to another, and take turns: a round of ``--devices`` reports of 784 x 10 float32 (31 kB) with identity,
@@ -206,7 +206,7 @@ async def run(arguments: argparse.Namespace, folder: Path, console: Console) -> 
 
 def main() -> None:
     cores = sorted(os.sched_getaffinity(0))
-    parser = argparse.ArgumentParser(description="Durable reports per second beside a bare gRPC echo.")
+    parser = argparse.ArgumentParser(description="Durable reports per second, compared with a bare gRPC echo.")
     parser.add_argument("--devices", type=int, default=500, help="reports in a round (default 500)")
     parser.add_argument("--turns", type=int, default=7, help="rounds that are timed (default 7)")
     parser.add_argument("--core", type=int, default=cores[-1], choices=cores, help="core of the servers")

@@ -1,4 +1,4 @@
-"""Federated averaging in simulation: whole rounds beside their trainings alone, and beside a NumPy loop, in one run.
+"""Federated averaging in simulation: whole rounds, compared with their trainings alone and with a NumPy loop.
 
 Run by ``make bench-simulation``; docs/benchmarks.md says what the figures mean. A round is ``process.next`` of
 ``learning.build_weighted_fed_avg``: train, encode, decode, check, fold, finalize. Before the time is taken, the first
@@ -205,7 +205,9 @@ def print_table(num_clients: int, found: dict[str, Any], cores: int, console: Co
 
 def main() -> None:
     available = sorted(os.sched_getaffinity(0))
-    parser = argparse.ArgumentParser(description="Time simulated federated averaging beside the kernel and NumPy.")
+    parser = argparse.ArgumentParser(
+        description="Time simulated federated averaging, compared with the kernel and NumPy."
+    )
     parser.add_argument("--cores", type=int, default=1, choices=range(1, len(available) + 1), help="(default 1)")
     parser.add_argument("--clients", type=int, nargs=2, default=(10, 1000), help="few and many (default 10 1000)")
     parser.add_argument("--updates", type=int, default=4000, help="client updates of a turn, about (default 4000)")

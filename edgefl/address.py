@@ -29,4 +29,4 @@ def require_loopback(address: str) -> None:
     except ValueError:
         loopback = False
     if not loopback:
-        raise ConfigError(f"address {address!r} is not loopback; plaintext (--insecure) is for 127.0.0.1 and ::1 alone")
+        raise ConfigError(f"address {address!r} is not loopback; plaintext (--insecure) is only for 127.0.0.1 and ::1")

@@ -48,7 +48,7 @@ def check_regular(path: Path) -> None:
     try:
         mode = path.stat().st_mode
     except OSError:
-        return  # not there, or said by whoever opens it
+        return  # not there, or reported when it is opened
     if not stat.S_ISREG(mode):
         what = "a folder" if stat.S_ISDIR(mode) else "a device, a pipe or a socket"
         raise StorageError(f"{path} is {what}; expected a file, or a path where there is nothing: choose another")
@@ -74,10 +74,10 @@ def lock(file: IO[Any], path: Path) -> None:
 
 @contextlib.contextmanager
 def used_alone(path: Path) -> Iterator[None]:
-    """Hold ``path``, which ``write_file`` replaces, against other processes, by a lock on a file beside it.
+    """Hold ``path``, which ``write_file`` replaces, against other processes, by a lock on a file next to it.
 
-    The file beside it goes with the lock; one that a killed process left holds nobody up. Raises ``ConflictError`` when
-    another process holds it, ``StorageError`` where no file can be made.
+    The file goes with the lock; one that a killed process left stops nobody. Raises ``ConflictError`` when another
+    process holds it, ``StorageError`` where no file can be made.
     """
     beside = path.with_name(f".{path.name}.lock")
     try:

@@ -62,7 +62,7 @@ class Registry:
     def build(self, name: str, options: Mapping[str, Any], **given: Any) -> Any:
         """Make the dataclass of that name: ``given`` are fields that each has, ``options`` those of a task file.
 
-        Raises ``ConfigError`` as ``module``, for options that it has not or misses, and for what it refuses.
+        Raises ``ConfigError`` as ``module``, for options that it does not have or lacks, and for what it refuses.
         """
         kind = self.load(name)
         fields = {field.name: field for field in dataclasses.fields(kind) if field.name not in given}

@@ -299,7 +299,7 @@ def check_multiplier(name: str, value: float) -> None:
 
 
 def check_whole(name: str, value: object) -> None:
-    """Refuse what is no whole number, such as 2.0 or True; NumPy's integers are whole numbers."""
+    """Refuse what is not a whole number, such as 2.0 or True; NumPy's integers are whole numbers."""
     try:
         operator.index(value)  # type: ignore[arg-type]
     except TypeError:

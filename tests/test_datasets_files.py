@@ -68,7 +68,7 @@ def test_parquet_keeps_eight_bits(tmp_path: Path, kind: pa.DataType, dtype: DTyp
     [
         ({"label": None}, "has no column 'label'; its columns are client, f"),
         ({"client": None}, "has no column 'client'; its columns are label, f"),
-        ({"f": None}, "has no feature; expected at least one column beside client, label"),
+        ({"f": None}, "has no feature columns; expected at least one besides client, label"),
         ({"f": [1.0, float("nan")]}, r"features\[1, 0\] is nan; expected a finite number"),
         ({"f": [1.0, 1e39]}, r"features\[1, 0\] is 1e\+39"),
         ({"f": ["a", "b"]}, "column 'f' is of type string; expected numbers, or lists of numbers"),
@@ -173,7 +173,7 @@ def test_images_that_cannot_be_used(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
 
     (tmp_path / "nothing").mkdir()
-    refused("nothing", "nothing has nothing; expected folders alone, one a class")
+    refused("nothing", "nothing has nothing; expected only folders, one per class")
     refused("absent", "absent cannot be read: No such file")
     (tmp_path / "empty" / "cat").mkdir(parents=True)
     refused("empty", "cat has no image; expected at least one in each class")

@@ -241,7 +241,7 @@ def damaged(kind: str, folder: Path) -> Path:
         ("no group", "has data; expected the group examples"),
         ("no client", "no user has a training example"),
         ("tokens", "client 'a' has the fields tokens; expected pixels or image and label, or snippets"),
-        ("flat", r"client 'a': pixels is int32 of shape \(2,\); expected a picture a row"),
+        ("flat", r"client 'a': pixels is int32 of shape \(2,\); expected one picture per row"),
         ("sizes", "user 'a' has 2 examples and 1 labels"),
         ("labels", "label is of type float64; expected integers"),
         ("text", "has a snippet that is not UTF-8 text"),

@@ -278,5 +278,5 @@ def test_a_log_that_another_run_writes_is_not_gone_on_with(tmp_path: Path) -> No
 
 def test_a_file_is_no_folder_for_a_log(tmp_path: Path) -> None:
     (tmp_path / "mine.toml").touch()
-    with pytest.raises(StorageError, match=r"mine.toml is no folder; choose another for --log"):
+    with pytest.raises(StorageError, match=r"mine.toml is not a folder; choose another one for --log"):
         RoundsCsv(tmp_path / "mine.toml" / "rounds.csv", SPECS, resumed=False)

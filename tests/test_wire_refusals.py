@@ -225,7 +225,7 @@ def test_a_report_is_refused_by_its_size_before_anything_else() -> None:
 def test_bytes_that_are_no_report_are_malformed() -> None:
     whole = wire.report_to_proto(update()).SerializeToString()
     for raw in (b"\xff", b"\xff" * MAX_REPORT_BYTES, whole[:-1]):
-        with pytest.raises(InvalidUpdateError, match=f"{len(raw)} bytes that are no report") as caught:
+        with pytest.raises(InvalidUpdateError, match=f"{len(raw)} bytes that are not a valid report") as caught:
             wire.parse_report(raw)
         assert caught.value.reason is UpdateRefusal.MALFORMED
 

@@ -2,7 +2,7 @@
 
 Each variant trains a softmax layer under QEMU with a plugin that counts the guest's instructions (``count.c``), once
 with few epochs and once with more: the difference, divided by the examples between, is free of start and end. Counts
-repeat exactly; they are no time: emulation says nothing of caches and pipelines.
+repeat exactly; they are not times: emulation says nothing of caches and pipelines.
 
 Prints a table and, as its last line, JSON ``{"aarch64": {...}, "armv7": {...}}``. Everything is built below build/arm.
 """

@@ -4,7 +4,7 @@
 
     signals ──┐                       ┌── worker thread: check-in, download, training, outbox, report (jobs.py)
               ├─> queue ─> session ───┤
-    timer  ───┘   (main thread)       └── release thread: downloads beside the session
+    timer  ───┘   (main thread)       └── release thread: downloads alongside it
 
 Invariants: the main thread alone touches the session, the notes and the status, and never blocks on network, training
 or a sync. A signal stops a training between two batches and cancels a waiting call; the process then ends with 0.
@@ -276,7 +276,7 @@ class Agent:
         if not ended:
             log.warning("a job did not end within %g s; the agent ends without it", STOP_LIMIT_S)
         elif self._machine.state.phase is SessionPhase.HALTED and self._state.notes.starts:
-            self._note(starts=self._state.notes.starts - 1)  # a clean end is no reason to give the work up
+            self._note(starts=self._state.notes.starts - 1)  # a clean end is not a reason to give the work up
         self._show()
         if ended:
             self._store.close()

@@ -76,7 +76,7 @@ class Aging:
         )
 
     def trusts(self, now: int) -> bool:
-        """Whether files beside the store may be judged by their age, too."""
+        """Whether files next to the store may be judged by their age, too."""
         return bool(self._max_age_s) and self._record().look(now).trusts(now)
 
     def drop_expired(self, now: int) -> int:

@@ -18,7 +18,7 @@ from edgefl.settings import parse_toml, read_toml
 from edgefl.types import DType, Quantization, check_shape
 
 EXAMPLE_OVERHEAD_BYTES = 64
-"""What an example costs beside its features: label, time, row and index entries, page slack (SQLite, measured)."""
+"""What an example costs besides its features: label, time, row and index entries, page slack (SQLite, measured)."""
 
 MAX_QUOTA_BYTES = 1 << 34
 """16 GiB: beyond it a typing error is likelier than a device with such a card."""

@@ -83,7 +83,7 @@ class ModelCache:
             self._ops.replace(part, self._folder / digest)
 
     def _keep_only(self, part: Path) -> None:
-        """Make room: keep the newest model beside the one that comes, and no other part."""
+        """Make room: keep the newest model and the one that comes, and no other part."""
         with storage_errors(self._folder, "clean"):
             others = [path for path in self._folder.iterdir() if path != part]
             models = [path for path in others if path.suffix != PART_SUFFIX]

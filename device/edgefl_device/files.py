@@ -1,7 +1,7 @@
 """Writing files so that a crash or a power cut leaves the old content or the new, never a mixture.
 
 A *durable* write is: temporary file, fsync, rename, fsync of the folder. An *unsynced* one leaves out both fsyncs: it
-spares the card, and after a power cut the file may be old, missing or empty; so whoever reads it verifies it.
+spares the card, and after a power cut the file may be old, missing or empty; so every reader verifies it.
 The operations stand behind ``FileOps``, so that a test can stop between any two of them.
 
 Source: design §9 (few writes; one durable write a round).

@@ -187,7 +187,7 @@ class Jobs:
             return _failed(error)
 
     def fetch_release(self, effect: FetchRelease) -> SessionEvent:
-        """Download, verify and swap in a release. Runs beside the session's own jobs."""
+        """Download, verify and swap in a release. Runs alongside the session's own jobs."""
         try:
             self.releases.install(effect.info, self._client.download)
         except CallError as error:

@@ -76,7 +76,7 @@ CHANNEL_OPTIONS = (
     ("grpc.max_reconnect_backoff_ms", 5_000),
     # Plaintext goes to loopback alone, so never by a proxy.
     ("grpc.enable_http_proxy", 0),
-    # A download needs no thread of its own beside the caller's.
+    # A download needs no thread of its own besides the caller's.
     ("SingleThreadedUnaryStream", 1),
 )
 

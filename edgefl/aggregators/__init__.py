@@ -67,7 +67,7 @@ def training_aggregator(
 ) -> TrainingAggregator:
     """Build the aggregator that a task definition names.
 
-    Raises ``ConfigError`` when there is none of that name, and for an option that it has not, misses, or refuses.
+    Raises ``ConfigError`` when there is none of that name, and for an option that it does not have, lacks, or refuses.
     """
     made = AGGREGATORS.build(
         name,

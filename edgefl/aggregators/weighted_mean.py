@@ -65,7 +65,7 @@ class WeightedMean:
     def finalize(self, sums: Sums) -> bytes:
         """The mean delta, ``num_values`` float64. Raises ``LocalProtocolError`` when nothing was folded."""
         if sums.total_weight == 0:
-            raise LocalProtocolError("a mean of no update; expected at least one folded")
+            raise LocalProtocolError("the round has no updates to average; expected at least one")
         return kernels.finalize_mean(sums.values, sums.total_weight, self.grid_shift)
 
     def _clip_factor(self, contribution: Contribution) -> float:

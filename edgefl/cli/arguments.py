@@ -18,19 +18,19 @@ def text(value: str) -> str:
 def version(value: str) -> int:
     """A model's version, 1 to 2**32 - 1: what the wire holds."""
     if not (value.isascii() and value.isdecimal() and len(value) <= 10 and 1 <= int(value) < 2**32):
-        raise argparse.ArgumentTypeError(f"{value!r} is no version; expected a whole number from 1 on")
+        raise argparse.ArgumentTypeError(f"{value!r} is not a version; expected a whole number from 1 on")
     return int(value)
 
 
 def count(value: str) -> int:
     if not (value.isascii() and value.isdecimal() and len(value) <= 9 and int(value) >= 1):
-        raise argparse.ArgumentTypeError(f"{value!r} is no count; expected 1 to 999999999")
+        raise argparse.ArgumentTypeError(f"{value!r} is not a count; expected 1 to 999999999")
     return int(value)
 
 
 def rounds(value: str) -> int:
     if not (value.isascii() and value.isdecimal() and len(value) <= 9 and int(value) >= 1):
-        raise argparse.ArgumentTypeError(f"{value!r} is no number of rounds; expected 1 to 999999999")
+        raise argparse.ArgumentTypeError(f"{value!r} is not a number of rounds; expected 1 to 999999999")
     return int(value)
 
 
@@ -54,7 +54,7 @@ def seconds(value: str) -> float:
     except ValueError:
         seconds = -1.0
     if not 0 <= seconds <= 1e6:
-        raise argparse.ArgumentTypeError(f"{value!r} is no time; expected 0 to 1000000 seconds")
+        raise argparse.ArgumentTypeError(f"{value!r} is not a time; expected 0 to 1000000 seconds")
     return seconds
 
 

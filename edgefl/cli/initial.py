@@ -1,4 +1,4 @@
-"""The weights of ``[model] initial = { file = ... }``: read beside the task file, and their digest put into it.
+"""The weights of ``[model] initial = { file = ... }``: read next to the task file, and their digest put into it.
 
 A file is a ``.tflite`` of EdgeFL's, a saved process (``learning.save``), or the weights that `edgefl models export
 --format weights` writes. So that a definition means one model wherever it is read, its text then names the digest.

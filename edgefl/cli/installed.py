@@ -1,4 +1,4 @@
-"""What an option needs beside this command: EdgeFL's other commands, started as programs, and optional packages."""
+"""What an option needs besides this command: EdgeFL's other commands, started as programs, and optional packages."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from edgefl.errors import ConfigError
 
 
 def installed(command: str) -> str:
-    """The path of one of EdgeFL's commands: beside this interpreter, else on PATH. Raises ``ConfigError``."""
+    """The path of one of EdgeFL's commands: next to this interpreter, else on PATH. Raises ``ConfigError``."""
     beside = Path(sys.executable).parent / command
     path = str(beside) if beside.exists() else shutil.which(command)
     if path is None:
-        raise ConfigError(f"{command} is not installed beside {sys.executable}; install the package first: make demo")
+        raise ConfigError(f"{command} is not installed next to {sys.executable}; install the package first: make demo")
     return path
 
 

@@ -233,7 +233,7 @@ acknowledged (nothing), and how long rounds took."""
 
 
 def faults_example() -> Path:
-    """The commented faults file that is installed beside the commands."""
+    """The commented faults file that is installed next to the commands."""
     return Path(__file__).parent / "faults" / "faults.toml"
 
 

@@ -171,7 +171,7 @@ def _update_norm(client: ClientDataset, training: TaskSpec, standardization: Sta
 
 
 def _write(out: Path, texts: dict[str, str]) -> None:
-    """All files at once: by a folder beside ``out`` that is renamed."""
+    """All files at once: by a folder next to ``out`` that is renamed."""
     beside: Path | None = None
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -34,7 +34,7 @@ def print_table(
     for row in cells:
         table.add_row(*row)
     console = Console()
-    # As wide as its cells, whatever reads it: a digest that is cut is no digest.
+    # As wide as its cells, whatever reads it: a digest that is cut is useless.
     needed = console.measure(table, options=console.options.update(max_width=MAX_TABLE_WIDTH)).maximum
     console.width = max(console.width, needed)
     console.print(table, crop=False)

@@ -95,7 +95,7 @@ def pool(clients: Sequence[ClientDataset]) -> Examples:
     is no client, or when they differ in features, dtype or quantization.
     """
     if not clients:
-        raise DataError("there is no client to pool; expected at least one")
+        raise DataError("the data set has no clients to pool; expected at least one")
     first = clients[0].examples
     for client in clients:
         _check_same_kind(first, client)

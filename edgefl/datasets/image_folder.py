@@ -82,7 +82,7 @@ def _classes(path: Path) -> list[Path]:
     stray = next((entry for entry in entries if not entry.is_dir()), None)
     if stray is not None or not entries:
         found = f"the file {stray.name!r}" if stray is not None else "nothing"
-        raise DataError(f"{path} has {found}; expected folders alone, one a class")
+        raise DataError(f"{path} has {found}; expected only folders, one per class")
     return entries
 
 
@@ -124,7 +124,9 @@ def _load(file: Path) -> tuple[_Picture, bytes]:
         with Image.open(file) as image:
             return _check(file, image), image.tobytes()
     except UnidentifiedImageError:
-        raise DataError(f"{file} is no image that Pillow knows; expected images alone") from None
+        raise DataError(
+            f"{file} is not an image that Pillow can read; expected only images in a class folder"
+        ) from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # all that decoders raise
         raise DataError(f"{file} cannot be read: {' '.join(str(error).split())}; expected a whole image") from error
 

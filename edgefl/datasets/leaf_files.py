@@ -110,7 +110,7 @@ def _characters(where: str, x: list[Any], y: list[Any], window: int) -> tuple[ND
 
     for text in (*x, *y):
         if not isinstance(text, str):
-            raise DataError(f"{where} has {text!r:.40} among texts; expected texts alone")
+            raise DataError(f"{where} has {text!r:.40} among texts; expected only texts")
     wrong = next((text for text in y if len(text) != 1), None)
     if wrong is not None:
         raise DataError(f"{where}: y has {wrong!r:.40}; expected one character, that which follows x")

@@ -75,7 +75,7 @@ def special_columns(
     if len(set(special)) != len(special):
         raise DataError(f"the special columns are {', '.join(special)}; expected different ones")
     if len(names) == len(special):
-        raise DataError(f"{path} has no feature; expected at least one column beside {', '.join(special)}")
+        raise DataError(f"{path} has no feature columns; expected at least one besides {', '.join(special)}")
     return client, split, special
 
 

@@ -56,7 +56,7 @@ def read_parquet(
     names = table.column_names
     client_column, split_column, special = special_columns(path, names, client_column, label_column, split_column)
     if not table.num_rows:
-        raise DataError(f"{path} has no example; expected one a row")
+        raise DataError(f"{path} has no examples; expected one per row")
     features, dtype = as_trainable(path, feature_columns(path, table, [name for name in names if name not in special]))
     labels, places = _labels(path, table, label_column)
     clients = None if client_column is None else texts(path, table, client_column)

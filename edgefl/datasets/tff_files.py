@@ -66,7 +66,7 @@ def from_tff(
         raise ConfigError(f"num_clients is {num_clients}; expected at least 1")
     found = SUFFIX.fullmatch(path.name)
     if found is None:
-        raise ConfigError(f"{path} is no file of TFF; expected .h5, .hdf5, .sqlite or .sqlite.lzma")
+        raise ConfigError(f"{path} is not a file of TFF; expected .h5, .hdf5, .sqlite or .sqlite.lzma")
     if found["kind"] in (".h5", ".hdf5"):
         if part is not None:
             raise ConfigError(f"{path} has one part; expected none to be chosen, {part!r} was")
@@ -102,7 +102,7 @@ class _Reader:
         try:
             pairs = [characters.examples_of(bytes(one).decode(), self._window) for one in snippets]
         except (TypeError, UnicodeDecodeError):
-            raise DataError(f"{where} has a snippet that is not UTF-8 text; expected texts alone") from None
+            raise DataError(f"{where} has a snippet that is not UTF-8 text; expected only texts") from None
         return np.concatenate([pair[0] for pair in pairs]), np.concatenate([pair[1] for pair in pairs])
 
     def _pictures(self, where: str, record: Record) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -121,7 +121,7 @@ class _Reader:
         if labels.dtype.kind not in "iu":
             raise DataError(f"{where}: {LABEL} is of type {labels.dtype}; expected integers")
         if pixels.dtype.kind not in "fiu" or pixels.ndim < 2:
-            raise DataError(f"{where}: {key} is {pixels.dtype} of shape {pixels.shape}; expected a picture a row")
+            raise DataError(f"{where}: {key} is {pixels.dtype} of shape {pixels.shape}; expected one picture per row")
         self._is_image = self._is_image or key == "image"
         if pixels.dtype.kind in "iu":  # bytes, or what tf.train.Example makes of them
             pixels = pixels / np.float32(WHITE)
@@ -292,7 +292,7 @@ def _record(path: Path, client: str, proto: object) -> Record:
     import numpy as np
 
     if not isinstance(proto, bytes):
-        raise DataError(f"{path}: client {client!r} has an example that is no bytes; expected a tf.train.Example")
+        raise DataError(f"{path}: client {client!r} has an example that is not bytes; expected a tf.train.Example")
     try:
         fields = parse_example(proto)
     except DataError as error:

@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=True, wraparound=False, initializedcheck=True, embedsignature=False
-"""libedgefl for Python: pointers, scratch and the GIL. The modules beside this one check what callers give.
+"""libedgefl for Python: pointers, scratch and the GIL. The modules next to this one check what callers give.
 
 Each function takes buffers of the declared type (any object with the buffer protocol; read-only where it is const),
 allocates scratch and outputs, calls C without the GIL, and raises ``StatusError`` for any status but OK.
@@ -87,7 +87,7 @@ cdef int check_aligned(const void *data, size_t size) except -1:
     """A slice of bytes may lie anywhere; C reads a number only from a multiple of its size."""
     if <uintptr_t>data % size != 0:
         raise DataError(
-            f"a buffer of {size}-byte numbers starts at an address that is no multiple of {size}; copy it first"
+            f"a buffer of {size}-byte numbers starts at an address that is not a multiple of {size}; copy it first"
         )
     return 0
 

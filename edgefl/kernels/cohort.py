@@ -98,7 +98,7 @@ def train_cohort(
     ``ConfigError`` for ``threads``, ``MemoryError`` when results or scratch do not fit.
     """
     if threads is not None and threads < 1:
-        raise ConfigError(f"threads is {threads}; expected 1 or more, or None for one a core")
+        raise ConfigError(f"threads is {threads}; expected 1 or more, or None for one per core")
     model = _kernels.Model(memoryview(weights.kernel).cast("f"), memoryview(weights.bias).cast("f"))
     cohort = _kernels.Cohort(model, weights.num_features, len(clients), deltas, stop)
     refused = _add_all(cohort, weights, clients)
@@ -123,7 +123,7 @@ def fold_cohort(
     which and why. Memory does not grow with the clients. Raises as ``train_cohort``, and ``ConfigError`` for the shift.
     """
     if threads is not None and threads < 1:
-        raise ConfigError(f"threads is {threads}; expected 1 or more, or None for one a core")
+        raise ConfigError(f"threads is {threads}; expected 1 or more, or None for one per core")
     check_grid_shift(grid_shift)
     model = _kernels.Model(memoryview(weights.kernel).cast("f"), memoryview(weights.bias).cast("f"))
     cohort = _kernels.Cohort(model, weights.num_features, len(clients), True, None, folds=True)

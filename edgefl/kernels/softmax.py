@@ -37,7 +37,7 @@ class Inputs:
             raise DataError(f"features has shape {self.view.shape}; expected at most ({MAX_ROWS}, {MAX_FEATURES})")
         meaning = _STORED_VALUE if quantization is None else quantization
         if kind == "f" and meaning != _STORED_VALUE:
-            raise DataError(f"features is float32 and was given {meaning}; a quantization is for uint8 and int8 alone")
+            raise DataError(f"features is float32 and was given {meaning}; a quantization is only for uint8 and int8")
         mean = spread = None
         if standardization is not None:
             if standardization.num_features != self.num_features:
@@ -120,7 +120,7 @@ def train_softmax(
                          and before clipping and momentum; below 2**-50 in magnitude read as 0. ``c - c_i`` for SCAFFOLD
                          (Karimireddy et al., 2020, algorithm 1). With one, as with L2, momentum, a proximal term or
                          clipping, the gradient of a batch is summed before the step; one of zeros thus has the bits of
-                         none beside one of those, and rounds otherwise than plain SGD.
+                         none together with one of those, and rounds differently from plain SGD.
     ``stop``             read before each batch, the first too: the result is then that of the batches before.
 
     Raises ``DataError`` for buffers and values that are not so, naming the row, before the first step;

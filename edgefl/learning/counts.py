@@ -1,4 +1,4 @@
-"""The server's side of the integers that travel beside an update (examples, right answers, losses): check and sum.
+"""The server's side of the integers that travel with an update (examples, right answers, losses): check and sum.
 
 The clients' accuracies are compared on a grid of 2**-30 (``share_on_grid``): sums of integers and of their squares, and
 order statistics of sorted integers, each turned into binary64 by one division. Clients of the same accuracy are the
@@ -41,7 +41,7 @@ def check_counts(update: ClientUpdate, max_examples: int) -> None:
 
 
 def check_confusion(update: ClientUpdate, counts: Sequence[int], num_classes: int) -> None:
-    """Raises ``InvalidUpdateError`` (MALFORMED) when what travels beside the counts contradicts them."""
+    """Raises ``InvalidUpdateError`` (MALFORMED) when what travels with the counts contradicts them."""
     counted, correct = sum(counts), sum(counts[i] for i in range(0, len(counts), num_classes + 1))
     claimed = (update.weight, update.num_examples, update.num_correct)
     if claimed != (counted, counted, correct):

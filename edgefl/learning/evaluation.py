@@ -1,6 +1,6 @@
 """Federated evaluation: each client counts the model's answers on its held-out examples; the counts are summed.
 
-Every example weighs the same, whoever holds it, so the sums are those of one evaluation of all examples together.
+Every example weighs the same on every device, so the sums are those of one evaluation of all examples together.
 The process has no state of its own but the number of its rounds: the model belongs to the task that it evaluates.
 """
 

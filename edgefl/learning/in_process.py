@@ -98,12 +98,12 @@ def _fold_each(
 
 
 def check_state(state: object) -> None:
-    """Raises ``ConfigError`` for what is no state, a pair of ``next`` above all."""
+    """Raises ``ConfigError`` for anything that is not a state, a pair of ``next`` above all."""
     check_kind("state", state, ProcessState, "a ProcessState: of initialize(), or the first of the pair of next()")
 
 
 def check_weights(weights: object) -> None:
-    """Raises ``ConfigError`` for what is no model's weights."""
+    """Raises ``ConfigError`` for anything that is not a model's weights."""
     check_kind("weights", weights, Weights, "an edgefl.types.Weights, as process.get_model(state) returns")
 
 

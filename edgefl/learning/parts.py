@@ -23,7 +23,7 @@ from edgefl.protocol.schedule import CONSTANT, Schedule
 
 @dataclass(frozen=True)
 class Closing:
-    """What a finalizer knows of the round beside its aggregate.
+    """What a finalizer knows of the round besides its aggregate.
 
     ``num_reports``: the updates in it; the others as in ``edgefl.protocol.process.RoundConditions``.
     """

@@ -40,7 +40,7 @@ def model_of(spec: TaskSpec, standardization: Standardization | None) -> Softmax
 
 
 def check_model(model: object) -> None:
-    """Raises ``ConfigError`` for what is no model."""
+    """Raises ``ConfigError`` for anything that is not a model."""
     check_kind("model", model, SoftmaxModel, "an edgefl.SoftmaxModel")
 
 

@@ -166,7 +166,7 @@ def compose(
 ) -> TrainingProcess:
     """A training process of these parts; by default devices download the model alone.
 
-    It runs in this Python process. A part that a server shall run belongs into a process of a name
+    It runs in this Python process. A part that a server is to run belongs into a process of a name
     (``edgefl.learning.processes``), which a task file can give. Raises ``ConfigError`` for an unknown ``encoding``.
     """
     parts = {"client_work": client_work, "aggregator": aggregator, "finalizer": finalizer, "distributor": distributor}

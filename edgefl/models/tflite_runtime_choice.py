@@ -76,7 +76,7 @@ def load_interpreter(runtime: str) -> Any:
 
 
 def check_numpy(runtime_version: str, numpy_version: str) -> None:
-    """Refuse a tflite-runtime compiled for NumPy 1 beside NumPy 2 (``ConfigError``), before it fails obscurely."""
+    """Refuse a tflite-runtime compiled for NumPy 1 with NumPy 2 (``ConfigError``), before it fails obscurely."""
     if _leading_numbers(numpy_version) >= (2, 0) and _leading_numbers(runtime_version) <= _LAST_VERSION_FOR_NUMPY_1:
         raise ConfigError(
             f"tflite-runtime {runtime_version} does not work with numpy {numpy_version}; install numpy before 2, "

@@ -58,7 +58,7 @@ class ServerOptimizer(Protocol):
 def server_optimizer(name: str, options: dict[str, float]) -> ServerOptimizer:
     """Build the optimizer that a task definition names.
 
-    Raises ``ConfigError`` when there is none of that name, and for an option that it has not, misses, or refuses.
+    Raises ``ConfigError`` when there is none of that name, and for an option that it does not have, lacks, or refuses.
     """
     return cast(ServerOptimizer, OPTIMIZERS.build(name, options))
 

@@ -191,7 +191,7 @@ class DeviceCheckedIn:
 
 @dataclass(frozen=True)
 class DeviceGone:
-    """The waiting call ``token`` ended (cancelled, connection lost): its check-in is no candidate any more."""
+    """The waiting call ``token`` ended (cancelled, connection lost): its check-in is not a candidate any more."""
 
     token: int
 

@@ -94,7 +94,7 @@ class Pace:
         return min(max(SHARE * self._events / self._busy_s, SLOWEST_PER_S), FASTEST_PER_S)
 
     def next_window(self, num_devices: int) -> RetryWindow:
-        """After a receipt, or with an assignment or news: the device shall come back soon."""
+        """After a receipt, or with an assignment or news: the device should come back soon."""
         return RetryWindow(0.0, self._spread_s(num_devices))
 
     def timeout_window(self, num_devices: int) -> RetryWindow:

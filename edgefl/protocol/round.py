@@ -194,7 +194,7 @@ def admit(state: RoundState, device: str, update: ClientUpdate) -> Receipt | Non
     """The round's part of the update gate: None when the update may go on to its last checks.
 
     Raises ``InvalidUpdateError``: WRONG_ROUND, NOT_ASSIGNED, WRONG_BASE_MODEL. For a round that is over the answer is
-    ``AlreadyAccepted`` or ``Late``, whoever asks.
+    ``AlreadyAccepted`` or ``Late`` for every device.
     """
     if update.round_num != state.round_num or state.phase is Phase.OPEN:
         raise InvalidUpdateError(

@@ -44,7 +44,7 @@ class Selector:
         self._add(waiting.device, waiting.check_in, parked=False)
 
     def leave(self, device: str) -> Waiting | None:
-        """``device`` is no candidate any more; returns its check-in if one waited."""
+        """``device`` is not a candidate any more; returns its check-in if one waited."""
         self._room.unpark(device)
         self._remove(device)
         return self._room.leave(device)

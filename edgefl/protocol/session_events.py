@@ -1,7 +1,7 @@
 """What goes into a device's session and what comes out of it: events and effects, as data.
 
 The shell (the agent, or the simulator) hands in events and carries the effects out **in their order**. It runs one
-timer and at most one call (check-in, model fetch, report) for the session at a time; releases are fetched beside it.
+timer and at most one call (check-in, model fetch, report) for the session at a time; releases are fetched alongside it.
 
 Source: design §5 (the device machine), §9 (few writes, outbox).
 """
@@ -141,7 +141,7 @@ class ReleaseFailed:
 
 @dataclass(frozen=True)
 class StopRequested:
-    """The agent shall stop. May come at any time and more than once."""
+    """The agent must stop. May come at any time and more than once."""
 
 
 SessionEvent = (
@@ -250,7 +250,7 @@ class DropVariate:
 
 @dataclass(frozen=True)
 class FetchRelease:
-    """Download, verify and install a release, beside the session. Outcomes: ReleaseFetched, ReleaseFailed."""
+    """Download, verify and install a release, alongside the session. Outcomes: ReleaseFetched, ReleaseFailed."""
 
     info: ReleaseInfo
 

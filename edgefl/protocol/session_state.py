@@ -93,7 +93,7 @@ class SessionState:
         return tuple(info for info in releases if info.version > highest.get(info.name, 0))
 
     def with_seen(self, info: ReleaseInfo) -> SessionState:
-        """``info`` is no more on its way, and is seen if it is above what was."""
+        """``info`` is not on its way any more, and is seen if it is above what was."""
         others = tuple(known for known in self.releases if known.name != info.name)
         same = [known for known in self.releases if known.name == info.name]
         newest = max((*same, info), key=lambda known: known.version)

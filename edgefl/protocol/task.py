@@ -54,7 +54,7 @@ class RoundSpec:
     """How a round is made. ``over_selection`` 1.3 assigns 30 % more devices than the goal.
 
     ``candidates``: how many devices must wait before the cohort is drawn from them; fewer than a cohort (0) mean the
-    cohort: whoever comes first is then in it. The more, the less the draw depends on who comes back early.
+    cohort: the devices that come first are then in it. The more, the less the draw depends on who comes back early.
     ``sampling``: how it is drawn, a name of ``edgefl.protocol.sampling``.
     ``selection_s``: how long a round waits for them before it goes on with what meets the minimum.
     ``deadline_s``: how long after the assignments reports are taken.
@@ -203,7 +203,7 @@ class AggregatorSpec:
     ``norm_bound``: an update of a larger L2 norm is refused. ``clip_norm``: a larger one is scaled down (0: never).
 
     ``max_weight`` bounds a client's example weight; (goal) x (max_weight) may not exceed 2**32 (design §4.4).
-    ``options``: what the named aggregator has beside these.
+    ``options``: further options of the named aggregator.
     """
 
     name: str = ""
@@ -225,8 +225,8 @@ class AggregatorSpec:
 class ServerOptimizerSpec:
     """How the aggregated delta is applied: a name of ``edgefl.optimizers`` and that optimizer's own options.
 
-    An option that is None has the optimizer's default; one that the optimizer has not is refused. ``options`` holds
-    those that none of the optimizers above has, of a user's own.
+    An option that is None has the optimizer's default; one that the optimizer does not have is refused. ``options``
+    holds those that none of the optimizers above has, of a user's own.
     """
 
     name: str = "sgd"

@@ -220,7 +220,7 @@ def _difference(its: Origin, mine: Origin) -> str:
 
 
 def _changed(text: str, other: str) -> str:
-    """The first line of ``text`` that ``other`` has not."""
+    """The first line of ``text`` that ``other`` does not have."""
     changes = difflib.ndiff(other.splitlines(), text.splitlines())
     return next((line[2:] for line in changes if line.startswith("+ ") and line[2:]), "a default in its place")
 

@@ -1,7 +1,7 @@
 """The checkpoint's file: a text and the models behind it (``edgefl.sealed``).
 
     text    what the run is of (``Origin``), its rounds, failures and refusals, and the sizes of the models
-    models  for each task its states from 1 on, each a model and what the process keeps beside it; then the control
+    models  for each task its states from 1 on, each a model and what the process keeps with it; then the control
             variates of devices
 
 The size is that of all model versions, which the result of a run has too: a model of 784 x 10 is 31 kB, a thousand

@@ -29,7 +29,7 @@ from edgefl.simulation.holdings import Holdings
 from edgefl.simulation.worker_process import Assigned
 
 MAX_PROCESSES = 256
-"""Each takes 28 MB beside its examples; more than this many cores no machine of ours has."""
+"""Each takes 28 MB besides its examples; more than this many cores no machine of ours has."""
 
 DEATH_TIMEOUT_S = 5.0
 """A worker whose socket is closed is ending; its status is known within milliseconds."""
@@ -45,7 +45,7 @@ class ProcessWorkers:
         most = min(MAX_PROCESSES, len(holdings))
         if not 1 <= processes <= most:
             raise ConfigError(
-                f"{processes} processes for {len(holdings)} devices; expected 1 to {most} (at most one a device, and "
+                f"{processes} processes for {len(holdings)} devices; expected 1 to {most} (at most one per device, and "
                 f"{MAX_PROCESSES} in all)"
             )
         self._workers: list[_Worker] = []

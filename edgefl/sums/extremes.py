@@ -1,4 +1,4 @@
-"""``SumsAndExtremes``: integer sums, and beside them the least and the largest of further integers.
+"""``SumsAndExtremes``: integer sums, and with them the least and the largest of further integers.
 
     values = [num_sums to add][num_extremes to take the minimum of][num_extremes to take the maximum of]      int64
 

@@ -62,5 +62,5 @@ class IntegerSum:
     def finalize(self, sums: Sums) -> tuple[int, ...]:
         """The sums. Raises ``LocalProtocolError`` when nothing was folded."""
         if sums.num_reports == 0:
-            raise LocalProtocolError("a sum of no update; expected at least one folded")
+            raise LocalProtocolError("the round has no updates to add; expected at least one")
         return tuple(sums.values)

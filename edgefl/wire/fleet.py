@@ -173,7 +173,7 @@ def parse_report(raw: bytes) -> fleet_pb2.ReportRequest:
     try:
         return fleet_pb2.ReportRequest.FromString(raw)
     except DecodeError as error:
-        _refuse(UpdateRefusal.MALFORMED, f"{len(raw)} bytes that are no report: {error}")
+        _refuse(UpdateRefusal.MALFORMED, f"{len(raw)} bytes that are not a valid report: {error}")
 
 
 def report_from_proto(message: fleet_pb2.ReportRequest) -> m.Report:

@@ -57,7 +57,7 @@ def copy_database(source: Path, fresh: Path) -> None:
         check_application(reader, source)
         # In one step: reading holds up no writer in WAL mode, and a copy in steps begins anew at each commit.
         reader.backup(copy)
-        # One file: a copy in WAL mode would leave -wal and -shm beside it wherever it is looked at.
+        # One file: a copy in WAL mode would leave -wal and -shm next to it wherever it is opened.
         copy.execute("PRAGMA journal_mode = DELETE")
         _check(copy, source)
 

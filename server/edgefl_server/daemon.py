@@ -194,7 +194,7 @@ def _probe(host: str, port: int, listen: str) -> None:
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as gRPC does: TIME_WAIT is no obstacle
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as gRPC does: TIME_WAIT is not an obstacle
             probe.bind(address)
     except OSError as error:
         what = f"cannot listen on {listen}: {(error.strerror or str(error)).lower()}"

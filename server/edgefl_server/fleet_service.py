@@ -58,7 +58,7 @@ class ContentCache:
 
 
 class FleetService(fleet_pb2_grpc.FleetServicer):
-    """``retry``: when a device shall come back that found too many reports in flight. ``counts`` gets every receipt."""
+    """``retry``: when a device that found too many reports in flight. ``counts`` gets every receipt."""
 
     def __init__(
         self,

@@ -216,7 +216,7 @@ def _parsed(parse: Parse, raw: bytes) -> Any:
     try:
         return parse(raw)
     except DecodeError as error:
-        raise RemoteProtocolError(f"{len(raw)} bytes that are no message of this call: {error}") from None
+        raise RemoteProtocolError(f"{len(raw)} bytes that are not a valid message of this call: {error}") from None
 
 
 async def _parsed_stream(parse: Parse, raw: AsyncIterator[bytes]) -> AsyncIterator[Any]:

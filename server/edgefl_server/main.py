@@ -73,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
         parents=[common],
         help="put a backup into the place of a stopped server's database",
         description=(
-            "Put a backup into the place of a stopped server's database, which is kept beside it. Rounds, sequences "
+            "Put a backup into the place of a stopped server's database, which is kept next to it. Rounds, sequences "
             "and release versions go on far above those that the lost server may have used: devices that are ahead of "
             "the backup keep what they run, and get the next release."
         ),

@@ -10,7 +10,7 @@ the restored database
 - has abandoned the rounds that the backup was collecting: their deadlines and cohorts belong to another day;
 - has a higher epoch than both databases: a server that still runs on the replaced one writes nothing (I5).
 
-The replaced database is kept beside the new one. What was acknowledged after the backup was made is in it alone.
+The replaced database is kept next to the new one. What was acknowledged after the backup was made is in it alone.
 
 Invariants: the data folder has either database under its name at every moment, and the new one is whole, checked and
 durable before it has it.
@@ -50,7 +50,7 @@ REASON = "the server was restored from a backup"
 class Restored:
     """``replaced``: where the database is that was there before, None when there was none.
 
-    ``lost_reports``: how many reports it holds that the backup has not; None when it cannot be read.
+    ``lost_reports``: how many reports it holds that the backup does not have; None when it cannot be read.
     """
 
     replaced: Path | None
@@ -122,7 +122,7 @@ def _fold_log(path: Path) -> _Highest | None:
 
 
 def _reports_missing(db: sqlite3.Connection, replaced: Path) -> int | None:
-    """How many reports ``replaced`` has that ``db`` has not; None where its pages cannot be read."""
+    """How many reports ``replaced`` has that ``db`` does not have; None where its pages cannot be read."""
     try:
         db.execute("ATTACH ? AS replaced", (str(replaced),))
         try:

@@ -105,7 +105,7 @@ _VERSION_2 = (
         from_round INTEGER NOT NULL,
         to_round INTEGER NOT NULL,
         PRIMARY KEY (task, from_round))""",
-    # Payloads by their report's sequence, apart from its row: what is noted beside a payload would write a page of it
+    # Payloads by their report's sequence, apart from its row: what is noted with a payload would write a page of it
     # again, and to drop one no longer writes any of it.
     "CREATE TABLE payloads (sequence INTEGER PRIMARY KEY, data BLOB NOT NULL)",
     "INSERT INTO payloads SELECT sequence, payload FROM reports WHERE payload IS NOT NULL",
@@ -121,7 +121,7 @@ _VERSION_2 = (
 )
 
 _VERSION_3 = (
-    # What a round's model may depend on beside its reports (edgefl.protocol.process.RoundConditions); 0 in rounds that
+    # What a round's model may depend on besides its reports (edgefl.protocol.process.RoundConditions); 0 in rounds that
     # were selected before there was any.
     "ALTER TABLE rounds ADD COLUMN population INTEGER NOT NULL DEFAULT 0",
     "ALTER TABLE rounds ADD COLUMN learning_rate REAL NOT NULL DEFAULT 0",

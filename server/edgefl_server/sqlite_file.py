@@ -149,7 +149,7 @@ def rewrite_log(path: Path, sync: Callable[[int], None] = _sync_descriptor) -> N
 
 
 def open_reader(path: Path, factory: ConnectionFactory) -> sqlite3.Connection:
-    """A connection that can only read, for threads beside the writer's."""
+    """A connection that can only read, for threads besides the writer's."""
     with storage_errors(path, "cannot be opened"):
         connection = factory(path)
         try:
@@ -162,7 +162,7 @@ def open_reader(path: Path, factory: ConnectionFactory) -> sqlite3.Connection:
 
 
 def migrate(connection: sqlite3.Connection, steps: Sequence[Sequence[str]]) -> None:
-    """Run the steps that the database has not seen, in one transaction."""
+    """Run the steps that the database has not had yet, in one transaction."""
     version = _pragma(connection, "user_version")
     if version >= len(steps):
         return

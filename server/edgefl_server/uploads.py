@@ -157,7 +157,7 @@ class Uploads:
         for path in sorted(self._folder.iterdir(), key=lambda path: path.stat().st_mtime_ns):
             device, content = _parse(path.name)
             if content is None or content.size_bytes > MAX_UPLOAD_BYTES:
-                log.warning("%s is no upload; it is left as it is", path)
+                log.warning("%s is not an upload; it is left as it is", path)
                 continue
             if device in found:
                 _unlink(self._path(device, found[device]))

@@ -127,7 +127,7 @@ def _replay(args: argparse.Namespace, failure: Failure) -> str:
 
 
 def _check_deadlines(tasks: list[TaskSpec], config: FaultsConfig) -> None:
-    """A deadline that the slowest device cannot meet abandons round after round, and that is no fault's doing."""
+    """A deadline that the slowest device cannot meet abandons round after round, and no fault causes that."""
     slowest = config.work_s[1] + 4 * config.network.latency_s[1]  # answer, model, report, and one to spare
     for spec in tasks:
         if spec.round.deadline_s <= slowest:

@@ -4,7 +4,7 @@ Three kinds of values: a *number of faults* is the most of that kind in one run 
 times of its own); a *list of choices* (probabilities, mostly) is one of which each run draws one; a *range* is
 ``[lowest, highest]``, of which every single event draws anew. Times are virtual seconds.
 
-``faults.toml`` beside this module shows every key with its default.
+``faults.toml`` next to this module shows every key with its default.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The server's disk: SQLite's own file layer, but only what was synced survives a power cut.
 
-Every file is a real file in a memory file system (what a reader of this boot sees) and, beside it, what is durable:
+Every file is a real file in a memory file system (what a reader of this boot sees) and, next to it, what is durable:
 the content at the last sync and the writes since, in order. A power cut keeps any subset of those writes, and of one
 that it keeps perhaps only the first sectors (a torn write). A sync that fails loses the writes it should have made
 durable, while the files of this boot still show them: a second sync succeeds and repairs nothing, as on Linux.
@@ -258,7 +258,7 @@ class Connection:
         try:
             rows = self._db.execute(sql, parameters).fetchall()
         except apsw.Error as error:
-            # A checkpoint that fails after a COMMIT is no error of it: SQLite says nothing, and tries again later.
+            # A checkpoint that fails after a COMMIT is not an error of the COMMIT: SQLite tries again later.
             if sql != "COMMIT" or self._disk.failed_file.endswith("-wal"):
                 raise _translated(error) from error
             return _Rows([], 0)

@@ -88,7 +88,7 @@ class Link:
             server.put(token, ReportReceived(token, name, call.message))
 
     def answer(self, token: int, value: Any) -> bool:
-        """A server answers ``token``; False when that is no call of a device."""
+        """A server answers ``token``; False when that is not a call of a device."""
         call = self._waiting.pop(token, None)
         if call is None:
             return False

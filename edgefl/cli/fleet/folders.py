@@ -23,7 +23,7 @@ MIN_QUOTA_BYTES = 64 << 20
 """An agent's default."""
 
 EXAMPLE_COST_BYTES = 256
-"""More than the store takes for an example beside its features (``edgefl_device.config``): nothing may be dropped."""
+"""More than the store takes for an example besides its features (``edgefl_device.config``): nothing may be dropped."""
 
 SERVER_TOML = """\
 listen = "127.0.0.1:0"

@@ -58,7 +58,7 @@ class RoundsCsv:
         self._there: dict[tuple[str, str], list[str]] = {}
         going_on = resumed and path.exists()
         if path.parent.exists() and not path.parent.is_dir():
-            raise StorageError(f"{path.parent} is no folder; choose another for --log")
+            raise StorageError(f"{path.parent} is not a folder; choose another one for --log")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = path.open("a" if going_on else "x", encoding="utf-8", newline="")

@@ -48,7 +48,7 @@ class by_class:
             if len(rows) < len(clients):
                 raise DataError(
                     f"class {label} has {len(rows)} examples for {len(clients)} clients that own it; expected at least "
-                    "one each: fewer clients, or fewer classes a client"
+                    "one each: fewer clients, or fewer classes per client"
                 )
             start = 0
             for client, size in zip(clients, equal_sizes(len(rows), len(clients)), strict=True):

@@ -1,6 +1,6 @@
 """The learning processes by name: what ``process = "NAME"`` in a task file and ``learning.build_NAME`` mean.
 
-Each is one file of this package that defines ``PROCESS``, and beside it the function ``build_NAME`` that writes the
+Each is one file of this package that defines ``PROCESS``, and with it the function ``build_NAME`` that writes the
 definition an operator would write and builds its process from it. The name of the file is the name in both
 (``edgefl.registry``).
 """

@@ -90,7 +90,7 @@ def check_client_optimizer(optimizer: object) -> None:
 
 
 def check_server_optimizer(optimizer: object) -> None:
-    """Raises ``ConfigError`` for what is no server optimizer: a dataclass that a definition can name."""
+    """Raises ``ConfigError`` for anything that is not a server optimizer: a dataclass that a definition can name."""
     if not dataclasses.is_dataclass(optimizer) or isinstance(optimizer, type) or not hasattr(optimizer, "apply"):
         raise ConfigError(f"server_optimizer is {optimizer!r:.80}; expected one such as optimizers.sgd(1.0)")
 

@@ -32,7 +32,7 @@ def build(spec: TaskSpec, standardization: Standardization | None, _: SoftmaxMod
     if replace(client, l2=0.0) != ClientSpec(1.0):
         raise ConfigError(
             "process 'fed_sgd' takes one step at rate 1 over all examples of a client; leave [client] out, or give it "
-            "learning_rate = 1.0 and l2 alone"
+            "only learning_rate = 1.0 and l2"
         )
     batch = spec.aggregator.max_weight
     if batch > MAX_BATCH:

@@ -138,7 +138,7 @@ def test_every_command_has_its_function(parser: argparse.ArgumentParser) -> None
 
 
 def test_all_commands_were_found() -> None:
-    assert len(LEAVES) == 17
+    assert len(LEAVES) == 20
 
 
 def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:

@@ -275,8 +275,10 @@ def test_a_device_waits_works_idles_and_is_away() -> None:
     waits = Fleet(training(goal=2))
     waits.arrive("a")
     assert states(waits) == {"a": DeviceState.WAITING}
+    waits.now = 9.0
+    waits.handle(Ticked())
     (view,) = waits.server.coordinator.devices()
-    assert view.record.seen_ago_s == 0.0
+    assert view.record.seen_ago_s == 0.0, "its call is open"
 
 
 def test_that_a_device_was_heard_of_is_written_seldom() -> None:

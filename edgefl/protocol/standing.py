@@ -180,7 +180,10 @@ class Standings:
 
     def view(self, known: Known, now: float) -> DeviceView:
         key = self._works_for(known.record.device)
-        return DeviceView(known.described(now), self._state(known, key, now), key, known.twins(now))
+        state, record = self._state(known, key, now), known.described(now)
+        if state is DeviceState.WAITING:
+            record = replace(record, seen_ago_s=0.0)  # its call is open
+        return DeviceView(record, state, key, known.twins(now))
 
     def twins(self, population: str, now: float) -> list[str]:
         return [name for name, known in self._registry.population(population).items() if known.twins(now)]

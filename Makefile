@@ -16,7 +16,7 @@ help:
 	@echo "make test     every check and test: lint, types, import layers, C under sanitizers, Python"
 	@echo "make test-long  EDGEFL_FAULT_SEEDS=100000 runs of the fault simulation (edgefl simulate --faults); goes on where it was stopped"
 	@echo "make test-optimized  the Python tests under python -O, which leaves every assert of the product out"
-	@echo "make check    lint, types, import layers, formatting, stubs"
+	@echo "make check    lint, types, import layers, formatting, stubs (-j2: two at a time)"
 	@echo "make bench-kernel  the kernel next to its peers, on one core (PEERS_PYTHON=, BENCH_ARGS=; docs/benchmarks.md)"
 	@echo "make bench-reports  durable reports per second, compared with a bare gRPC echo (BENCH_ARGS=)"
 	@echo "make bench-simulation  simulated rounds per core, compared with the kernel alone and NumPy (BENCH_ARGS=)"
@@ -70,21 +70,38 @@ lock-check: .venv/dev.stamp
 demo: .venv/sim.stamp
 	$(BIN)/edgefl demo --out build/demo $(DEMO_ARGS)
 
-test: check test-c test-python
+# The checks run next to the C build, and each prints in one piece when it has ended. The Python tests come last: they
+# take every core themselves, and show how far they are.
+test: .venv/dev.stamp
+	+@$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-c check
+	+@$(MAKE) --no-print-directory test-python
 
-check: .venv/dev.stamp
+# Parts that do not depend on each other (make -j2 check).
+CHECKS := check-types check-style check-imports check-c check-stubs
+.PHONY: $(CHECKS)
+check: $(CHECKS)
+
+check-types: .venv/dev.stamp
+	$(BIN)/mypy
+
+check-style: .venv/dev.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+
+check-imports: .venv/dev.stamp
 	$(BIN)/lint-imports --no-cache
+
+check-c: .venv/dev.stamp
 	$(BIN)/clang-format --dry-run --Werror $(wildcard csrc/*/*.[ch] csrc/*/*/*.[ch] bench/*/*.[ch])
+
+check-stubs: .venv/dev.stamp
 	$(BIN)/python protos/generate.py --check
 
 # The C tests alone, without Python, under AddressSanitizer and UndefinedBehaviorSanitizer.
 test-c: .venv/dev.stamp
 	$(BIN)/cmake -S . -B build/c-sanitized -DCMAKE_BUILD_TYPE=RelWithDebInfo -DEDGEFL_SANITIZE=ON
 	$(BIN)/cmake --build build/c-sanitized --parallel 2
-	$(BIN)/ctest --test-dir build/c-sanitized --output-on-failure
+	$(BIN)/ctest --test-dir build/c-sanitized --output-on-failure --parallel 2
 
 # The C entries that read data from outside, under libFuzzer with the sanitizers. What it finds is written next to the
 # corpus, in build/fuzz/; smoke_NAME of a build of the tests replays it.
@@ -100,12 +117,14 @@ fuzz: .venv/dev.stamp
 
 # One process for each core. A process begins with half of the files in order, and takes tests from the other when it
 # has none left, so a fixture of a module is rarely made twice. `pytest` alone runs them one after another.
+PYTEST = $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal
+
 test-python: .venv/dev.stamp
-	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal
+	$(PYTEST)
 
 # pytest turns the asserts of the tests and of their kits into statements of its own, which -O leaves in.
 test-optimized: .venv/dev.stamp
-	PYTHONOPTIMIZE=1 $(BIN)/python -m pytest -W ignore::pytest.PytestConfigWarning
+	PYTHONOPTIMIZE=1 $(PYTEST) -W ignore::pytest.PytestConfigWarning
 
 # What every variant must compute; csrc/tests/golden.c. The file changes only after a run that succeeded.
 golden: .venv/dev.stamp

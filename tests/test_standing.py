@@ -80,6 +80,21 @@ def test_a_device_that_works_for_another_task_is_said_to() -> None:
     assert waiting(fleet, "two") == "waiting for 2 of 2 devices; 1 known device: 1 working for task one"
 
 
+def test_a_round_that_waits_for_reports_says_whose() -> None:
+    fleet = Fleet(training(goal=2, minimum=2, deadline_s=100.0))
+    jobs = fleet.arrive_all("ab")
+    fleet.now = 1.0
+    fleet.answer("a", jobs["a"])
+    assert waiting(fleet) == "", "most rounds are over soon"
+    fleet.now = 40.0
+    fleet.handle(Ticked())
+    text = "waiting for 1 of 2 reports of round 1; its deadline is in"
+    assert waiting(fleet) == f"{text} 1 min; no answer yet from b (last seen 40 s ago)"
+    fleet.arrive("a")
+    reason, _ = rejection(run_clock(fleet, 60.0), "a")
+    assert reason == f"task train is {text} 40 s"
+
+
 def test_a_task_that_waits_for_another_names_it() -> None:
     fleet = Fleet(statistics(), training(standardize_by="stats"), evaluation())
     assert waiting(fleet) == "waiting for the result of task stats, which is running"

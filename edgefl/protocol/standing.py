@@ -42,6 +42,9 @@ COMING = "about to come back"
 MAX_REASONS = 5
 """Kinds of reasons in a text; the frequent ones come first."""
 
+MAX_SILENT = 3
+"""Devices that a text names when a round waits for their reports."""
+
 TEXT_LENGTH = 400
 """Characters of a text: with what stands around it, it stays within what travels (``edgefl.wire.limits``)."""
 
@@ -77,9 +80,14 @@ class Standings:
     # ------------------------------------------------------------------------------------------ what tasks wait for
 
     def waiting(self, run: TaskRun, now: float) -> str:
-        """What ``run`` waits for; '' when it waits for nothing: a round goes on, or an operator holds it."""
+        """What ``run`` waits for; '' when it waits for nothing: a round began just now, or an operator holds it."""
         state = run.round
-        if run.status is not TaskStatus.RUNNING or state.phase is not Phase.OPEN:
+        if run.status is not TaskStatus.RUNNING:
+            return ""
+        if state.phase is Phase.COLLECTING:
+            text = self._reports(run, now)
+            return _cut(f"{text}; no answer yet from {self._silent(run, now)}") if text else ""
+        if state.phase is not Phase.OPEN:
             return ""
         if run.base is None:
             return self._dependency(run)
@@ -172,6 +180,8 @@ class Standings:
 
     def _shown(self, run: TaskRun, now: float) -> str:
         """The text that was computed last while it is fresh: a crowd that is sent away must not cost a text each."""
+        if run.round.phase is Phase.COLLECTING:
+            return self._reports(run, now)
         wait = run.wait
         fresh = wait.since is not None and wait.text and now < wait.told_at + SHOW_S
         return wait.text if fresh else self.waiting(run, now)
@@ -202,6 +212,27 @@ class Standings:
         return DeviceState.AWAY if now > known.expected_by else DeviceState.IDLE
 
     # -------------------------------------------------------------------------------------------- privately
+
+    def _reports(self, run: TaskRun, now: float) -> str:
+        """What a collecting round waits for; '' while it is young, as most rounds are that go well."""
+        state = run.round
+        if state.selected_at is not None and now < state.selected_at + NOTICE_S:
+            return ""
+        wanted = min(state.spec.goal, len(state.cohort))
+        left = f"waiting for {wanted - len(state.accepted)} of {wanted} reports of round {state.round_num}"
+        return f"{left}; its deadline is in {span(state.deadline_at - now)}"
+
+    def _silent(self, run: TaskRun, now: float) -> str:
+        """The members of a round that have not answered: some of their names, and when they were last seen."""
+        state = run.round
+        silent = [device for device in state.cohort if state.awaits(device)]
+        parts = []
+        for device in silent[:MAX_SILENT]:
+            known = self._registry.find(device)
+            seen_at = None if known is None else known.seen_at
+            parts.append(device if seen_at is None else f"{device} (last seen {span(now - seen_at)} ago)")
+        more = [f"{len(silent) - MAX_SILENT} others"] if len(silent) > MAX_SILENT else []
+        return ", ".join(parts + more)
 
     def _dependency(self, run: TaskRun) -> str:
         other = self._board.find(run.depends_on)

@@ -7,10 +7,12 @@ import struct
 import subprocess
 import sys
 from array import array
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
 from tflite_kit import RUNTIMES
+from warm_child_kit import warm_children
 
 from edgefl import datasets, kernels, learning, optimizers
 from edgefl.datasets import FederatedDataset
@@ -29,6 +31,13 @@ from edgefl.models.tflite_verifier import (
 )
 from edgefl.models.tflite_writer import WeightType, write_tflite
 from edgefl.types import MIN_MAGNITUDE, Standardization, TrainConfig, Weights
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _warm() -> Iterator[None]:
+    with warm_children():
+        yield
+
 
 LIMITS: dict[WeightType, float] = {"float32": FLOAT32_MAX_DIFF, "int8": INT8_MAX_DIFF}
 

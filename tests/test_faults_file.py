@@ -36,6 +36,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("clock_jumps = 1001", "clock_jumps is 1001; expected 0 to 1000, the most of them in a run"),
         ("[network]\nloss = 0.1", "network: loss is 0.1; expected a list"),
         ("[network]\nloss = []", "network: loss is []; expected probabilities from 0 to 1"),
+        ("[network]\nuploads = 1.5", "network: uploads is 1.5; expected probabilities from 0 to 1"),
         ("[network]\ncopies = [0.1, 1.1]", "network: copies is [0.1, 1.1]; expected probabilities from 0 to 1"),
         ("[network]\ndelay = ['often']", "network: delay[0] is 'often'; expected a number"),
         ("[network]\nlatency_s = [-1, 1]", "network: latency_s is [-1.0, 1.0]; expected [low, high] within 0 to 1e+06"),
@@ -83,6 +84,7 @@ CUTS = {"power_cuts": 30}
         ({"network": {"copies": [1.0]}}, ("copies",)),
         ({"network": {"delay": [0.5]}}, ("delay",)),
         ({"network": {"partitions": 9}}, ("partition",)),
+        ({"network": {"uploads": 1.0}}, ()),
         ({"server": {"kills": 9}}, ("server-kill",)),
         ({"server": CUTS}, ("server-power", LOST, TORN)),
         ({"server": CUTS, "disk": {"lose_all": 1.0, "lose_none": 0.0}}, ("server-power", LOST)),
@@ -113,15 +115,19 @@ def test_each_key_brings_its_kind_of_fault_and_no_other(
     assert set(report(capsys, *argv(files, "plain", faults=path), "--runs", "3")["faults"]) == set(kinds)
 
 
-@pytest.mark.parametrize("work_s", [0.0, 20.0])
+@pytest.mark.parametrize(("work_s", "uploads", "messages"), [(0.0, 0.0, 3), (20.0, 0.0, 3), (0.0, 1.0, 4)])
 def test_a_round_takes_what_work_and_link_take(
-    work_s: float, files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    work_s: float, uploads: float, messages: int, files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "faults.toml"
-    own: Tables = {"": {"work_s": [work_s, work_s]}, "network": {"latency_s": [0.05, 0.05]}, "server": {"releases": 0}}
+    own: Tables = {
+        "": {"work_s": [work_s, work_s]},
+        "network": {"latency_s": [0.05, 0.05], "uploads": uploads},
+        "server": {"releases": 0},
+    }
     path.write_text(toml(QUIET, own))
     found = report(capsys, *argv(files, "plain", faults=path), "--runs", "3")["round_s"]
-    messages_s = 3 * 0.05  # assignment, model, report
+    messages_s = messages * 0.05  # assignment, model, perhaps the update's bytes, report
     assert found["median"] == found["max"] == pytest.approx(work_s + messages_s, abs=0.03)  # a save, a gathered batch
 
 

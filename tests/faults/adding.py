@@ -7,7 +7,7 @@ import zlib
 
 from protocol_kit import ENCODING, Adding, pack
 
-from edgefl.cli.faults.config import FaultsConfig
+from edgefl.cli.faults.config import FaultsConfig, NetworkFaults
 from edgefl.cli.faults.fleet import Definitions, Member
 from edgefl.models.softmax import SoftmaxModel
 from edgefl.protocol.messages import Assignment, ClientUpdate
@@ -15,11 +15,14 @@ from edgefl.protocol.session_state import SessionConfig
 from edgefl.protocol.task import TaskSpec, parse_task
 from edgefl.types import Standardization
 
-CONFIG = FaultsConfig(until_s=30.0)
+CONFIG = FaultsConfig(until_s=30.0, network=NetworkFaults(uploads=0.75))
 """All rounds of a run take some 15 s without faults: the devices of this fleet are not as patient as real agents."""
 
 DEADLINE_S = 40.0
 SELECTION_S = 5.0
+
+REFUSED_OF = 12
+"""One update of so many is refused: a device that computes nonsense, or a bound that is too tight."""
 
 
 class AddingFleet:
@@ -56,7 +59,7 @@ class AddingFleet:
         return Adding(spec, found, model)
 
     def work(self, assignment: Assignment, model: bytes, device: str, copy: int, variate: bytes) -> ClientUpdate:  # noqa: ARG002
-        """A multiple of 7: no sum is ``protocol_kit.POISON``."""
+        """A multiple of 7: no sum is ``protocol_kit.POISON``. Some updates are larger than the gate lets pass."""
         text = f"{device} {copy} {assignment.task} {assignment.round_num} {assignment.model_digest}"
         value = zlib.crc32(text.encode())
         return ClientUpdate(
@@ -64,7 +67,7 @@ class AddingFleet:
             round_num=assignment.round_num,
             base_model_digest=assignment.model_digest,
             encoding=ENCODING,
-            payload=pack(7 * (value % 140)),
+            payload=pack(7 * (value % 140) + (7000 if value % REFUSED_OF == 0 else 0)),
             weight=1 + value % 50,
             num_examples=1 + value % 50,
             num_correct=value % 2,

@@ -6,6 +6,7 @@ A mutant is a context manager in which worlds are made and run.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -16,21 +17,22 @@ import apsw
 
 from edgefl.cli.faults.disk import Disk
 from edgefl.cli.faults.world import World
-from edgefl.errors import StorageError
+from edgefl.errors import InvalidUpdateError, StorageError
 from edgefl.protocol import coordinator, roundkeeper
 from edgefl.protocol import round as round_module
 from edgefl.protocol.catalogue import Catalogue
 from edgefl.protocol.coordinator import Coordinator
 from edgefl.protocol.events import Draining, Phase, SaveReport
-from edgefl.protocol.messages import Accepted, AlreadyAccepted, Late
+from edgefl.protocol.messages import Accepted, AlreadyAccepted, Fate, Late
 from edgefl.protocol.session_state import SessionState
 from edgefl_device import content, state
 from edgefl_device.files import write_unsynced
 from edgefl_device.state import StateDir
-from edgefl_server import sqlite_store, sqlite_write
+from edgefl_server import sqlite_file, sqlite_store, sqlite_write
 from edgefl_server.batcher import Batcher
 from edgefl_server.sqlite_store import SqliteStore
 from edgefl_server.sqlite_write import Writer
+from edgefl_server.uploads import Uploads
 
 Mutant = Callable[[], AbstractContextManager[None]]
 
@@ -225,6 +227,37 @@ def _nothing(_: Any) -> Any:
     return lambda *_: None
 
 
+def _folds_unchecked(receive: Any) -> Any:
+    def mutant(self: Any, device: str, update: Any, now: float) -> Any:
+        """The gate's last check comes after the sum has taken the update in."""
+        run = self._board.find(update.task)
+        process = None if run is None else run.process
+        if process is None or run.accumulator is None or self._admit(run, device, update) is not None:
+            return receive(self, device, update, now)
+        process.fold(run.accumulator, update, process.decode(update))
+        try:
+            process.check(update, process.decode(update))
+        except InvalidUpdateError:
+            return receive(self, device, update, now)
+        sequence, self.next_sequence = self.next_sequence, self.next_sequence + 1
+        self.advance(run, round_module.UpdateAccepted(sequence, device, update), now)
+        return Accepted(sequence)
+
+    return mutant
+
+
+def _abandoned_is_counted(fate: Any) -> Any:
+    def mutant(self: SqliteStore, *key: Any) -> Fate:
+        found: Fate = fate(self, *key)
+        return Fate.COUNTED if found is Fate.NOT_COUNTED else found
+
+    return mutant
+
+
+def _shared_lock(_: Any) -> Any:
+    return lambda descriptor, _path: fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+
+
 MUTANTS: dict[str, Mutant] = {
     "no dedupe": _all(
         _patched(roundkeeper, "admit", _no_dedupe_admit),
@@ -240,7 +273,11 @@ MUTANTS: dict[str, Mutant] = {
     "sync retried after an error": _patched(Disk, "sync", _retried_sync),
     # After a failed sync the next process takes what the kernel shows for what is on the disk.
     "recovery trusts the log of a failed sync": _patched(World, "rewrite_log", _nothing),
+    "a lock that two can hold": _patched(sqlite_file, "_hold", _shared_lock),
     "goes on after a failed commit": _patched(SqliteStore, "apply", _swallows_errors),
+    "refused update is folded": _patched(roundkeeper.RoundKeeper, "receive", _folds_unchecked),
+    "abandoned round is told as counted": _patched(SqliteStore, "fate", _abandoned_is_counted),
+    "uploaded bytes are not verified": _patched(Uploads, "_check", _nothing),
     "restart forgets the sum": _patched(roundkeeper.RoundKeeper, "restore", _forgets_the_sum),
     "restart begins the sequences anew": _patched(sqlite_store, "read_snapshot", _sequences_start_anew),
     "restart forgets a pause": _patched(Writer, "_task_status", _nothing),

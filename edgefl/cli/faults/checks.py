@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edgefl.models.softmax import SoftmaxModel
-from edgefl.protocol.messages import Accepted, AlreadyAccepted, ClientUpdate, Late, Receipt
+from edgefl.protocol.messages import Accepted, AlreadyAccepted, ClientUpdate, Fate, Late, Receipt
 from edgefl.protocol.process import Process, ProcessFactory, ProcessState, RoundConditions
 from edgefl.protocol.task import TaskSpec, parse_task
 from edgefl.types import Standardization
@@ -47,6 +47,7 @@ class Promises:
     """Receipts that left. ``made``: every update that a device computed, as a row.
 
     ``lost``: what was acknowledged and was not there, or not counted by its committed round, at the last look.
+    ``fates``: whether an update counted, as its device was told.
     """
 
     sequences: dict[Key, int] = field(default_factory=dict)
@@ -54,6 +55,7 @@ class Promises:
     late: set[Key] = field(default_factory=set)
     made: set[tuple[Key, Row]] = field(default_factory=set)
     lost: set[Key] = field(default_factory=set)
+    fates: dict[Key, Fate] = field(default_factory=dict)
 
     def computed(self, device: str, update: ClientUpdate) -> None:
         self.made.add(((update.task, update.round_num, device), _as_row(update)))
@@ -70,6 +72,20 @@ class Promises:
         elif isinstance(receipt, Late):
             require(key not in self.sequences, f"I1: {key} is late, and was accepted")
             self.late.add(key)
+
+    def told(self, key: Key, fate: Fate) -> None:
+        """A server answers a device that asks what became of its update. An open one may still become either."""
+        if fate is not Fate.OPEN:
+            known = self.fates.setdefault(key, fate)
+            require(known is fate, f"I2: {key} is told to be {fate.name}, and was {known.name} before")
+
+    def check_fates(self, db: sqlite3.Connection) -> None:
+        """Of rounds that are over: what devices were told is what the ledger says."""
+        counted = {
+            row[:3] for row in db.execute("SELECT task, round, device FROM reports WHERE counted = 1").fetchall()
+        }
+        for key, fate in self.fates.items():
+            require((fate is Fate.COUNTED) == (key in counted), f"I2: {key} was told to be {fate.name}, and is not")
 
 
 _REPORTS = (

@@ -20,6 +20,7 @@ from edgefl.cli.clients import load_clients, options_of
 from edgefl.cli.definitions import changes_of, read_tasks
 from edgefl.cli.faults.config import FaultsConfig, load_faults
 from edgefl.cli.faults.fleet import TaskFleet
+from edgefl.cli.faults.link import UPLOAD_MESSAGES
 from edgefl.cli.faults.run import Failure, Runner, runner
 from edgefl.cli.faults.scenario import Kind, all_but, only
 from edgefl.cli.faults.tally import Totals
@@ -128,7 +129,8 @@ def _replay(args: argparse.Namespace, failure: Failure) -> str:
 
 def _check_deadlines(tasks: list[TaskSpec], config: FaultsConfig) -> None:
     """A deadline that the slowest device cannot meet abandons round after round, and no fault causes that."""
-    slowest = config.work_s[1] + 4 * config.network.latency_s[1]  # answer, model, report, and one to spare
+    messages = 4 + (UPLOAD_MESSAGES if config.network.uploads else 0)  # answer, model, report, and one to spare
+    slowest = config.work_s[1] + messages * config.network.latency_s[1]
     for spec in tasks:
         if spec.round.deadline_s <= slowest:
             raise ConfigError(

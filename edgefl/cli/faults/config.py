@@ -28,6 +28,8 @@ class NetworkFaults:
 
     ``latency_s``: every message takes a time of its own from this range, so messages overtake each other.
     ``delay_s``: how much a delayed one takes instead. ``partitions``: a part of the devices is cut off for a while.
+    ``uploads``: the probability that a run's updates come in pieces before their reports, as those do that are too
+    large for one; what waits for its report is not durable.
     """
 
     loss: tuple[float, ...] = (0.0, 0.05, 0.2)
@@ -36,10 +38,12 @@ class NetworkFaults:
     delay_s: tuple[float, ...] = (1.0, 12.0)
     latency_s: tuple[float, ...] = (0.01, 0.1)
     partitions: int = 1
+    uploads: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("loss", "copies", "delay"):
             _check_probabilities(name, getattr(self, name))
+        _check_probabilities("uploads", (self.uploads,))
         for name in ("delay_s", "latency_s"):
             _check_range(name, getattr(self, name), 0.0, MAX_S)
         _check_count("partitions", self.partitions)

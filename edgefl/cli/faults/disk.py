@@ -15,6 +15,7 @@ import contextlib
 import errno
 import os
 import random
+import shutil
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -27,6 +28,10 @@ import apsw
 from edgefl.cli.faults.config import DiskFaults
 
 SECTOR_BYTES = 512
+
+UPLOADS = "uploads"
+"""The folder of updates that wait for their reports; nothing in it is ever synced."""
+
 VFS_NAME = "edgefl-faults"
 LOST_WRITE, TORN_WRITE = "unsynced-write-lost", "torn-write"
 """What power cuts did, as a tally names it."""
@@ -111,10 +116,31 @@ class Disk:
         found = {name: file.after_power_cut(faults, chance, struck) for name, file in sorted(self._files.items())}
         return {name: raw for name, raw in found.items() if raw is not None}
 
+    def uploads_after_power_cut(
+        self, folder: Path, faults: DiskFaults, chance: random.Random, struck: Counter[str]
+    ) -> None:
+        """Leave in ``folder`` what the cut leaves of the uploads: nothing, or files in which bytes are missing."""
+        mood = chance.random()
+        for path in sorted((self.folder / UPLOADS).glob("*")):
+            if mood < faults.lose_all:
+                struck[LOST_WRITE] += 1
+                continue
+            raw = path.read_bytes()
+            if mood < 1.0 - faults.lose_none and chance.random() < faults.lose:
+                struck[LOST_WRITE] += 1
+                raw = bytes(len(raw))  # its length was durable
+            elif chance.random() < faults.torn:
+                struck[TORN_WRITE] += 1
+                raw = raw[: len(raw) // 2] + bytes(len(raw) - len(raw) // 2)
+            (folder / UPLOADS).mkdir(exist_ok=True)
+            (folder / UPLOADS / path.name).write_bytes(raw)
+
     def killed(self, folder: Path) -> Disk:
         """The process is gone, the machine is not: the next process sees all that was written, synced or not."""
         self.dead = True
         after = Disk(folder, self.point)
+        if (self.folder / UPLOADS).exists():
+            shutil.copytree(self.folder / UPLOADS, folder / UPLOADS)
         for name, file in self._files.items():
             path = self.folder / name
             if path.exists():

@@ -18,22 +18,38 @@ from edgefl.cli.faults.scenario import Kind
 from edgefl.cli.faults.server import SimServer
 from edgefl.errors import EdgeFLError
 from edgefl.protocol.events import DeviceCheckedIn, DeviceGone, ReportReceived
-from edgefl.protocol.messages import CheckIn, CheckInAnswer, ClientUpdate, ReleaseInfo, Report, WorkFailure
+from edgefl.protocol.messages import (
+    CheckIn,
+    CheckInAnswer,
+    ClientUpdate,
+    ReleaseInfo,
+    Report,
+    UploadedContent,
+    WorkFailure,
+)
 from edgefl.wire.fleet import answer_to_proto, check_in_to_proto, receipt_to_proto, report_to_proto
 
 if TYPE_CHECKING:
     from edgefl.cli.faults.world import World
 
 
+SHORTEST_PIECE_BYTES = 64
+"""What is shorter comes in one piece, anything else in two: each costs the run another message."""
+
+UPLOAD_MESSAGES = 2
+"""At most so many pieces come before a report."""
+
+
 @dataclass
 class Call:
-    """One call of a device; ``tokens``: where copies of it wait."""
+    """One call of a device; ``tokens``: where copies of it wait. ``content``: of an update that comes in pieces."""
 
     device: SimDevice
     life: int
     message: CheckIn | Report
     open: bool = True
     tokens: list[tuple[SimServer, int]] = field(default_factory=list)
+    content: UploadedContent | None = None
 
 
 class Link:
@@ -49,6 +65,8 @@ class Link:
 
     def call(self, device: SimDevice, message: CheckIn | Report, timeout_s: float) -> None:
         call = self._open[device.who] = Call(device, device.life, message)
+        if isinstance(message, ClientUpdate) and self._world.scenario.uploads:
+            call.content = UploadedContent(message.payload_digest, len(message.payload))
         size = _size(message)
         for _ in range(2 if self._strikes(Kind.COPIES, self._world.scenario.copies) else 1):
             self._world.tally.device_bytes += size
@@ -78,14 +96,48 @@ class Link:
             self._reply_soon(call, "no server")
             return
         server = self._chance.choice(self._world.servers)
+        message = call.message
+        if call.content is not None and isinstance(message, ClientUpdate):
+            try:
+                whole = self._uploaded(server, call, message, call.content)
+            except EdgeFLError as error:
+                self._reply_soon(call, str(error))
+                return
+            if whole is None:
+                return
+            message = whole
         token = self._world.new_token()
         self._waiting[token] = call
         call.tokens.append((server, token))
         name = call.device.name
-        if isinstance(call.message, CheckIn):
-            server.put(token, DeviceCheckedIn(token, name, call.message))
+        if isinstance(message, CheckIn):
+            server.put(token, DeviceCheckedIn(token, name, message))
         else:
-            server.put(token, ReportReceived(token, name, call.message))
+            server.put(token, ReportReceived(token, name, message))
+
+    def _uploaded(
+        self, server: SimServer, call: Call, update: ClientUpdate, content: UploadedContent
+    ) -> ClientUpdate | None:
+        """What the server hands to its gate, when the pieces are there; None when nothing is to be handed to it.
+
+        The next piece is then on its way; or the receipt is, where it does not depend on the bytes. Raises what makes a
+        device send them again.
+        """
+        name, uploads = call.device.name, server.uploads
+        if (early := server.coordinator.early_receipt(name, update)) is not None:
+            self._world.promises.leaves(name, update, early[0])
+            uploads.remove(name, content)
+            self._send_back(call, on.ReceiptReceived(*early))
+            return None
+        have = uploads.have(name, content)
+        if have < content.size_bytes:
+            uploads.begin(name, content)
+            piece = max(SHORTEST_PIECE_BYTES, 1 + content.size_bytes // 2)
+            uploads.append(name, content, have, update.payload[have : have + piece])
+            if not self._lost(call.device):
+                self._world.later(self._delay(), lambda: self._arrive(call))
+            return None
+        return replace(update, payload=uploads.read(name, content))
 
     def answer(self, token: int, value: Any) -> bool:
         """A server answers ``token``; False when that is not a call of a device."""
@@ -96,13 +148,23 @@ class Link:
         if isinstance(value, EdgeFLError):
             event = on.RpcFailed(str(value), value.transient)
         elif isinstance(call.message, CheckIn):
+            asked = call.message
+            if asked.last_task:
+                self._world.promises.told((asked.last_task, asked.last_round, call.device.name), value.last_fate)
             event = on.CheckInAnswered(self._with_offer(value))
         else:
             event = on.ReceiptReceived(*value)
+            if call.content is not None:
+                for server, waits in call.tokens:
+                    if waits == token:
+                        server.uploads.remove(call.device.name, call.content)
+        self._send_back(call, event)
+        return True
+
+    def _send_back(self, call: Call, event: Any) -> None:
         self._world.tally.server_bytes += _size(event)
         if not self._lost(call.device):
             self._world.later(self._delay(), lambda: self._reply(call, event))
-        return True
 
     def _with_offer(self, answer: CheckInAnswer) -> CheckInAnswer:
         if answer.releases and not self._first_offer:

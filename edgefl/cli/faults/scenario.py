@@ -74,6 +74,7 @@ class Scenario:
 
     ``old_offer``: an answer offers the releases of the run's beginning, as a server restored from a backup does.
     ``releases``: when the operator makes one. ``until``: when the faults end.
+    ``uploads``: updates come in pieces before their reports, as those do that are too large for a report.
     """
 
     seed: int
@@ -87,6 +88,7 @@ class Scenario:
     delay: float
     old_offer: float
     clone: bool
+    uploads: bool
     faults: tuple[Fault, ...]
     releases: tuple[float, ...]
 
@@ -129,6 +131,7 @@ def scenario(seed: int, config: FaultsConfig, without: Collection[Kind] = (), un
         delay=chance.choice(network.delay),
         old_offer=chance.choice(server.old_offers),
         clone=chance.random() < config.device.duplicates,
+        uploads=random.Random(f"{seed} uploads").random() < network.uploads,
         faults=(),
         releases=tuple(sorted(chance.uniform(0.0, config.until_s) for _ in range(chance.randint(0, server.releases)))),
     )

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgefl.cli.faults.checks import require
-from edgefl.cli.faults.disk import Disk, connection_factory
+from edgefl.cli.faults.disk import UPLOADS, Disk, connection_factory
 from edgefl.errors import NotFoundError
 from edgefl.protocol.coordinator import Coordinator
 from edgefl.protocol.events import (
@@ -32,12 +32,16 @@ from edgefl.protocol.pace import CoordinatorConfig
 from edgefl_server.batcher import Batcher, Delivery, Job
 from edgefl_server.sqlite_file import take_lock
 from edgefl_server.sqlite_store import SqliteStore
+from edgefl_server.uploads import Uploads
 
 if TYPE_CHECKING:
     from edgefl.cli.faults.world import World
 
 CONFIG = CoordinatorConfig()
 GATHER_S = 0.005
+
+MAX_UPLOADS_BYTES = 1 << 40
+"""No run asks what happens when there is no room: a device waits then, as for any busy server."""
 
 
 class WatchedStore(SqliteStore):
@@ -103,11 +107,13 @@ class SimServer:
     def __init__(self, world: World, disk: Disk, who: str, lock: Callable[[Path], int] = take_lock) -> None:
         self.who, self.disk = who, disk
         self.up = True
+        self.has_lock = lock is take_lock
         self._world = world
         self._inbox = Inbox()
         self._reports: dict[int, tuple[str, ClientUpdate]] = {}
         self._clock_base = world.now - 100.0 * (len(who) % 3)  # a monotonic clock starts anywhere
         self.store = WatchedStore(world, disk.folder, lock)
+        self.uploads = Uploads(disk.folder / UPLOADS, max_total_bytes=MAX_UPLOADS_BYTES)
         self.coordinator = Coordinator(
             world.fleet.process, CONFIG, find_accepted=self.store.find_accepted, load_model=self._load_model
         )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import heapq
 import logging
+import os
 import random
 import time
 from collections import deque
@@ -28,7 +29,7 @@ from edgefl.cli.faults.scenario import Fault, Kind, Scenario
 from edgefl.cli.faults.server import SimServer
 from edgefl.cli.faults.tally import Tally
 from edgefl.cli.faults.variates import Variates
-from edgefl.errors import StorageError
+from edgefl.errors import FencedError, StorageError
 from edgefl.protocol.events import Draining, TaskStatus
 from edgefl_server.sqlite_file import rewrite_log, take_lock
 
@@ -67,6 +68,7 @@ class World:
         self._root = root
         self._poll = poll
         self._chance = random.Random(f"{scenario.seed} world")
+        self._upload_chance = random.Random(f"{scenario.seed} uploads lost")
         self._agenda: list[tuple[float, int, Callable[[], None]]] = []
         self._count = 0
         self._boots = 0
@@ -123,6 +125,7 @@ class World:
         self._start_server()  # which looks at all that it finds
         require(self.finished(), "I4: what was completed is not, after a power cut")
         self.variates.check(self.servers[-1].store.db)
+        self.promises.check_fates(self.servers[-1].store.db)
         self.tally.close(self.servers[-1].store.db, self.promises, self.now)
         require(self.tally.lost == 0, f"I1: {self.tally.lost} acknowledged updates are in no round that ended")
 
@@ -268,6 +271,7 @@ class World:
         if len(self.servers) != 1:
             return
         (old,) = self.servers
+        self._check_lock(old)
         self._boots += 1
         own_lock = self._root / f"lock-{self._boots}"
         try:
@@ -282,6 +286,16 @@ class World:
         old.store.stale = True
         self.say(self.servers[-1].who, f"takes over from {old.who}")
         self.later(lasts_s, lambda: self._exit(old, "its machine is switched off"))
+
+    def _check_lock(self, server: SimServer) -> None:
+        """Where locks do work, nobody else opens the database of a server that lives."""
+        if server.has_lock:
+            try:
+                second = take_lock(self.disk.folder)
+            except FencedError:
+                return
+            os.close(second)
+            require(False, f"I5: {server.who} lives, and another server could take its lock")
 
     def take_turn(self, server: SimServer) -> None:
         if not server.up or not server.waits_for_turn():
@@ -322,6 +336,7 @@ class World:
         if power:
             found = old.power_cut(self.config.disk, self._chance, self.tally.faults)
             after = Disk.with_files(folder, self.server_point, found)
+            old.uploads_after_power_cut(folder, self.config.disk, self._upload_chance, self.tally.faults)
         else:
             after = old.killed(folder)
         dead = list(self.servers)

@@ -153,7 +153,7 @@ def test_many_rows_run_in_several_children(capsys: pytest.CaptureFixture[str], m
             "text.csv, line 2, column 'f' is 'x'; expected a finite number",
         ),
         ("predict named.tflite --dataset nothing", 78, "data set is 'nothing'; expected one of"),
-        ("predict named.tflite --dataset table.csv --limit 0", 64, "'0' is no count"),
+        ("predict named.tflite --dataset table.csv --limit 0", 64, "'0' is not a count"),
         ("evaluate named.tflite --dataset new.csv", 65, "new.csv has no labels, which an evaluation needs"),
         ("evaluate named.tflite --dataset other.csv", 65, "line 3, column 'label' is 'wavy'; did you mean 'wave'?"),
         (

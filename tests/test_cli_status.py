@@ -63,7 +63,7 @@ def test_a_waiting_task_says_for_whom_everywhere(
         assert text in out
         _, out, _ = await command("task", "list", "--json")
         (task,) = map(json.loads, out.splitlines())
-        assert (task["waiting"], task["status"], task["suspended"]) == (text, "running", "")
+        assert (task["waiting"], task["status"], "suspended" in task) == (text, "running", False)
         changes = caller.rounds()
         assert (await anext(changes)).waiting == text
         await changes.aclose()

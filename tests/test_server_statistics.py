@@ -68,7 +68,7 @@ def test_the_server_tells_what_a_simulation_tells(tmp_path: Path, capsys: pytest
         await caller.create(TASK)
         rejected = (await caller.check_in("old")).outcome
         assert isinstance(rejected, Rejection)
-        assert "'description', which this agent does not know; update it" in rejected.reason
+        assert "an agent that does not know kind 'description' (update it)" in rejected.reason
         for number in (1, 2):
             await one_round(caller)
             await caller.ended(number, "features")

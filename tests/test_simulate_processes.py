@@ -187,7 +187,7 @@ def test_the_command_prints_the_same(tmp_path: Path, capsys: pytest.CaptureFixtu
     ("options", "status", "message"),
     [
         (("--processes", "6"), 78, "6 processes for 5 devices"),
-        (("--processes", "0"), 64, "'0' is no count"),
+        (("--processes", "0"), 64, "'0' is not a count"),
         (("--processes", "2", "--faults", "faults.toml"), 78, "--processes and --grpc are for a run without --faults"),
     ],
 )

@@ -69,6 +69,8 @@ def _change(args: argparse.Namespace, method: str) -> None:
 
 
 def _as_dict(task: control_pb2.Task) -> dict[str, object]:
+    """``waiting``, ``suspended`` and ``trouble`` are there when there is something to say."""
+    said = {"waiting": task.waiting, "suspended": task.suspended, "trouble": task.trouble}
     return {
         "name": task.name,
         "kind": task.kind,
@@ -77,7 +79,5 @@ def _as_dict(task: control_pb2.Task) -> dict[str, object]:
         "committed_rounds": task.committed_rounds,
         "wanted_rounds": task.wanted_rounds,
         "next_round": task.next_round,
-        "waiting": task.waiting,
-        "suspended": task.suspended,
-        "trouble": task.trouble,
+        **{key: text for key, text in said.items() if text},
     }

@@ -298,7 +298,9 @@ def test_the_command_reads_the_file_and_sends_the_weights(tmp_path: Path, capsys
         assert shape.initial == InitialSpec(file="start.bin", sha256=weights.digest)
 
     run(tmp_path, body)
-    assert capsys.readouterr().out == "created file (training, 2 rounds, population lab)\n"
+    created, waiting = capsys.readouterr().out.splitlines()
+    assert created == "created file (training, 2 rounds, population lab)"
+    assert waiting == "  waiting for 1 of 1 device; no device of population lab has checked in yet"
     wide = begun("file", 'file = "start.bin"').replace("num_features = 3", "num_features = 65536")
     wide = wide.replace("num_classes = 2", "num_classes = 13")
     (tmp_path / "task.toml").write_text(wide)

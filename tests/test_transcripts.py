@@ -83,7 +83,8 @@ def show(value: object) -> str:
             return f"{value.device} of {value.population}, session {value.session}{flag}"
         case RoundSummary():
             made = f" -> version {value.version}" if value.version else ""
-            why = f" ({value.reason})" if value.reason else ""
+            note = value.reason or value.waiting
+            why = f" ({note})" if note else ""
             counts = f"{value.accepted} accepted, {value.failed} failed of {value.cohort}, goal {value.goal}"
             return f"{value.task} {value.round_num} {value.phase.name}: {counts}{made}{why}"
         case Enum():

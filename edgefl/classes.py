@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 
 from edgefl.errors import ConfigError, DataError, EdgeFLError
 from edgefl.types import MAX_CLASSES, check_kind
-from edgefl.wording import near_name
+from edgefl.wording import suggestion
 
 MAX_NAME_BYTES = 128
 """Of one name in UTF-8. The longest names of public data sets have about 120; 4096 of them are half a megabyte of a
@@ -95,7 +95,7 @@ def class_index(label: str, classes: Sequence[str], where: str) -> int:
 
 def expected_name(name: str, classes: Sequence[str]) -> str:
     """The end of an error about an unknown name: the nearest one, or the list."""
-    near = near_name(name, classes).removeprefix("; ")
+    near = suggestion(name, classes)
     return f"{near} The classes are {listed(classes)}" if near else f"expected {listed(classes)}"
 
 

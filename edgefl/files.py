@@ -79,18 +79,18 @@ def used_alone(path: Path) -> Iterator[None]:
     The file goes with the lock; one that a killed process left stops nobody. Raises ``ConflictError`` when another
     process holds it, ``StorageError`` where no file can be made.
     """
-    beside = path.with_name(f".{path.name}.lock")
+    lock_file = path.with_name(f".{path.name}.lock")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = beside.open("ab")
+        file = lock_file.open("ab")
     except OSError as error:
-        raise StorageError(f"{beside}: cannot be written: {error.strerror}; choose another folder") from None
+        raise StorageError(f"{lock_file}: cannot be written: {error.strerror}; choose another folder") from None
     with file:
         lock(file, path)
         try:
             yield
         finally:
-            beside.unlink(missing_ok=True)
+            lock_file.unlink(missing_ok=True)
 
 
 def remove_leftovers(path: Path) -> None:

@@ -15,10 +15,16 @@ _SPANS = ((86_400.0, "days"), (3600.0, "h"), (60.0, "min"))
 
 def near_name(name: str, known: Iterable[str]) -> str:
     """ "; did you mean 'walk'?" for a name that nearly is one of ``known``, else ''."""
+    near = suggestion(name, known)
+    return near and f"; {near}"
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """ "did you mean 'walk'?" for a name that nearly is one of ``known``, else ''."""
     import difflib  # for an error alone: the agent reads its configuration, and finds its codecs, with this module
 
     near = difflib.get_close_matches(name, sorted(known), n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
+    return f"did you mean {near[0]!r}?" if near else ""
 
 
 def name_hint(name: str, known: Iterable[str]) -> str:

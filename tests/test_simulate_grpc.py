@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -178,7 +179,9 @@ def test_a_task_that_cannot_be_finished_says_why(files: Path) -> None:
     command = [EDGEFL, *argv(files, "--grpc", "--out", str(files / "out"), tasks=("spreads",))]
     done = subprocess.run(command, capture_output=True, text=True, timeout=TIME_LIMIT_S, check=False)
     assert done.returncode == 80
-    assert done.stdout.count("abandoned") == 10
+    told = [int(number) for number in re.findall(r"round +(\d+) +abandoned", done.stdout)]
+    # Ten that only failed suspend the task; the first ends before the last of its five has failed.
+    assert told in (list(range(1, 11)), list(range(1, 12)))
     expected = "edgefl: error: task 'spreads' cannot be finished: 0 reports, 4 of 5 failed; 2 out of reach: DataError: "
     assert done.stderr.startswith(expected)
     assert Path(done.stderr.strip().removesuffix(")").split("log: ")[1]).is_file()

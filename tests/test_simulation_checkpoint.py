@@ -117,7 +117,9 @@ def test_a_run_broken_at_any_round_goes_on_to_the_same_result(world: Callable[[]
         assert seen_again == seen
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
 @given(
     devices=st.integers(3, 9),
     goal=st.integers(1, 4),

@@ -25,7 +25,7 @@ from edgefl.csv_rows import CsvRows, open_csv, parse_held_out, parse_whole
 from edgefl.errors import ConflictError, DataError
 from edgefl.protocol.messages import Split
 from edgefl.types import MAX_FEATURES, DType, parse_feature
-from edgefl.wording import near_name
+from edgefl.wording import suggestion
 from edgefl_device.config import ExampleSpec
 from edgefl_device.example_file import some
 from edgefl_device.example_store import Batch, ExampleStore, Row
@@ -86,7 +86,7 @@ def match_features(path: Path, found: Sequence[str], known: tuple[str, ...], spe
         return [place[name] for name in known]
     faults = []
     if unknown:
-        near = near_name(unknown[0], missing or known).removeprefix("; ")
+        near = suggestion(unknown[0], missing or known)
         faults.append(f"the unknown features {some(unknown)}" + (f" ({near})" if near else ""))
     if missing:
         faults.append(f"no {some(missing)}")

@@ -3,7 +3,7 @@
 Invariants
 ----------
 - A line says what happened, not what a next step hopes for: a failure is a warning with its round, kind and text, and
-  says when the next try comes. What the server noted of a failure is no success.
+  says when the next try comes. What the server noted of a failure is not a success.
 - What failed last stays in the status until something else fails, also while the agent waits or works again.
 - The same trouble in a row (no link, not eligible) is told once, and its end once, by what ended it.
 """

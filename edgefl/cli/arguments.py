@@ -17,34 +17,28 @@ def text(value: str) -> str:
 
 def version(value: str) -> int:
     """A model's version, 1 to 2**32 - 1: what the wire holds."""
-    if not (value.isascii() and value.isdecimal() and len(value) <= 10 and 1 <= int(value) < 2**32):
-        raise argparse.ArgumentTypeError(f"{value!r} is not a version; expected a whole number from 1 on")
-    return int(value)
+    return _whole(value, "a version", 1, 2**32 - 1)
 
 
 def count(value: str) -> int:
-    if not (value.isascii() and value.isdecimal() and len(value) <= 9 and int(value) >= 1):
-        raise argparse.ArgumentTypeError(f"{value!r} is not a count; expected 1 to 999999999")
-    return int(value)
+    return _whole(value, "a count", 1, 999_999_999)
 
 
 def rounds(value: str) -> int:
-    if not (value.isascii() and value.isdecimal() and len(value) <= 9 and int(value) >= 1):
-        raise argparse.ArgumentTypeError(f"{value!r} is not a number of rounds; expected 1 to 999999999")
-    return int(value)
+    return _whole(value, "a number of rounds", 1, 999_999_999)
 
 
 def run_number(value: str) -> int:
-    return _from_zero(value, "the number of a run")
+    return _whole(value, "the number of a run", 0, 10**18 - 1)
 
 
 def seed(value: str) -> int:
-    return _from_zero(value, "a seed")
+    return _whole(value, "a seed", 0, 10**18 - 1)
 
 
-def _from_zero(value: str, what: str) -> int:
-    if not (value.isascii() and value.isdecimal() and len(value) <= 18):
-        raise argparse.ArgumentTypeError(f"{value!r} is not {what}; expected a whole number from 0 on")
+def _whole(value: str, what: str, least: int, most: int) -> int:
+    if not (value.isascii() and value.isdecimal() and len(value) <= len(str(most)) and least <= int(value) <= most):
+        raise argparse.ArgumentTypeError(f"{value!r} is not {what}; expected a whole number, {least} to {most}")
     return int(value)
 
 

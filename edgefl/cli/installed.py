@@ -14,8 +14,8 @@ from edgefl.errors import ConfigError
 
 def installed(command: str) -> str:
     """The path of one of EdgeFL's commands: next to this interpreter, else on PATH. Raises ``ConfigError``."""
-    beside = Path(sys.executable).parent / command
-    path = str(beside) if beside.exists() else shutil.which(command)
+    neighbour = Path(sys.executable).parent / command
+    path = str(neighbour) if neighbour.exists() else shutil.which(command)
     if path is None:
         raise ConfigError(f"{command} is not installed next to {sys.executable}; install the package first: make demo")
     return path

@@ -172,22 +172,22 @@ def _update_norm(client: ClientDataset, training: TaskSpec, standardization: Sta
 
 def _write(out: Path, texts: dict[str, str]) -> None:
     """All files at once: by a folder next to ``out`` that is renamed."""
-    beside: Path | None = None
+    draft: Path | None = None
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        beside = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-        beside.chmod(0o755)
+        draft = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+        draft.chmod(0o755)
         for name, text in texts.items():
-            write_file(beside / name, text.encode())
-        os.rename(beside, out)  # takes the place of an empty folder, and of nothing else
-        beside = None
+            write_file(draft / name, text.encode())
+        os.rename(draft, out)  # takes the place of an empty folder, and of nothing else
+        draft = None
     except OSError as error:
         if out.exists():
             raise ConflictError(f"{out} exists; choose another folder (--out), or remove it") from None
         raise StorageError(f"{out}: cannot be written: {error.strerror}; choose another folder (--out)") from None
     finally:
-        if beside is not None:
-            shutil.rmtree(beside, ignore_errors=True)
+        if draft is not None:
+            shutil.rmtree(draft, ignore_errors=True)
 
 
 def _summary(facts: Facts) -> str:

@@ -13,15 +13,13 @@ from edgefl.cli.target import target
 from edgefl.command import one_line
 from edgefl.errors import BusyError, UnavailableError
 from edgefl.proto.v1 import control_pb2
-from edgefl.protocol.events import Phase, RoundSummary
+from edgefl.protocol.events import OVER, RoundSummary
 from edgefl.protocol.failures import told
 from edgefl.protocol.process import RoundMetrics
 from edgefl.wire.control import round_from_proto
 
 RETRY_S = 1.0
 """Between two tries to reach a server that went away while its rounds were watched: a restart takes seconds."""
-
-ENDED = (Phase.COMMITTED, Phase.ABANDONED)
 
 
 def summaries(server: Connection, task: str, *, follow: bool, from_round: int = 1) -> Iterator[RoundSummary]:
@@ -47,7 +45,7 @@ def followed(
                     if away:
                         say("the server is back")
                     seen, away = True, False
-                    if summary.phase in ENDED:
+                    if summary.phase in OVER:
                         last = max(last, summary.round_num)
                     yield summary
             return
@@ -75,7 +73,7 @@ def watch(args: argparse.Namespace) -> None:
 def _show(args: argparse.Namespace, summary: RoundSummary) -> None:
     if args.json:
         print_json(as_dict(summary))
-    elif summary.phase in ENDED or summary.waiting or sys.stdout.isatty():
+    elif summary.phase in OVER or summary.waiting or sys.stdout.isatty():
         print_line(summary)
 
 
@@ -161,7 +159,7 @@ def print_line(summary: RoundSummary, prefix: str = "") -> None:
     # An abandoned round's reason tells its failures.
     if note := summary.reason or summary.waiting or told(summary.failures):
         text += f"  ({one_line(note)})"
-    ended = summary.phase in ENDED
+    ended = summary.phase in OVER
     if sys.stdout.isatty():  # a round in progress is one line that changes
         print(f"\r\033[K{text}", end="\n" if ended else "", flush=True)
     else:

@@ -22,10 +22,11 @@ from edgefl.cli.fleet.following import Follower
 from edgefl.cli.fleet.processes import Fleet, interrupt_when_terminated
 from edgefl.cli.initial import check_no_start, create_request
 from edgefl.cli.models import download_model
+from edgefl.cli.rounds import summaries
 from edgefl.datasets import FederatedDataset
 from edgefl.errors import ConfigError, ConflictError, EdgeFLError, StorageError
 from edgefl.proto.v1 import control_pb2
-from edgefl.protocol.events import Phase, RoundSummary, TaskStatus
+from edgefl.protocol.events import Phase, RoundSummary
 from edgefl.protocol.task import TaskKind, TaskSpec, check_name
 from edgefl.settings import to_toml
 from edgefl.simulation.fleet import hopeless, in_order, of_whole_fleet
@@ -167,12 +168,12 @@ def _follow(
             over = all(follower.done for follower in followers.values())
             for name, follower in followers.items():
                 rounds = list(follower.ended.values())
-                for number, summary in enumerate(rounds[seen[name] :], start=seen[name] + 1):
+                new = rounds[seen[name] :]
+                for summary in new:
                     on_round(summary)
-                    if summary.phase is Phase.ABANDONED and hopeless(rounds[:number], _status(target, name)):
-                        log = folder / "logs" / "server.log"
-                        raise ConflictError(f"task {name!r} cannot be finished: {summary.reason} (log: {log})")
                 seen[name] = len(rounds)
+                if new and new[-1].phase is Phase.ABANDONED:
+                    _check_hope(rounds, folder, target, on_round)
                 if follower.error is not None:
                     raise follower.error
             if over:
@@ -184,10 +185,19 @@ def _follow(
             follower.stop()
 
 
-def _status(target: Target, name: str) -> TaskStatus:
+def _check_hope(rounds: Sequence[RoundSummary], folder: Path, target: Target, on_round: OnRound) -> None:
+    """Raises ``ConflictError`` for a task that will not be finished, after its last round was handed on."""
+    name = rounds[-1].task
     with Connection(target) as server:
         answer = server.call(server.control.ListTasks, control_pb2.ListTasksRequest())
-    return next(task_status(task) for task in answer.tasks if task.name == name)
+        if not hopeless(rounds, next(task_status(task) for task in answer.tasks if task.name == name)):
+            return
+        # The status is newer than the rounds: the task may be held for one that has not come by the stream.
+        late = list(summaries(server, name, follow=False, from_round=rounds[-1].round_num + 1))
+    for summary in late:
+        on_round(summary)
+    reason = [*rounds, *late][-1].reason
+    raise ConflictError(f"task {name!r} cannot be finished: {reason} (log: {folder / 'logs' / 'server.log'})")
 
 
 def _result(spec: TaskSpec, follower: Follower, target: Target) -> LiveTask:

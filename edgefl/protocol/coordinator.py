@@ -33,6 +33,7 @@ from edgefl.protocol.admission import check_devices
 from edgefl.protocol.catalogue import Catalogue
 from edgefl.protocol.events import (
     FINAL,
+    HELD,
     AnswerCheckIn,
     DeviceCheckedIn,
     DeviceGone,
@@ -292,10 +293,10 @@ class Coordinator:
         self._keeper.set_status(self._in_status(event.task, "pause", TaskStatus.RUNNING), TaskStatus.PAUSED)
 
     def _on_task_resumed(self, event: TaskResumed, _: float) -> None:
-        self._keeper.resume(self._in_status(event.task, "resume", TaskStatus.PAUSED, TaskStatus.SUSPENDED))
+        self._keeper.resume(self._in_status(event.task, "resume", *HELD))
 
     def _on_task_ended(self, event: TaskEnded, now: float) -> None:
-        run = self._in_status(event.task, "end", TaskStatus.RUNNING, TaskStatus.PAUSED, TaskStatus.SUSPENDED)
+        run = self._in_status(event.task, "end", TaskStatus.RUNNING, *HELD)
         run.status = TaskStatus.ENDED  # before its round ends, which is no setback
         if run.round.phase is Phase.COLLECTING:
             self._keeper.advance(run, RoundEnded("the task was ended"), now)

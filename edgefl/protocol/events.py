@@ -48,6 +48,8 @@ class TaskStatus(enum.Enum):
 
 FINAL = (TaskStatus.COMPLETED, TaskStatus.ENDED)
 """From these a task never goes on."""
+HELD = (TaskStatus.PAUSED, TaskStatus.SUSPENDED)
+"""From these it goes on when an operator resumes it."""
 
 
 class Phase(enum.Enum):
@@ -58,6 +60,10 @@ class Phase(enum.Enum):
     CLOSING = "closing"
     COMMITTED = "committed"
     ABANDONED = "abandoned"
+
+
+OVER = (Phase.COMMITTED, Phase.ABANDONED)
+"""From these a round never goes on."""
 
 
 @dataclass(frozen=True)

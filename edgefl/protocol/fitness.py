@@ -1,7 +1,7 @@
 """Which devices can do a task: by population, agent, examples and shape. Pure.
 
 A device that cannot do a task is never drawn for it, and the reason is told to the device and to the operator. What a
-device does not say (an older agent says no shape) is no obstacle: its own check is the last word.
+device does not say (an older agent says no shape) is not an obstacle: its own check is the last word.
 
 Reasons are phrases that follow "has" or "with": "no training examples", "5 features (expected 75)".
 """

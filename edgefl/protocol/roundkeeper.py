@@ -13,6 +13,7 @@ from edgefl.errors import EdgeFLError, InvalidUpdateError, LocalProtocolError, U
 from edgefl.protocol.backoff import NONE, Setbacks
 from edgefl.protocol.events import (
     FINAL,
+    OVER,
     Effect,
     Notice,
     Phase,
@@ -140,7 +141,7 @@ class RoundKeeper:
             self._finalize(run, now)
         if event != TimePassed() or run.round.phase is not Phase.COLLECTING:
             self.out.append(PublishRound(run.round.summary))
-        if run.round.phase in (Phase.COMMITTED, Phase.ABANDONED):
+        if run.round.phase in OVER:
             if run.round.selected_at is not None:
                 self._latencies.note_round(run.round.cohort, run.arrived, now - run.round.selected_at)
             self._back_off(run, now)

@@ -33,7 +33,7 @@ def shape_of(model: SoftmaxModel) -> ExampleShape:
 def misfit(found: ExampleShape, wanted: ExampleShape) -> str:
     """What of ``found`` a model of ``wanted`` cannot read; '' when it reads them. For people, after "has" or "with".
 
-    Fewer classes than the model has are no obstacle: a device may know some of them only.
+    Fewer classes than the model has are not an obstacle: a device may know some of them only.
     """
     if found.num_features != wanted.num_features:
         return f"{found.num_features} features (expected {wanted.num_features})"

@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from edgefl.protocol.events import DeviceRecord, Effect, Notice, Phase, PublishRound, RoundSummary, TaskStatus
+from edgefl.protocol.events import FINAL, DeviceRecord, Effect, Notice, Phase, PublishRound, RoundSummary, TaskStatus
 from edgefl.protocol.failures import told
 from edgefl.protocol.fitness import agent_lack, lack
 from edgefl.protocol.messages import RoundKey
@@ -127,7 +127,7 @@ class Standings:
         """The last rounds of each task, the present one last."""
         for run in self._board:
             yield from (state.summary for state in run.ended)
-            if run.status in (TaskStatus.COMPLETED, TaskStatus.ENDED) and run.round.phase is Phase.OPEN:
+            if run.status in FINAL and run.round.phase is Phase.OPEN:
                 continue
             yield replace(run.round.summary, waiting=self.waiting(run, now))
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from edgefl.errors import ConfigError, ConflictError, NotFoundError
 from edgefl.models.softmax import SoftmaxModel
 from edgefl.protocol.backoff import NONE, Setbacks
-from edgefl.protocol.events import FINAL, TaskRecord, TaskStatus
+from edgefl.protocol.events import FINAL, HELD, TaskRecord, TaskStatus
 from edgefl.protocol.fitness import Needs, needs_of, unfit
 from edgefl.protocol.initial import initial_model
 from edgefl.protocol.messages import MAX_COUNTS_BYTES, Assignment, CheckIn, Plan
@@ -32,9 +32,6 @@ RECENT_ROUNDS = 4
 
 KEPT_MODELS = 64
 """So many earlier models stay in memory for evaluations that lag, when the store can load the others (§11: memory)."""
-
-HELD = (TaskStatus.PAUSED, TaskStatus.SUSPENDED)
-"""Until an operator resumes it, the task gives no work."""
 
 LoadModel = Callable[[str, int], bytes | None]
 """The canonical bytes of a task's model of a version, from the store; None when it is not kept."""

@@ -27,6 +27,9 @@ from edgefl.learning.registry import build_process
 from edgefl.learning.statistics import StatisticsProcess
 from edgefl.protocol.coordinator import Coordinator
 from edgefl.protocol.events import (
+    FINAL,
+    HELD,
+    OVER,
     AnswerCheckIn,
     DeviceCheckedIn,
     Event,
@@ -154,7 +157,7 @@ def hopeless(rounds: Sequence[RoundSummary], status: TaskStatus) -> bool:
     """
     last = rounds[-MAX_ABANDONED:]
     barren = len(last) == MAX_ABANDONED and all(summary.phase is Phase.ABANDONED for summary in last)
-    return barren or status in (TaskStatus.PAUSED, TaskStatus.SUSPENDED)
+    return barren or status in HELD
 
 
 def in_order(tasks: Sequence[tuple[TaskSpec, str]]) -> list[tuple[TaskSpec, str]]:
@@ -295,7 +298,7 @@ class _Fleet:
 
     def _finished(self) -> bool:
         statuses = [record.status for record in self._record.tasks.values()]
-        return not self._pending and all(status in (TaskStatus.COMPLETED, TaskStatus.ENDED) for status in statuses)
+        return not self._pending and all(status in FINAL for status in statuses)
 
     # ------------------------------------------------------------------------------------------ the server
 
@@ -332,7 +335,7 @@ class _Fleet:
         self.later(LINK_S, lambda: call.device.answered(answer))
 
     def _publish(self, summary: RoundSummary) -> None:
-        if summary.phase not in (Phase.COMMITTED, Phase.ABANDONED):
+        if summary.phase not in OVER:
             return
         self._rounds[summary.task].append(summary)
         if self._on_round is not None:

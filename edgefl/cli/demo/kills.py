@@ -12,13 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgefl.errors import ConfigError
-from edgefl.protocol.events import Phase, RoundSummary
+from edgefl.protocol.events import OVER, Phase, RoundSummary
 
 SERVER_SHARE = 0.4
 DEVICE_SHARE = 0.7
 """By default the server dies at this share of the rounds, and an agent at that one: 20 and 35 of 50."""
-
-ENDED = (Phase.COMMITTED, Phase.ABANDONED)
 
 
 def round_of(option: str, wanted: int | None, share: float, rounds: int) -> int:
@@ -85,7 +83,7 @@ class Watch:
 
     def saw(self, summary: RoundSummary) -> None:
         """A word of the server about a round of the training. A new stream begins with the rounds of the past."""
-        number, ended = summary.round_num, summary.phase in ENDED
+        number, ended = summary.round_num, summary.phase in OVER
         for kill in self.kills:
             if not kill.due:
                 ripe = ended or (summary.phase is Phase.COLLECTING and summary.accepted >= kill.after)

@@ -213,7 +213,7 @@ class _File(apsw.VFSFile):
         folder, self._name = os.path.split(path)
         self._disk = DISKS.get(folder)
 
-    def xWrite(self, data: bytes, offset: int) -> None:
+    def xWrite(self, data: Any, offset: int) -> None:
         if self._disk is not None:
             self._disk.wrote(self._name, offset, bytes(data))
         super().xWrite(data, offset)

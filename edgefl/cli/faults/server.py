@@ -18,6 +18,7 @@ from edgefl.cli.faults.disk import UPLOADS, Disk, connection_factory
 from edgefl.errors import NotFoundError
 from edgefl.protocol.coordinator import Coordinator
 from edgefl.protocol.events import (
+    OVER,
     Draining,
     Event,
     Persist,
@@ -188,7 +189,7 @@ class SimServer:
             self._world.say(self.who, notice)
         for publication in delivery.rounds:
             summary = publication.summary
-            if summary.phase in (Phase.COMMITTED, Phase.ABANDONED):
+            if summary.phase in OVER:
                 self._world.say(self.who, f"{summary.task} {summary.round_num} is {summary.phase.value}")
             if summary.phase is Phase.COMMITTED:
                 self._world.committed()

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from edgefl.cli.connection import Connection, Target
 from edgefl.cli.rounds import summaries
 from edgefl.errors import BusyError, EdgeFLError, UnavailableError
-from edgefl.protocol.events import Phase, RoundSummary
+from edgefl.protocol.events import OVER, Phase, RoundSummary
 
 PATIENCE_S = 60.0
 """How long a stream may stay broken."""
@@ -62,7 +62,7 @@ class Follower:
                 with Connection(self._target) as server:
                     for summary in summaries(server, self.task, follow=True):
                         last_word = time.monotonic()
-                        if summary.phase in (Phase.COMMITTED, Phase.ABANDONED):
+                        if summary.phase in OVER:
                             self.ended[summary.round_num] = summary
                         if summary.phase is Phase.COMMITTED:
                             self.committed[summary.version] = summary

@@ -8,13 +8,13 @@ import inspect
 import os
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
+from script_kit import SCRIPT
 
 from edgefl import __version__
 from edgefl.cli.connection import Connection, Target
@@ -321,7 +321,7 @@ def test_a_reader_that_went_away_is_no_error(flush: bool) -> None:
     os.close(reader)
     try:
         done = subprocess.run(
-            [sys.executable, "-c", code],
+            [*SCRIPT, code],
             cwd=ROOT,
             env=environment,
             stdout=writer,

@@ -18,7 +18,7 @@ from edgefl.cli.main import main
 from edgefl.cli.rounds import followed
 from edgefl.errors import ConfigError, NotFoundError, UnavailableError
 from edgefl.proto.v1 import control_pb2
-from edgefl.protocol.events import Phase, RoundSummary
+from edgefl.protocol.events import OVER, RoundSummary
 from edgefl.protocol.messages import Noted, Rejection, WorkFailure
 from edgefl.protocol.shape import ExampleShape
 from edgefl.wire import check_in_to_proto, receipt_from_proto, report_to_proto
@@ -225,8 +225,7 @@ class Watcher:
 
     @property
     def ended(self) -> list[tuple[int, str]]:
-        over = (Phase.COMMITTED, Phase.ABANDONED)
-        return [(one.round_num, one.phase.value) for one in self.seen if one.phase in over]
+        return [(one.round_num, one.phase.value) for one in self.seen if one.phase in OVER]
 
 
 def test_watching_goes_on_over_a_restart_without_losing_or_repeating_a_round(tmp_path: Path) -> None:

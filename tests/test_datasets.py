@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from array import array
 from pathlib import Path
 
 import numpy as np
 import pytest
+from script_kit import SCRIPT
 
 from edgefl import datasets
 from edgefl.errors import ConfigError, DataError
@@ -34,7 +34,7 @@ def test_importing_and_reading_csv_need_no_numpy(tmp_path: Path) -> None:
         "import sys; from edgefl import datasets; assert datasets.names();"
         f"assert datasets.load({str(file)!r}).num_classes == 2; assert 'numpy' not in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    subprocess.run([*SCRIPT, code], check=True)
 
 
 def test_unknown_name_lists_the_known_ones() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from script_kit import SCRIPT
 
 from edgefl import datasets
 from edgefl.errors import ConfigError, DataError
@@ -121,7 +121,7 @@ def test_what_is_missing_is_named(tmp_path: Path, package: str, name: str, hint:
         f"try: datasets.load({str(tmp_path / name)!r})\n"
         "except UnavailableError as error: print(error)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    done = subprocess.run([*SCRIPT, code], check=True, capture_output=True, text=True)
     assert hint in done.stdout
     assert "extra 'data'" in done.stdout
     assert done.stdout.count("\n") == 1

@@ -6,7 +6,6 @@ import contextlib
 import json
 import sqlite3
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from script_kit import SCRIPT
 from tff_kit import Example, example, write_hdf5, write_sqlite
 
 from edgefl import datasets
@@ -263,5 +263,5 @@ def test_what_cannot_be_used_is_said_in_one_line(tmp_path: Path, kind: str, said
 def test_without_h5py_the_error_says_what_to_install(tmp_path: Path) -> None:
     file = str(tmp_path / "x.h5")
     program = f"import sys; sys.modules['h5py'] = None\nfrom edgefl import datasets\ndatasets.load({file!r})"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    done = subprocess.run([*SCRIPT, program], capture_output=True, text=True, check=False)
     assert done.stderr.splitlines()[-1].endswith("install h5py, or EdgeFL with its extra 'data'")

@@ -8,7 +8,6 @@ import math
 import os
 import pickle
 import subprocess
-import sys
 import threading
 import zipfile
 from pathlib import Path
@@ -16,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from script_kit import SCRIPT
 
 from edgefl import datasets
 from edgefl.datasets import fetch
@@ -359,8 +359,7 @@ def test_two_loads_at_once(
     offer(monkeypatch, wheel.parent)
     code = "from edgefl import datasets; print(datasets.load('watch').digest)"
     loads = [
-        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        for _ in range(2)
+        subprocess.Popen([*SCRIPT, code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)
     ]
     for load in loads:
         out, err = load.communicate(timeout=120)

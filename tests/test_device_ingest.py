@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 import subprocess
-import sys
 from array import array
 from pathlib import Path
 
 import numpy as np
 import pytest
 from device_fleet import environment, write_config
+from script_kit import SCRIPT
 
 from edgefl.datasets import from_csv, from_npz
 from edgefl.datasets.csv_file import read_csv
@@ -84,7 +84,7 @@ def test_an_npz_file_is_added_without_numpy(tmp_path: Path) -> None:
         "import sys; from edgefl_device.main import main\n"
         "assert main(sys.argv[1:]) == 0; assert 'numpy' not in sys.modules"
     )
-    command = [sys.executable, "-c", script, "add", "--config", str(config), str(tmp_path / "a.npz")]
+    command = [*SCRIPT, script, "add", "--config", str(config), str(tmp_path / "a.npz")]
     subprocess.run(command, check=True, env=environment(), capture_output=True)
     with ExampleStore.open(tmp_path / "d" / "state" / "examples.db", SPEC) as store:
         train, held_out = store.load(Split.TRAIN), store.load(Split.HELD_OUT)
@@ -368,8 +368,9 @@ def test_labels_are_names_of_the_declared_classes(
 def test_an_unknown_class_is_refused(tmp_path: Path, classes: tuple[str, ...], label: str, message: str) -> None:
     path = tmp_path / "a.csv"
     path.write_text(f"x,label\n1,{label}\n")
-    with pytest.raises(DataError, match=re.escape(message)):
-        added(tmp_path, path, named(*classes))
+    spec = named(*classes)
+    with ExampleStore.open(tmp_path / "e.db", spec) as store, pytest.raises(DataError, match=re.escape(message)):
+        add_file(store, spec, path)
 
 
 # the same examples twice

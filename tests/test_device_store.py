@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from array import array
 from pathlib import Path
 
 import numpy as np
 import pytest
 from device_fleet import environment
+from script_kit import SCRIPT
 
 from edgefl.errors import ConfigError, ConflictError, DataError, StorageError
 from edgefl.protocol.messages import Split
@@ -207,7 +207,7 @@ with ExampleStore.open(Path(sys.argv[1]), ExampleSpec(num_features=2, num_classe
         store.append_many([Row(array("f", [base + m, 0.0]), 1) for m in (n + 1, n + 2)])
 """
     path = tmp_path / "e.db"
-    command = [sys.executable, "-c", script, str(path)]
+    command = [*SCRIPT, script, str(path)]
     processes = [subprocess.Popen([*command, str(base)], env=environment()) for base in (0, 1000)]
     assert [process.wait(timeout=60) for process in processes] == [0, 0]
     with ExampleStore.open(path, SPEC) as store:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from document_kit import blocks_of, files_of, write_files
+from script_kit import SCRIPT
 from server_kit import server_process
 
 DOCUMENT = "extending.md"
@@ -79,7 +80,7 @@ print(*(type(part).__module__ for part in (process.aggregator, process.finalizer
 print(process.aggregator.halvings, process.finalizer.step.optimizer.dead_zone, *codecs.names())
 """
     parts = "my_fleet.damped_mean my_fleet.cautious_fed_avg my_fleet.signum"
-    assert run(folder, "-c", code) == f"{parts}\n1.0 0.001 float16 float32 int64\n"
+    assert run(folder, *SCRIPT[1:], code) == f"{parts}\n1.0 0.001 float16 float32 int64\n"
 
 
 def test_the_task_of_the_page_keeps_every_promise_on_a_fleet_that_breaks(folder: Path) -> None:
@@ -125,7 +126,7 @@ def test_each_part_of_the_task_changes_the_model(folder: Path) -> None:
             text = text.replace(old, new)
         names.append(f"other-{len(names)}.toml")
         (folder / names[-1]).write_text(text)
-    digests = run(folder, "-c", MODELS_OF, *names).splitlines()
+    digests = run(folder, *SCRIPT[1:], MODELS_OF, *names).splitlines()
     assert len(digests) == len(changes)
     assert len(set(digests)) == len(changes)
 
@@ -145,7 +146,7 @@ for order in (rows[:3], rows[2::-1], rows, rows[::-1]):
     median.merge(sums, other)
     print(*array("d", median.finalize(sums)), sums.num_reports)
 """
-    found = run(folder, "-c", code).splitlines()
+    found = run(folder, *SCRIPT[1:], code).splitlines()
     assert found == ["0.5 0.0 3", "0.5 0.0 3", "0.625 0.5 4", "0.625 0.5 4"]
 
 
@@ -160,7 +161,7 @@ for goal in (6, 12):
     state, _ = train.next(train.initialize(), people.clients)
     print(sum(abs(v) for v in memoryview(state.model).cast("f")))
 """
-    whole, half = map(float, run(folder, "-c", code).split())
+    whole, half = map(float, run(folder, *SCRIPT[1:], code).split())
     assert half == pytest.approx(whole / 2, rel=1e-6)
 
 
@@ -173,7 +174,7 @@ data = datasets.pooled(datasets.load("corners"))
 people = datasets.partition(data, parse("in-runs:50", 6))
 print(*(len(client) for client in people.clients))
 """
-    sizes = [int(size) for size in run(folder, "-c", code).split()]
+    sizes = [int(size) for size in run(folder, *SCRIPT[1:], code).split()]
     assert sum(sizes) == sum(4 * 3**n for n in range(6))
     assert [size % 50 for size in sizes[:-1]] == [0] * 5
 

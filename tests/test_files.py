@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from script_kit import SCRIPT
 
 from edgefl import learning
 from edgefl.errors import ConflictError, StorageError
@@ -41,7 +41,7 @@ def test_a_folder_that_cannot_be_is_said(tmp_path: Path) -> None:
 @pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="needs Linux's device of a full disk")
 def test_output_onto_a_full_disk_is_one_line() -> None:
     code = "import sys; from edgefl.command import run_command; sys.exit(run_command('x', lambda: print('a') or 0))"
-    command = [sys.executable, "-c", code]
+    command = [*SCRIPT, code]
     with open("/dev/full", "w") as full:
         ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert ended.returncode == StorageError.exit_code

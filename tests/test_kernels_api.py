@@ -6,7 +6,6 @@ import math
 import os
 import re
 import subprocess
-import sys
 import threading
 from array import array
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from script_kit import SCRIPT
 
 from edgefl import kernels
 from edgefl.errors import ConfigError, DataError, KernelError
@@ -36,7 +36,7 @@ def matrix(values: list[float], columns: int = 3, kind: str = "f") -> Any:
 
 def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", code],
+        [*SCRIPT, code],
         env={**os.environ, "PYTHONPATH": str(HEADER.parents[2]), **environment},
         capture_output=True,
         text=True,

@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import os
 import subprocess
-import sys
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from kernel_cases import DTYPES, KEY, NUM_EXAMPLES, Case, assert_same_bits, make_case, make_correction, numbers
+from script_kit import SCRIPT
 
 from edgefl import kernels
 from edgefl.types import TrainConfig, Weights
@@ -242,7 +242,7 @@ for shape in [(1, 2), (16, 1), (31, 33), (75, 7), (784, 10)]:
 def run_in_variant(variant: str, code: str = REPLAY_IN_A_VARIANT) -> subprocess.CompletedProcess[str]:
     here = Path(__file__).resolve().parent
     package = Path(kernels.__file__).resolve().parents[2]
-    command = [sys.executable, "-c", code, str(here), str(package), variant]
+    command = [*SCRIPT, code, str(here), str(package), variant]
     environment = os.environ | {"EDGEFL_KERNEL": variant}
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 

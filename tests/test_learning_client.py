@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+from script_kit import SCRIPT
 from small_fleet import client, features_of, fleet, labels_of
 
 import edgefl
@@ -210,9 +210,7 @@ assert not heavy & set(sys.modules), heavy & set(sys.modules)
 
 def test_the_clients_work_imports_no_numpy() -> None:
     root = str(Path(__file__).resolve().parent.parent)
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM.format(root=root)], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([*SCRIPT, PROGRAM.format(root=root)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from script_kit import SCRIPT
 from small_fleet import fleet
 from test_learning_processes import Halving
 from test_learning_training import run
@@ -144,7 +145,7 @@ def test_a_file_imports_nothing_and_names_what_must_be_there(tmp_path: Path, mon
         "from dataclasses import dataclass\nfrom edgefl.learning import ServerStep\n"
         "@dataclass(frozen=True)\nclass Mine(ServerStep):\n    pass\n"
     )
-    subprocess.run([sys.executable, "-c", SAVE_MINE.format(folder=str(tmp_path))], check=True)
+    subprocess.run([*SCRIPT, SAVE_MINE.format(folder=str(tmp_path))], check=True)
     monkeypatch.syspath_prepend(str(tmp_path))
     expected = "part 'finalizer' is a mine_alone:Mine, which this program does not have; import mine_alone first"
     with pytest.raises(ConfigError, match=expected):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import importlib
 import json
 import subprocess
-import sys
 
 import pytest
+from script_kit import SCRIPT
 
 import edgefl
 from edgefl import learning
@@ -59,7 +59,7 @@ def test_every_process_has_its_builder_among_the_names() -> None:
 @pytest.mark.parametrize("package", LAZY)
 def test_completion_shows_every_name_and_imports_nothing_heavy(package: str) -> None:
     """The interpreter's own completion asks for each name that it shows."""
-    command = [sys.executable, "-c", COMPLETE, package]
+    command = [*SCRIPT, COMPLETE, package]
     found, modules = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     shown = {name.removeprefix("package.").rstrip("()") for name in found}
     assert {name for name in importlib.import_module(package).__all__ if not name.startswith("_")} <= shown

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from entry_point_kit import install
+from script_kit import SCRIPT
 
 from edgefl import learning, optimizers
 from edgefl.aggregators import AGGREGATORS
@@ -210,5 +211,5 @@ for registry in (codec, AGGREGATORS.load):
     except ConfigError:
         print("importlib.metadata" in sys.modules)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = subprocess.run([*SCRIPT, code], capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("False\nTrue\n", "")

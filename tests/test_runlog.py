@@ -9,11 +9,11 @@ import os
 import pty
 import struct
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from script_kit import SCRIPT
 from simulate_kit import TASKS, write_files
 
 from edgefl.cli.main import main
@@ -144,7 +144,7 @@ def test_nothing_heavy_is_imported_without_the_option(files: Path) -> None:
         "print([n for n in ('tensorboardX', 'matplotlib', 'edgefl.cli.runlog.bars') if n in sys.modules],"
         "file=sys.stderr)"
     )
-    run = subprocess.run([sys.executable, "-c", code, *argv(files, "--json")], capture_output=True, text=True)
+    run = subprocess.run([*SCRIPT, code, *argv(files, "--json")], capture_output=True, text=True)
     assert (run.stderr, run.returncode) == ("[]\n", 0)
 
 
@@ -152,7 +152,7 @@ def test_nothing_heavy_is_imported_without_the_option(files: Path) -> None:
 def test_bars_are_on_a_terminal_and_stdout_stays_what_it_is(files: Path, options: list[str], *, shown: bool) -> None:
     reader, writer = pty.openpty()
     environment = os.environ | {"TERM": "xterm", "COLUMNS": "200"}
-    command = [sys.executable, "-c", "import sys; from edgefl.cli.main import main; sys.exit(main(sys.argv[1:]))"]
+    command = [*SCRIPT, "import sys; from edgefl.cli.main import main; sys.exit(main(sys.argv[1:]))"]
     with subprocess.Popen([*command, *argv(files, *options)], stdout=-1, stderr=writer, env=environment) as process:
         os.close(writer)
         assert process.stdout is not None

@@ -9,7 +9,6 @@ import signal
 import socket
 import sqlite3
 import subprocess
-import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from script_kit import SCRIPT
 from server_kit import (
     DEADLINE_S,
     Caller,
@@ -294,7 +294,7 @@ def test_importing_the_daemon_loads_nothing_heavy() -> None:
         "import sys, edgefl_server.daemon, edgefl_server.main\n"
         "print(*({'numpy', 'tflite', 'flatbuffers', 'matplotlib', 'rich', 'ai_edge_litert'} & set(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=DEADLINE_S, check=True)
+    done = subprocess.run([*SCRIPT, code], capture_output=True, text=True, timeout=DEADLINE_S, check=True)
     assert done.stdout.strip() == ""
 
 

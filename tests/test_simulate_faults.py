@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from faults.mutants import MUTANTS
+from script_kit import SCRIPT
 from simulate_kit import CLIENTS, QUIET, argv, report, toml, write_files
 
 from edgefl.cli.faults.config import FaultsConfig
@@ -272,5 +273,5 @@ def test_neither_shell_is_loaded_without_the_option(files: Path) -> None:
         "print(loaded, 'edgefl.cli.faults' in sys.modules, status, file=sys.stderr)"
     )
     for command, expected in ((argv(files, "plain")[:-2], "[] False 0\n"), (["--help"], "")):
-        run = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True)
+        run = subprocess.run([*SCRIPT, code, *command], capture_output=True, text=True)
         assert (run.stderr, run.returncode) == (expected, 0)

@@ -9,6 +9,7 @@ from array import array
 from pathlib import Path
 
 import pytest
+from script_kit import SCRIPT
 from tflite_kit import RUNTIMES
 
 from edgefl.errors import ConfigError, DataError, UnavailableError, VerificationError
@@ -136,7 +137,7 @@ def test_the_runner_loads_neither_numpy_nor_a_runtime() -> None:
         "bad = {'numpy', 'flatbuffers', 'tflite', 'tflite_runtime', 'ai_edge_litert'} & set(sys.modules)\n"
         "assert not bad, bad\n"
     )
-    subprocess.run([sys.executable, "-c", script], check=True)
+    subprocess.run([*SCRIPT, script], check=True)
 
 
 def test_the_choice_of_a_runtime(monkeypatch: pytest.MonkeyPatch) -> None:

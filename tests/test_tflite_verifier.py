@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import struct
 import subprocess
-import sys
 from array import array
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from script_kit import SCRIPT
 from tflite_kit import RUNTIMES
 from warm_child_kit import warm_children
 
@@ -301,4 +301,4 @@ def test_the_condition_of_float32_inputs_is_bounded() -> None:
 
 def test_the_verifier_loads_no_numpy() -> None:
     script = "import sys; from edgefl.models import verify_tflite; assert 'numpy' not in sys.modules"
-    subprocess.run([sys.executable, "-c", script], check=True)
+    subprocess.run([*SCRIPT, script], check=True)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from device_fleet import wait_for_line
 from server_kit import OPERATOR, Caller, as_device, calling, run, server_process
 
 from edgefl.errors import StorageError
@@ -117,9 +118,11 @@ def test_an_outbox_of_0_1_is_delivered_by_an_agent_of_today(data: Path, tmp_path
                 try:
                     await caller.ended(4)
                     assert (await caller.models())[-1] == EXPECTED["model"]
+                    await asyncio.to_thread(wait_for_line, agent, "accepted as")
                 finally:
                     agent.terminate()
-                    assert await asyncio.to_thread(agent.wait, 30) == 0
+                    await asyncio.to_thread(agent.communicate, timeout=30)
+                assert agent.returncode == 0
 
     asyncio.run(body())
     with contextlib.closing(StateDir.open(device, "b")) as state:
@@ -128,7 +131,7 @@ def test_an_outbox_of_0_1_is_delivered_by_an_agent_of_today(data: Path, tmp_path
         assert (state.notes.last_task, state.notes.last_round) == ("train", 4)
 
 
-def start_agent(folder: Path, state_dir: Path, address: str) -> subprocess.Popen[bytes]:
+def start_agent(folder: Path, state_dir: Path, address: str) -> subprocess.Popen[str]:
     config = folder / "device.toml"
     config.write_text(f"""
 [device]
@@ -144,7 +147,8 @@ insecure = true
 num_features = 3
 num_classes = 2
 """)
-    return subprocess.Popen([sys.executable, "-m", "edgefl_device.main", "run", "--config", str(config)])
+    command = [sys.executable, "-m", "edgefl_device.main", "run", "--config", str(config)]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
 
 @pytest.fixture

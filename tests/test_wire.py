@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from script_kit import SCRIPT
 from wire_kit import ANSWERS, PROPERTY, RECEIPTS, REPORTS, check_ins, float32, response, retry_windows, summaries
 
 from edgefl import wire
@@ -214,5 +214,5 @@ def test_the_wire_checks_trainings_as_the_kernel_does() -> None:
 )
 def test_an_import_loads_only_what_it_needs(modules: str, absent: list[str]) -> None:
     code = f"import sys, {modules}; print([name for name in {absent!r} if name in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run([*SCRIPT, code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

@@ -18,8 +18,8 @@ from statistics import mean
 
 import edgefl
 from edgefl import learning, optimizers
-from edgefl.cli.demo.baselines import Model, accuracy, train_centrally
 from edgefl.datasets import FederatedDataset, pool
+from edgefl.demo.baselines import Model, accuracy, train_centrally
 from edgefl.types import ClientDataset, Standardization
 
 BATCH = 10

@@ -17,14 +17,14 @@ import pytest
 from script_kit import SCRIPT
 
 from edgefl import __version__
-from edgefl.cli.connection import Connection, Target
 from edgefl.cli.main import build_parser, main
 from edgefl.command import Parser, one_line, run_command
 from edgefl.errors import ConfigError, DataError, EdgeFLError, NotFoundError, UnavailableError
+from edgefl.operator.connection import Connection, Target
 from edgefl.wire import error_to_status
 
 ROOT = Path(__file__).resolve().parent.parent
-TRAINING = str(ROOT / "edgefl" / "cli" / "tasks" / "training.toml")
+TRAINING = str(ROOT / "edgefl" / "demo" / "tasks" / "training.toml")
 NOBODY = ["--insecure", "--server", "127.0.0.1:1"]
 
 REMOTE = [

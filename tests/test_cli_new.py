@@ -18,8 +18,8 @@ import pytest
 from PIL import Image
 
 from edgefl.cli import new_files
-from edgefl.cli.fleet.processes import Fleet
 from edgefl.cli.main import main
+from edgefl.launcher.processes import Fleet
 from edgefl.protocol.task import TaskKind, TaskSpec, parse_task
 from edgefl.types import DType
 from edgefl_device.config import load_config as load_device

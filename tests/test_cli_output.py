@@ -14,8 +14,8 @@ from server_kit import Caller, definition, run
 from simulate_kit import TASKS, argv, write_files
 
 from edgefl.cli.main import main
-from edgefl.cli.output import print_json, print_table
 from edgefl.cli.rounds import as_dict
+from edgefl.console.output import print_json, print_table
 from edgefl.errors import StorageError
 from edgefl.files import write_file
 from edgefl.protocol.events import Phase, RoundSummary

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from server_kit import DEADLINE_S, Caller, as_device, check_in, definition, run, seen, server_config, update_for
 
-from edgefl.cli.connection import Target
 from edgefl.cli.main import main
-from edgefl.cli.rounds import followed
 from edgefl.errors import ConfigError, NotFoundError, UnavailableError
+from edgefl.operator.connection import Target
+from edgefl.operator.rounds import followed
 from edgefl.proto.v1 import control_pb2
 from edgefl.protocol.events import OVER, RoundSummary
 from edgefl.protocol.messages import Noted, Rejection, WorkFailure

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 from process_kit import processes_naming
 
-from edgefl.cli.demo.prepare import take_folder
 from edgefl.cli.main import main
 from edgefl.datasets import load
+from edgefl.demo.prepare import take_folder
 from edgefl.models.tflite_writer import write_tflite
 from edgefl.protocol.task import parse_task
 from edgefl.simulation import release_inputs, simulate

@@ -16,13 +16,13 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from edgefl.cli.demo.charts import area, large, sparkline
-from edgefl.cli.demo.display import Display, draw
-from edgefl.cli.demo.ending import nothing_lost, sentences, tell
-from edgefl.cli.demo.kills import DEVICE_SHARE, SERVER_SHARE, Kill, Watch, round_of
-from edgefl.cli.demo.report import Accuracies, Killed, Person, Report
-from edgefl.cli.demo.run import say
-from edgefl.cli.demo.view import Row, View
+from edgefl.demo.charts import area, large, sparkline
+from edgefl.demo.display import Display, draw
+from edgefl.demo.ending import nothing_lost, sentences, tell
+from edgefl.demo.kills import DEVICE_SHARE, SERVER_SHARE, Kill, Watch, round_of
+from edgefl.demo.report import Accuracies, Killed, Person, Report
+from edgefl.demo.run import say
+from edgefl.demo.view import Row, View
 from edgefl.errors import ConfigError, VerificationError
 from edgefl.protocol.events import Phase, RoundSummary
 
@@ -229,7 +229,7 @@ def test_json_is_one_line_on_stdout_and_words_go_to_stderr(tmp_path: Path, capsy
 
 INTERRUPTED = """
 import signal
-from edgefl.cli.fleet.processes import interrupt_when_terminated, uninterrupted
+from edgefl.launcher.processes import interrupt_when_terminated, uninterrupted
 interrupt_when_terminated()
 done = []
 try:

@@ -18,8 +18,8 @@ from test_device_state import UPDATE, Died, MortalOps, closed, reopen
 from test_session import CONFIG, JOB, WINDOW, answer, upper
 from test_session import UPDATE as REPORT
 
-from edgefl.cli.faults.card import Card
 from edgefl.errors import StorageError
+from edgefl.faults.card import Card
 from edgefl.learning.client import run_plan
 from edgefl.protocol.messages import (
     Accepted,

@@ -3,7 +3,7 @@
     pytest tests/test_faults.py --fault-seed 17        one of them, with its trace if it fails
     make test-long                                     100,000 of them
 
-``edgefl.cli.faults`` says what is real in a run and what is simulated.
+``edgefl.faults`` says what is real in a run and what is simulated.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from faults.long import main
 from faults.mutants import MUTANTS
 from protocol_kit import Adding, update
 
-from edgefl.cli.faults.run import Runner, run_range, runner
-from edgefl.cli.faults.scenario import Kind, scenario
 from edgefl.errors import ConflictError, LocalProtocolError, StorageError
+from edgefl.faults.run import Runner, run_range, runner
+from edgefl.faults.scenario import Kind, scenario
 from edgefl.protocol.coordinator import Coordinator
 from edgefl.protocol.events import ReportReceived, SaveTask, TaskCreated, TaskRecord, TaskStatus
 from edgefl.protocol.pace import CoordinatorConfig

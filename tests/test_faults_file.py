@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from simulate_kit import QUIET, Tables, argv, report, toml, write_files
 
-from edgefl.cli.faults.config import FaultsConfig, load_faults
-from edgefl.cli.faults.scenario import Kind, all_but, only
 from edgefl.cli.main import faults_example, main
 from edgefl.errors import ConfigError
+from edgefl.faults.config import FaultsConfig, load_faults
+from edgefl.faults.scenario import Kind, all_but, only
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from simulate_kit import TASKS, write_files
 
-from edgefl.cli.faults.checks import Promises
-from edgefl.cli.faults.fleet import TaskFleet
-from edgefl.cli.faults.tally import Tally, Totals
 from edgefl.datasets import load
+from edgefl.faults.checks import Promises
+from edgefl.faults.fleet import TaskFleet
+from edgefl.faults.tally import Tally, Totals
 from edgefl.protocol.messages import Assignment, ClientUpdate
 from edgefl.protocol.task import parse_task
 

@@ -17,13 +17,13 @@ from script_kit import SCRIPT
 from simulate_kit import TASKS, write_files
 
 from edgefl.cli.main import main
-from edgefl.cli.runlog import RunLog, open_run_log
-from edgefl.cli.runlog.plot import Plot
-from edgefl.cli.runlog.rounds_csv import COLUMNS, RoundsCsv
 from edgefl.errors import ConfigError, ConflictError, StorageError
 from edgefl.protocol.events import Phase, RoundSummary
 from edgefl.protocol.process import ClientAccuracies, Gains, RoundMetrics
 from edgefl.protocol.task import parse_task
+from edgefl.runlog import RunLog, open_run_log
+from edgefl.runlog.plot import Plot
+from edgefl.runlog.rounds_csv import COLUMNS, RoundsCsv
 
 ROUNDS = 6
 SPECS = [parse_task(text, name) for name, text in TASKS.items()]
@@ -141,7 +141,7 @@ def test_a_missing_package_is_named_with_its_extra(tmp_path: Path, monkeypatch: 
 def test_nothing_heavy_is_imported_without_the_option(files: Path) -> None:
     code = (
         "import sys; from edgefl.cli.main import main; main(sys.argv[1:]);"
-        "print([n for n in ('tensorboardX', 'matplotlib', 'edgefl.cli.runlog.bars') if n in sys.modules],"
+        "print([n for n in ('tensorboardX', 'matplotlib', 'edgefl.runlog.bars') if n in sys.modules],"
         "file=sys.stderr)"
     )
     run = subprocess.run([*SCRIPT, code, *argv(files, "--json")], capture_output=True, text=True)
@@ -227,7 +227,7 @@ def test_the_log_of_another_run_is_not_continued(tmp_path: Path) -> None:
 
 
 def test_event_files_of_a_resumed_run_forget_the_earlier_ones(tmp_path: Path) -> None:
-    from edgefl.cli.runlog.tensorboard import EventFiles
+    from edgefl.runlog.tensorboard import EventFiles
 
     for resumed in (False, True):
         sink = EventFiles(tmp_path, resumed=resumed)

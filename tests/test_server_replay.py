@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from server_kit import PARAMETERS, Caller, definition, delta, run
 
-from edgefl.cli.installed import installed
+from edgefl.console.installed import installed
 from edgefl.errors import NotFoundError, VerificationError
 from edgefl_server.main import main
 

@@ -57,7 +57,7 @@ class Raw:
     depth: bytes
 
 
-TASKS = Path(__file__).parents[1] / "edgefl" / "cli" / "tasks"
+TASKS = Path(__file__).parents[1] / "edgefl" / "demo" / "tasks"
 
 
 def parse(text: str) -> Config:

@@ -16,13 +16,13 @@ from faults.mutants import MUTANTS
 from script_kit import SCRIPT
 from simulate_kit import CLIENTS, QUIET, argv, report, toml, write_files
 
-from edgefl.cli.faults.config import FaultsConfig
-from edgefl.cli.faults.fleet import TaskFleet
-from edgefl.cli.faults.run import Failure, Runner, runner
-from edgefl.cli.faults.scenario import Kind, scenario
 from edgefl.cli.main import main
 from edgefl.datasets import load
 from edgefl.errors import ConfigError, VerificationError
+from edgefl.faults.config import FaultsConfig
+from edgefl.faults.fleet import TaskFleet
+from edgefl.faults.run import Failure, Runner, runner
+from edgefl.faults.scenario import Kind, scenario
 from edgefl.protocol.task import parse_task
 from edgefl.simulation import simulate
 from edgefl_device.variates import Variates
@@ -270,7 +270,7 @@ def test_neither_shell_is_loaded_without_the_option(files: Path) -> None:
     code = (
         "import sys; from edgefl.cli.main import main; status = main(sys.argv[1:]);"
         "loaded = [name for name in sys.modules if name.split('.')[0] in ('edgefl_server', 'edgefl_device', 'apsw')];"
-        "print(loaded, 'edgefl.cli.faults' in sys.modules, status, file=sys.stderr)"
+        "print(loaded, 'edgefl.faults' in sys.modules, status, file=sys.stderr)"
     )
     for command, expected in ((argv(files, "plain")[:-2], "[] False 0\n"), (["--help"], "")):
         run = subprocess.run([*SCRIPT, code, *command], capture_output=True, text=True)

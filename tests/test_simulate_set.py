@@ -12,9 +12,9 @@ import pytest
 from faults.mutants import MUTANTS
 from simulate_kit import argv, write_files
 
-from edgefl.cli.definitions import read_tasks
 from edgefl.cli.main import main
 from edgefl.errors import ConfigError, ConflictError, VerificationError
+from edgefl.inputs.definitions import read_tasks
 
 FEW = ["--set", "rounds=2"]
 LEARNING = ["--set", "client.learning_rate=0.05"]

@@ -28,7 +28,7 @@ from edgefl.protocol.task import (
 from edgefl.types import DType
 
 ROOT = Path(__file__).resolve().parent.parent
-DEMO = ROOT / "edgefl" / "cli" / "tasks"
+DEMO = ROOT / "edgefl" / "demo" / "tasks"
 PAGE = ROOT / "docs" / "reference" / "task.md"
 
 ROUND = {"goal": 10, "minimum": 8}

@@ -67,7 +67,7 @@ def test_a_round_comes_back_from_its_bytes(summary: RoundSummary) -> None:
 
 @pytest.mark.parametrize("status", TaskStatus)
 def test_a_task_says_what_operators_ask(status: TaskStatus) -> None:
-    text = (ROOT / "edgefl/cli/tasks/training.toml").read_text()
+    text = (ROOT / "edgefl/demo/tasks/training.toml").read_text()
     spec = parse_task(text, "training.toml")
     record = TaskRecord(spec, text, status, ProcessState(version=7, model=b"x"), next_round=9)
     message = control_pb2.Task.FromString(control.task_to_proto(record).SerializeToString())

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from edgefl.cli.connection import Connection
-from edgefl.cli.output import print_json
 from edgefl.cli.target import target
 from edgefl.command import one_line
+from edgefl.console.output import print_json
+from edgefl.operator.connection import Connection
 from edgefl.proto.v1 import control_pb2
 from edgefl.wire.control import refusal_name
 

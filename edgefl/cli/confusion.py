@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-from edgefl.cli.connection import Connection
-from edgefl.cli.output import print_json, print_table
-from edgefl.cli.rounds import summaries
 from edgefl.cli.target import target
 from edgefl.confusion import Confusion
+from edgefl.console.output import print_json, print_table
 from edgefl.errors import ConflictError, NotFoundError
+from edgefl.operator.connection import Connection
+from edgefl.operator.rounds import summaries
 from edgefl.proto.v1 import control_pb2
 from edgefl.protocol.events import RoundSummary
 from edgefl.protocol.task import TaskSpec, parse_task
+from edgefl.runlog.reading import counts_answers, last_confusion
 from edgefl.wording import name_hint
 
 NEWEST = 8
@@ -46,7 +47,7 @@ def _found(server: Connection, task: str, round_num: int | None, newest: int) ->
     firsts = (round_num,) if round_num is not None else (max(1, newest - NEWEST), 1)
     for first in firsts:
         stream = summaries(server, task, follow=False, from_round=first)
-        rounds = tuple(one for one in stream if _has_counts(one) and round_num in (None, one.round_num))
+        rounds = tuple(one for one in stream if counts_answers(one) and round_num in (None, one.round_num))
         if rounds:
             return rounds
     return ()
@@ -76,23 +77,8 @@ def _classes(spec: TaskSpec, specs: dict[str, TaskSpec]) -> tuple[str, ...]:
     return () if evaluated is None or evaluated.model is None else evaluated.model.classes
 
 
-def last_confusion(rounds: Iterable[RoundSummary], classes: tuple[str, ...]) -> tuple[RoundSummary, Confusion] | None:
-    """Of the last round that counted answers by class; None where none did."""
-    last = None
-    for summary in rounds:
-        if _has_counts(summary):
-            last = summary
-    if last is None or last.metrics is None:
-        return None
-    return last, last.metrics.confusion_matrix(classes)
-
-
 def print_confusion(title: str, confusion: Confusion) -> None:
     """A table for people, with its title above."""
     columns, rows = confusion.table()
     print(f"{title}: {confusion.title}")
     print_table(columns, rows, "no mistakes", right_from=confusion.first_number)
-
-
-def _has_counts(summary: RoundSummary) -> bool:
-    return summary.metrics is not None and bool(summary.metrics.confusion)

@@ -9,9 +9,9 @@ from itertools import chain
 
 from edgefl.classes import class_index
 from edgefl.cli.confusion import print_confusion
-from edgefl.cli.output import print_json
 from edgefl.cli.tflite import TfliteModel, answers, load_tflite
 from edgefl.confusion import Confusion
+from edgefl.console.output import print_json
 from edgefl.datasets.rows import Rows, load_rows
 from edgefl.errors import DataError
 

@@ -216,7 +216,7 @@ def _add_replay(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "--version", type=arguments.version, dest="model_version", metavar="N", help="default: the latest"
     )
     replay.add_argument("--out", metavar="FILE", help="write the computed weights here")
-    replay.set_defaults(run=lazy("installed", "replay"))
+    replay.set_defaults(run=lazy("replay", "replay"))
 
 
 _SIMULATE = """\

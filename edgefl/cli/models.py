@@ -5,17 +5,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from edgefl.cli.connection import RELEASE_TIMEOUT_S, Connection
-from edgefl.cli.output import print_json, print_table
 from edgefl.cli.target import target
+from edgefl.console.output import print_json, print_table
 from edgefl.files import write_file
+from edgefl.operator.connection import RELEASE_TIMEOUT_S, Connection
+from edgefl.operator.models import FORMATS, download_model
 from edgefl.proto.v1 import control_pb2
-
-FORMATS = {
-    "weights": control_pb2.MODEL_FORMAT_WEIGHTS,
-    "tflite": control_pb2.MODEL_FORMAT_TFLITE_FLOAT32,
-    "tflite-int8": control_pb2.MODEL_FORMAT_TFLITE_INT8,
-}
 
 
 def list_models(args: argparse.Namespace) -> None:
@@ -27,12 +22,6 @@ def list_models(args: argparse.Namespace) -> None:
             print_json({"task": args.task, "version": version, "size_bytes": size, "sha256": digest})
         return
     print_table(("VERSION", "BYTES", "SHA-256"), rows, f"{args.task} has no models")
-
-
-def download_model(server: Connection, task: str, version: int, form: str) -> bytes:
-    """The bytes of one model version in one of ``FORMATS``; version 0 is the latest."""
-    request = control_pb2.ExportModelRequest(task=task, version=version, format=FORMATS[form])
-    return b"".join(part.data for part in server.stream(server.control.ExportModel, request))
 
 
 def export(args: argparse.Namespace) -> None:

@@ -18,13 +18,13 @@ from pathlib import Path
 from edgefl import kernels
 from edgefl.classes import class_name
 from edgefl.cli import new_files
-from edgefl.cli.clients import hold_out, load_clients, options_of, refuse_partition_options
 from edgefl.cli.new_files import Facts
 from edgefl.command import one_line
 from edgefl.datasets import FederatedDataset, load, partition
 from edgefl.datasets.partition import parse
 from edgefl.errors import ConflictError, DataError, StorageError
 from edgefl.files import write_file
+from edgefl.inputs.clients import hold_out, load_clients, options_of, refuse_partition_options
 from edgefl.learning import StatisticsProcess, build_process
 from edgefl.protocol.task import NAME, TaskSpec
 from edgefl.types import ClientDataset, Standardization, TrainConfig, Weights

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 
 from edgefl.classes import class_name
-from edgefl.cli.output import print_json
 from edgefl.cli.tflite import Answer, TfliteModel, answers, load_tflite
+from edgefl.console.output import print_json
 from edgefl.datasets.rows import load_rows
 
 

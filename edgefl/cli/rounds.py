@@ -4,60 +4,15 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
-from collections.abc import Callable, Iterator
 
-from edgefl.cli.connection import Connection, Target
-from edgefl.cli.output import print_json
 from edgefl.cli.target import target
 from edgefl.command import one_line
-from edgefl.errors import BusyError, UnavailableError
-from edgefl.proto.v1 import control_pb2
+from edgefl.console.output import print_json
+from edgefl.operator.connection import Connection
+from edgefl.operator.rounds import followed, summaries
 from edgefl.protocol.events import OVER, RoundSummary
 from edgefl.protocol.failures import told
-from edgefl.protocol.process import RoundMetrics
-from edgefl.wire.control import round_from_proto
-
-RETRY_S = 1.0
-"""Between two tries to reach a server that went away while its rounds were watched: a restart takes seconds."""
-
-
-def summaries(server: Connection, task: str, *, follow: bool, from_round: int = 1) -> Iterator[RoundSummary]:
-    """The ended rounds of ``task`` from ``from_round`` on, in order; with ``follow`` then each change until it ends."""
-    request = control_pb2.WatchRoundsRequest(task=task, from_round=from_round, follow=follow)
-    for message in server.stream(server.control.WatchRounds, request):
-        yield round_from_proto(message)
-
-
-def followed(
-    where: Target, task: str, *, say: Callable[[str], None], sleep: Callable[[float], None] = time.sleep
-) -> Iterator[RoundSummary]:
-    """Every change of ``task`` until it ends, also over restarts of the server: each ended round comes once.
-
-    ``say`` is told when the server goes and when it is back. A server that is not there at first raises, as does
-    everything but its absence.
-    """
-    last, seen, away = 0, False, False
-    while True:
-        try:
-            with Connection(where) as server:
-                for summary in summaries(server, task, follow=True, from_round=last + 1):
-                    if away:
-                        say("the server is back")
-                    seen, away = True, False
-                    if summary.phase in OVER:
-                        last = max(last, summary.round_num)
-                    yield summary
-            return
-        except BusyError:
-            continue  # this side read too slowly: go on from where it is
-        except UnavailableError as error:
-            if not seen:
-                raise
-            if not away:
-                say(f"{error}; waiting for the server, Ctrl-C stops")
-            away = True
-            sleep(RETRY_S)
+from edgefl.runlog.reading import by_client, learned
 
 
 def watch(args: argparse.Namespace) -> None:
@@ -122,24 +77,6 @@ def as_dict(summary: RoundSummary) -> dict[str, object]:
     if summary.waiting:
         result["waiting"] = summary.waiting
     return result
-
-
-def by_client(metrics: RoundMetrics) -> dict[str, float]:
-    """How the accuracy differs from client to client, by the names that programs read; {} where that is not known."""
-    found = metrics.accuracies
-    return {} if found is None else {f"accuracy_{name}": value for name, value in vars(found).items()}
-
-
-def learned(summary: RoundSummary) -> RoundMetrics | None:
-    """What a round says of a model; None for one that was abandoned, and for statistics: they have no model."""
-    found = summary.metrics
-    # A model that is sure of every answer has no loss, and one whose answers are all wrong has one.
-    return found if found is not None and (found.loss_sum or found.num_correct) else None
-
-
-def place(summary: RoundSummary) -> int:
-    """Where a round stands in a chart: by its number, or by the later version that it evaluated."""
-    return max(summary.round_num, summary.base_version)
 
 
 def print_line(summary: RoundSummary, prefix: str = "") -> None:

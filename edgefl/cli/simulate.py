@@ -13,23 +13,24 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgefl.cli.clients import load_clients
-from edgefl.cli.confusion import last_confusion, print_confusion
-from edgefl.cli.definitions import read_tasks
-from edgefl.cli.initial import with_initial
-from edgefl.cli.installed import need_packages
-from edgefl.cli.output import print_json, print_table
-from edgefl.cli.rounds import as_dict, learned, print_line
-from edgefl.cli.runlog import open_run_log
+from edgefl.cli.confusion import print_confusion
+from edgefl.cli.rounds import as_dict, print_line
 from edgefl.cli.statistics import print_features
+from edgefl.console.installed import need_packages
+from edgefl.console.output import print_json, print_table
 from edgefl.datasets import FederatedDataset
 from edgefl.errors import ConfigError
 from edgefl.files import check_folder, check_regular, write_file
+from edgefl.inputs.clients import load_clients
+from edgefl.inputs.definitions import read_tasks
+from edgefl.inputs.initial import with_initial
 from edgefl.learning import build_process
 from edgefl.models.tflite_writer import write_tflite
 from edgefl.protocol.events import RoundSummary
 from edgefl.protocol.process import FeatureStatistics
 from edgefl.protocol.task import TaskKind, TaskSpec
+from edgefl.runlog import open_run_log
+from edgefl.runlog.reading import last_confusion, learned
 from edgefl.simulation import Checkpoint, release_inputs, simulate
 from edgefl.types import Weights
 
@@ -184,7 +185,7 @@ def _simulate_faults(args: argparse.Namespace) -> None:
     if args.log is not None or args.checkpoint is not None:
         raise ConfigError("--log and --checkpoint are of a run without --faults; leave them or --faults out")
     need_packages("--faults", "apsw")
-    from edgefl.cli.faults.command import simulate_faults
+    from edgefl.faults.command import simulate_faults
 
     simulate_faults(args)
 

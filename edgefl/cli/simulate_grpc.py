@@ -16,15 +16,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edgefl.cli.connection import Connection, Target
-from edgefl.cli.fleet.folders import fill_stores, write_device, write_server
-from edgefl.cli.fleet.following import Follower
-from edgefl.cli.fleet.processes import Fleet, interrupt_when_terminated
-from edgefl.cli.initial import check_no_start, create_request
-from edgefl.cli.models import download_model
-from edgefl.cli.rounds import summaries
 from edgefl.datasets import FederatedDataset
 from edgefl.errors import ConfigError, ConflictError, EdgeFLError, StorageError
+from edgefl.inputs.initial import check_no_start, create_request
+from edgefl.launcher.folders import fill_stores, write_device, write_server
+from edgefl.launcher.following import Follower
+from edgefl.launcher.processes import Fleet, interrupt_when_terminated
+from edgefl.operator.connection import Connection, Target
+from edgefl.operator.models import download_model
+from edgefl.operator.rounds import summaries
 from edgefl.proto.v1 import control_pb2
 from edgefl.protocol.events import Phase, RoundSummary
 from edgefl.protocol.task import TaskKind, TaskSpec, check_name

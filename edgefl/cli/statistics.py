@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable
 
-from edgefl.cli.connection import Connection
-from edgefl.cli.output import print_json, print_table
 from edgefl.cli.target import target
+from edgefl.console.output import print_json, print_table
+from edgefl.operator.connection import Connection
 from edgefl.proto.v1 import control_pb2
 from edgefl.protocol.process import FeatureStatistics
 from edgefl.wire.control import feature_from_proto

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from edgefl.cli.connection import Target
+from edgefl.operator.connection import Target
 
 
 def target(args: argparse.Namespace) -> Target:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from edgefl.cli.connection import Connection
-from edgefl.cli.initial import create_request, with_initial
-from edgefl.cli.output import print_json, print_table
 from edgefl.cli.target import target
 from edgefl.command import one_line
+from edgefl.console.output import print_json, print_table
+from edgefl.inputs.initial import create_request, with_initial
+from edgefl.operator.connection import Connection
 from edgefl.proto.v1 import control_pb2
 from edgefl.protocol.task import parse_task
 from edgefl.settings import read_toml

@@ -125,7 +125,7 @@ def _replay(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from edgefl.cli.output import progress_bar
+    from edgefl.console.output import progress_bar
     from edgefl_server.check import check  # it loads the learning processes, which a backup does not need
 
     with progress_bar("rounds checked") as show:

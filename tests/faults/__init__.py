@@ -1,1 +1,1 @@
-"""What tests of ``edgefl.cli.faults`` bring: a fleet that adds integers, defects put in on purpose, long runs."""
+"""What tests of ``edgefl.faults`` bring: a fleet that adds integers, defects put in on purpose, long runs."""

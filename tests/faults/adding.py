@@ -7,8 +7,8 @@ import zlib
 
 from protocol_kit import ENCODING, Adding, pack
 
-from edgefl.cli.faults.config import FaultsConfig, NetworkFaults
-from edgefl.cli.faults.fleet import Definitions, Member
+from edgefl.faults.config import FaultsConfig, NetworkFaults
+from edgefl.faults.fleet import Definitions, Member
 from edgefl.models.softmax import SoftmaxModel
 from edgefl.protocol.messages import Assignment, ClientUpdate
 from edgefl.protocol.session_state import SessionConfig

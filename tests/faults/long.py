@@ -12,8 +12,8 @@ import sys
 import time
 from pathlib import Path
 
-from edgefl.cli.faults.run import Runner, run_range, runner
-from edgefl.cli.faults.scenario import all_but
+from edgefl.faults.run import Runner, run_range, runner
+from edgefl.faults.scenario import all_but
 from faults.adding import CONFIG, AddingFleet
 
 SAVE_EVERY = 200

@@ -15,9 +15,9 @@ from unittest.mock import patch
 
 import apsw
 
-from edgefl.cli.faults.disk import Disk
-from edgefl.cli.faults.world import World
 from edgefl.errors import InvalidUpdateError, StorageError
+from edgefl.faults.disk import Disk
+from edgefl.faults.world import World
 from edgefl.protocol import coordinator, roundkeeper
 from edgefl.protocol import round as round_module
 from edgefl.protocol.catalogue import Catalogue

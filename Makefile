@@ -159,7 +159,7 @@ bench-arm: .venv/bin/python
 	bench/arm/run.sh $(BIN)/python
 
 test-long: .venv/dev.stamp
-	PYTHONPATH=tests $(BIN)/python -m faults.long --seeds $(EDGEFL_FAULT_SEEDS) --state build/fault-seeds.json
+	PYTHONPATH=tests/kits $(BIN)/python -m faults.long --seeds $(EDGEFL_FAULT_SEEDS) --state build/fault-seeds.json
 
 proto:
 	$(PYTHON) protos/generate.py

@@ -1,4 +1,7 @@
-"""Lets the tests import the helper modules that stand beside them (pytest's ``importlib`` mode adds no path)."""
+"""Lets the tests import their kits, and each other (pytest's ``importlib`` mode adds no path).
+
+The folders mirror the house; ``core`` is of the modules that stand alone in ``edgefl/``, ``house`` of the repository.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,10 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE))
+KITS = HERE / "kits"
+sys.path[:0] = [str(KITS), *sorted({str(path.parent) for path in HERE.glob("*/test_*.py")})]
 # Their asserts explain themselves like those of the tests, and stay under `python -O`.
-pytest.register_assert_rewrite(*(path.stem for path in HERE.glob("*.py") if not path.stem.startswith("test_")))
+pytest.register_assert_rewrite(*(path.stem for path in KITS.glob("*.py")))
 
 # Both measure wall time: on a busy machine they fail tests that are right.
 settings.register_profile("edgefl", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -25,4 +29,4 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--fault-seed", type=int, default=None, help="tests/test_faults.py: run this seed alone")
+    parser.addoption("--fault-seed", type=int, default=None, help="tests/faults/test_faults.py: run this seed alone")

@@ -60,7 +60,7 @@ def lazy(module: str, function: str) -> Callable[[argparse.Namespace], int]:
     def run(args: argparse.Namespace) -> int:
         from importlib import import_module
 
-        result = getattr(import_module(f"edgefl.cli.{module}"), function)(args)
+        result = getattr(import_module(module), function)(args)
         return 0 if result is None else int(result)
 
     return run

@@ -71,11 +71,11 @@ def build_parser() -> argparse.ArgumentParser:
     statistics = commands.add_parser("statistics", help="show what a statistics task found of every feature")
     statistics.add_argument("task", type=arguments.text, metavar="TASK", help="a completed task with bins or extremes")
     json_option(statistics)
-    statistics.set_defaults(run=lazy("statistics", "show"))
+    statistics.set_defaults(run=lazy("edgefl.cli.statistics", "show"))
     devices = commands.add_parser("devices", help="list the devices that the server knows, and how each is")
     devices.add_argument("--population", type=arguments.text, default="", help="only this population")
     json_option(devices)
-    devices.set_defaults(run=lazy("devices", "list_devices"))
+    devices.set_defaults(run=lazy("edgefl.cli.devices", "list_devices"))
     answers = commands.add_parser(
         "answers",
         help="count how the server answered since its start",
@@ -83,7 +83,7 @@ def build_parser() -> argparse.ArgumentParser:
         "refused, and the calls that ended with an error.",
     )
     json_option(answers)
-    answers.set_defaults(run=lazy("answers", "count_answers"))
+    answers.set_defaults(run=lazy("edgefl.cli.answers", "count_answers"))
     _add_replay(commands)
     _add_simulate(commands)
     add_tflite(commands)
@@ -113,7 +113,7 @@ def _add_new(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     new.add_argument("--out", metavar="DIR", help="the folder to write; it must be new or empty (default: NAME-tasks)")
     new.add_argument("--name", metavar="NAME", help="the name of the training task (default: made of the file's name)")
     _partition(new)
-    new.set_defaults(run=lazy("new", "new"))
+    new.set_defaults(run=lazy("edgefl.cli.new", "new"))
 
 
 def _add_task(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -126,10 +126,10 @@ def _add_task(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         action="store_true",
         help="also create a task that none of the known devices can do: of another population, shape or size",
     )
-    create.set_defaults(run=lazy("tasks", "create"))
+    create.set_defaults(run=lazy("edgefl.cli.tasks", "create"))
     listing = actions.add_parser("list", help="list all tasks")
     json_option(listing)
-    listing.set_defaults(run=lazy("tasks", "list_tasks"))
+    listing.set_defaults(run=lazy("edgefl.cli.tasks", "list_tasks"))
     for name, text in (
         ("pause", "start no new round; one that collects reports goes on"),
         ("resume", "go on with a task that was paused, or that the server suspended because its rounds only failed"),
@@ -137,7 +137,7 @@ def _add_task(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     ):
         action = actions.add_parser(name, help=text, description=text)
         action.add_argument("name", type=arguments.text, metavar="TASK")
-        action.set_defaults(run=lazy("tasks", name))
+        action.set_defaults(run=lazy("edgefl.cli.tasks", name))
 
 
 _CREATE = "Start tasks. All files are read and checked before the first is sent; each is created in the order given."
@@ -148,7 +148,7 @@ def _add_rounds(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     rounds.add_argument("task", type=arguments.text, metavar="TASK")
     rounds.add_argument("--no-follow", action="store_true", help="show what there is, and stop")
     json_option(rounds)
-    rounds.set_defaults(run=lazy("rounds", "watch"))
+    rounds.set_defaults(run=lazy("edgefl.cli.rounds", "watch"))
 
 
 def _add_confusion(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -163,7 +163,7 @@ def _add_confusion(commands: argparse._SubParsersAction[argparse.ArgumentParser]
         "--round", type=arguments.rounds, metavar="N", help="default: the last round that was committed"
     )
     json_option(confusion)
-    confusion.set_defaults(run=lazy("confusion", "show"))
+    confusion.set_defaults(run=lazy("edgefl.cli.confusion", "show"))
 
 
 _FORMAT = "tflite-int8 has int8 weights, float32 in and out (default: %(default)s)"
@@ -175,7 +175,7 @@ def _add_models(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     listing = actions.add_parser("list", help="list the versions that the server keeps")
     listing.add_argument("task", type=arguments.text, metavar="TASK")
     json_option(listing)
-    listing.set_defaults(run=lazy("models", "list_models"))
+    listing.set_defaults(run=lazy("edgefl.cli.models", "list_models"))
     export = actions.add_parser("export", help="write one version to a file")
     export.add_argument("task", type=arguments.text, metavar="TASK")
     export.add_argument("file", metavar="FILE", help="where to write; replaced only when the export is whole")
@@ -183,7 +183,7 @@ def _add_models(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "--version", type=arguments.version, default=0, dest="model_version", metavar="N", help="default: the latest"
     )
     export.add_argument("--format", choices=("tflite", "tflite-int8", "weights"), default="tflite", help=_FORMAT)
-    export.set_defaults(run=lazy("models", "export"))
+    export.set_defaults(run=lazy("edgefl.cli.models", "export"))
 
 
 def _add_releases(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -197,10 +197,10 @@ def _add_releases(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     )
     create.add_argument("--format", choices=("tflite", "tflite-int8"), default="tflite", help=_FORMAT)
     json_option(create)
-    create.set_defaults(run=lazy("models", "create_release"))
+    create.set_defaults(run=lazy("edgefl.cli.models", "create_release"))
     listing = actions.add_parser("list", help="list all releases")
     json_option(listing)
-    listing.set_defaults(run=lazy("models", "list_releases"))
+    listing.set_defaults(run=lazy("edgefl.cli.models", "list_releases"))
 
 
 def _add_replay(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -216,7 +216,7 @@ def _add_replay(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "--version", type=arguments.version, dest="model_version", metavar="N", help="default: the latest"
     )
     replay.add_argument("--out", metavar="FILE", help="write the computed weights here")
-    replay.set_defaults(run=lazy("replay", "replay"))
+    replay.set_defaults(run=lazy("edgefl.cli.replay", "replay"))
 
 
 _SIMULATE = """\
@@ -234,7 +234,7 @@ acknowledged (nothing), and how long rounds took."""
 
 def faults_example() -> Path:
     """The commented faults file that is installed next to the commands."""
-    return Path(__file__).parent / "faults" / "faults.toml"
+    return Path(__file__).parents[1] / "faults" / "faults.toml"
 
 
 _SET = (
@@ -323,7 +323,7 @@ def _add_simulate(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     faults.add_argument(
         "--until", type=arguments.seconds, metavar="SECONDS", help="end the faults earlier (to replay a run)"
     )
-    simulate.set_defaults(run=lazy("simulate", "simulate_tasks"))
+    simulate.set_defaults(run=lazy("edgefl.cli.simulate", "simulate_tasks"))
 
 
 _DEMO = """\
@@ -352,7 +352,7 @@ def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     demo.add_argument("--no-kill", action="store_true", help="kill nothing")
     demo.add_argument("--verbose", action="store_true", help="also show each person's accuracies, bytes and digests")
     json_option(demo)
-    demo.set_defaults(run=lazy("demo", "run_demo"))
+    demo.set_defaults(run=lazy("edgefl.demo", "run_demo"))
 
 
 _HELD_OUT_CLIENTS = (

@@ -30,7 +30,7 @@ def add_tflite(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         parser.add_argument("--dataset", required=True, metavar="DATA", help=_FEATURES)
         parser.add_argument("--limit", type=arguments.count, metavar="N", help="only the first N rows")
         json_option(parser)
-        parser.set_defaults(run=lazy(function, function))
+        parser.set_defaults(run=lazy(f"edgefl.cli.{function}", function))
     evaluate.add_argument(
         "--split",
         choices=("train", "held_out", "all"),

@@ -1,7 +1,7 @@
 """The fleet that a run breaks: its tasks, its devices, and what a device computes.
 
 ``TaskFleet`` is a user's: real tasks over a data set, with the learning that a server and its agents run. A test may
-bring one that only adds integers (``tests/faults/adding.py``).
+bring one that only adds integers (``tests/kits/faults/adding.py``).
 """
 
 from __future__ import annotations

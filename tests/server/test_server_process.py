@@ -16,6 +16,7 @@ from typing import Any
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from places import ROOT
 from script_kit import SCRIPT
 from server_kit import (
     DEADLINE_S,
@@ -283,7 +284,7 @@ def test_configuration_errors_are_one_line(tmp_path: Path, capsys: pytest.Captur
 
 
 def test_the_example_configuration_is_complete_and_shows_the_defaults() -> None:
-    path = Path(__file__).parent.parent / "server" / "server.example.toml"
+    path = ROOT / "server" / "server.example.toml"
     config = load_config(path)
     assert set(tomllib.loads(path.read_text())) == {field.name for field in dataclasses.fields(ServerConfig)}
     assert config == ServerConfig(data_dir=path.parent / "server-data", insecure=True)

@@ -1,6 +1,6 @@
 """An accepted update is counted exactly once, whatever dies (design §5, I1 to I5, I7, I9): 1,000 simulated runs.
 
-    pytest tests/test_faults.py --fault-seed 17        one of them, with its trace if it fails
+    pytest tests/faults/test_faults.py --fault-seed 17        one of them, with its trace if it fails
     make test-long                                     100,000 of them
 
 ``edgefl.faults`` says what is real in a run and what is simulated.

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from entry_point_kit import install
+from places import ROOT
 from script_kit import SCRIPT
 
 from edgefl import learning, optimizers
@@ -28,7 +29,6 @@ from edgefl.protocol.task import ServerOptimizerSpec, parse_task
 from edgefl.registry import Registry
 from edgefl.settings import to_toml
 
-ROOT = Path(__file__).resolve().parent.parent
 ALL = [AGGREGATORS, CODECS, DATASETS, OPTIMIZERS, PARTITIONERS, PROCESSES, SAMPLINGS]
 EVERY_NAME = [(registry, name) for registry in ALL for name in registry.names()]
 MINE = "AGGREGATOR = 'mine'\n"

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-DOCS = Path(__file__).resolve().parent.parent / "docs"
+from places import ROOT
+
+DOCS = ROOT / "docs"
 
 
 def files_of(document: str) -> dict[str, str]:

@@ -14,6 +14,7 @@ from typing import Any
 
 import grpc
 import pytest
+from places import ROOT
 from script_kit import SCRIPT
 
 from edgefl import __version__
@@ -23,7 +24,6 @@ from edgefl.errors import ConfigError, DataError, EdgeFLError, NotFoundError, Un
 from edgefl.operator.connection import Connection, Target
 from edgefl.wire import error_to_status
 
-ROOT = Path(__file__).resolve().parent.parent
 TRAINING = str(ROOT / "edgefl" / "demo" / "tasks" / "training.toml")
 NOBODY = ["--insecure", "--server", "127.0.0.1:1"]
 
@@ -134,7 +134,7 @@ def test_the_exit_status_in_the_help_are_those_of_the_errors() -> None:
 @pytest.mark.parametrize("parser", LEAVES, ids=lambda p: p.prog)
 def test_every_command_has_its_function(parser: argparse.ArgumentParser) -> None:
     cells = inspect.getclosurevars(parser.get_default("run")).nonlocals
-    assert callable(getattr(importlib.import_module(f"edgefl.cli.{cells['module']}"), cells["function"]))
+    assert callable(getattr(importlib.import_module(cells["module"]), cells["function"]))
 
 
 def test_all_commands_were_found() -> None:

@@ -1,7 +1,8 @@
 """Whole rounds as readable text: each file of ``tests/transcripts`` is replayed and compared, line by line.
 
 A line ``> time command`` goes in, the indented lines below it are the effects that come out, in their order; ``#`` is a
-comment. ``EDGEFL_UPDATE_TRANSCRIPTS=1 pytest tests/test_transcripts.py`` writes the effects anew: read the difference.
+comment. ``EDGEFL_UPDATE_TRANSCRIPTS=1 pytest tests/protocol/test_transcripts.py`` writes the effects anew: read the
+difference.
 
 Commands of the server: ``task KIND NAME [option=value ...]``, ``checkin DEVICE [field=value ...]``, ``gone DEVICE``,
 ``report DEVICE TASK ROUND VALUE [field=value ...]``, ``fail DEVICE TASK ROUND``, ``pause|resume|end TASK``,
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from places import TESTS
 from protocol_kit import ENCODING, MODEL, Server, check_in, evaluation, failure, statistics, training, unpack, update
 
 from edgefl.errors import EdgeFLError, UpdateRefusal
@@ -59,7 +61,7 @@ from edgefl.protocol.pace import CoordinatorConfig
 from edgefl.protocol.process import ProcessState
 from edgefl.protocol.session import SessionConfig, SessionMachine
 
-FOLDER = Path(__file__).parent / "transcripts"
+FOLDER = TESTS / "transcripts"
 UPDATE = "EDGEFL_UPDATE_TRANSCRIPTS"
 SHORT_DIGEST = 6
 

@@ -290,4 +290,4 @@ MUTANTS: dict[str, Mutant] = {
         _patched(SessionState, "unseen", _takes_any), _patched(content.ReleaseStore, "install", _installs_any)
     ),
 }
-"""By name. Each must be caught (``tests/test_faults.py``)."""
+"""By name. Each must be caught (``tests/faults/test_faults.py``)."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import subprocess
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+from places import ROOT
 from script_kit import SCRIPT
 from small_fleet import client, features_of, fleet, labels_of
 
@@ -209,7 +209,7 @@ assert not heavy & set(sys.modules), heavy & set(sys.modules)
 
 
 def test_the_clients_work_imports_no_numpy() -> None:
-    root = str(Path(__file__).resolve().parent.parent)
+    root = str(ROOT)
     done = subprocess.run([*SCRIPT, PROGRAM.format(root=root)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 

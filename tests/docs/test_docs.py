@@ -7,8 +7,8 @@ import re
 from pathlib import Path
 
 import pytest
+from places import ROOT, TESTS
 
-ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 FOLDERS = ("edgefl", "server", "device", "csrc", "bench", "docs", "protos", "tests")
 SOURCES = sorted(
@@ -25,14 +25,17 @@ NOT_MODULES = ("edgefl.db", "edgefl.h", "edgefl.lock")
 """Files of these names: so begins ``edgefl.db.replaced``, too."""
 
 
-def functions_of(path: Path) -> set[str]:
-    return {node.name for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef)}
+def named_in(file: str) -> set[str]:
+    paths = TESTS.glob(f"*/{file}")
+    return {
+        node.name for path in paths for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef)
+    }
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_named_tests_exist(document: Path) -> None:
     named = re.findall(r"`(test_\w+\.py)::(\w+)`", document.read_text())
-    missing = [f"{file}::{test}" for file, test in named if test not in functions_of(ROOT / "tests" / file)]
+    missing = [f"{file}::{test}" for file, test in named if test not in named_in(file)]
     assert not missing
     assert named or document.name != "reliability.md"
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from places import ROOT
 
 from edgefl.address import require_loopback, split_address
 from edgefl.errors import ConfigError
@@ -57,7 +58,7 @@ class Raw:
     depth: bytes
 
 
-TASKS = Path(__file__).parents[1] / "edgefl" / "demo" / "tasks"
+TASKS = ROOT / "edgefl" / "demo" / "tasks"
 
 
 def parse(text: str) -> Config:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import subprocess
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from places import ROOT
 from script_kit import SCRIPT
 from wire_kit import ANSWERS, PROPERTY, RECEIPTS, REPORTS, check_ins, float32, response, retry_windows, summaries
 
@@ -23,9 +23,6 @@ from edgefl.protocol.standing import DeviceState, DeviceView
 from edgefl.protocol.task import ClientSpec, parse_task
 from edgefl.types import DType, Quantization, TrainConfig
 from edgefl.wire import control
-
-ROOT = Path(__file__).resolve().parent.parent
-
 
 # ------------------------------------------------------------------------------------------------ round trips
 

@@ -22,6 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from kernel_cases import DTYPES, KEY, NUM_EXAMPLES, Case, assert_same_bits, make_case, make_correction, numbers
+from places import TESTS
 from script_kit import SCRIPT
 
 from edgefl import kernels
@@ -223,10 +224,10 @@ def test_any_small_training_equals_the_twin(
 
 
 REPLAY_IN_A_VARIANT = """
-import sys; sys.path[:0] = sys.argv[1:3]
+import sys; sys.path[:0] = sys.argv[1:4]
 import test_kernels_arithmetic as tests
 from edgefl import kernels
-assert kernels.active_variant() == sys.argv[3], kernels.active_variant()
+assert kernels.active_variant() == sys.argv[4], kernels.active_variant()
 for tie in tests.TIES:
     tests.test_the_multiply_add_is_rounded_once_in_every_lane(*tie)
 for shape in [(1, 2), (16, 1), (31, 33), (75, 7), (784, 10)]:
@@ -242,7 +243,7 @@ for shape in [(1, 2), (16, 1), (31, 33), (75, 7), (784, 10)]:
 def run_in_variant(variant: str, code: str = REPLAY_IN_A_VARIANT) -> subprocess.CompletedProcess[str]:
     here = Path(__file__).resolve().parent
     package = Path(kernels.__file__).resolve().parents[2]
-    command = [*SCRIPT, code, str(here), str(package), variant]
+    command = [*SCRIPT, code, str(here), str(TESTS / "kits"), str(package), variant]
     environment = os.environ | {"EDGEFL_KERNEL": variant}
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 import re
 import typing
-from pathlib import Path
 from typing import Any
 
 import pytest
+from places import ROOT
 
 from edgefl import optimizers
 from edgefl.errors import ConfigError
@@ -27,7 +27,6 @@ from edgefl.protocol.task import (
 )
 from edgefl.types import DType
 
-ROOT = Path(__file__).resolve().parent.parent
 DEMO = ROOT / "edgefl" / "demo" / "tasks"
 PAGE = ROOT / "docs" / "reference" / "task.md"
 
@@ -92,7 +91,7 @@ GIVEN: dict[str, Any] = {
 @pytest.mark.parametrize("key", GIVEN)
 def test_each_kind_needs_its_tables_and_takes_no_other(kind: str, key: str) -> None:
     if (kind, key) == ("training", "client"):
-        assert task(kind, client=None).client is None  # its process may do without: tests/test_learning_processes.py
+        assert task(kind, client=None).client is None  # its process may do without
     elif key in NEEDS[kind]:
         assert refused(kind, **{key: None}) == f"a task of kind {kind!r} needs {key!r}"
     else:

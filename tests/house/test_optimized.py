@@ -8,17 +8,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-
-HERE = Path(__file__).resolve().parent
+from places import TESTS
 
 
 @pytest.mark.parametrize("options", [[], ["-O"]], ids=["usual", "optimized"])
 def test_no_wrong_buffer_ends_the_process_or_meets_an_untyped_error(options: list[str]) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONOPTIMIZE"}
-    command = [sys.executable, *options, str(HERE / "bad_calls.py")]
+    command = [sys.executable, *options, str(TESTS / "kits" / "bad_calls.py")]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, check=False)
     assert done.returncode == 0, f"exit {done.returncode}: {done.stdout}; the last call: {done.stderr.splitlines()[-1]}"
     assert int(done.stdout.split()[0]) > 400

@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from places import ROOT
 
 from edgefl.proto.v1 import control_pb2, fleet_pb2, plan_pb2
 
-ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("protos/edgefl/proto/v1", "edgefl/proto/v1")
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import grpc
 import pytest
+from places import ROOT
 
 from edgefl import errors
 from edgefl.errors import EdgeFLError, InvalidUpdateError, UpdateRefusal
@@ -14,7 +14,7 @@ from edgefl.protocol.messages import RetryWindow
 from edgefl.wire import ERROR_KEY, RETRY_KEY, error_from_status, error_to_status
 from edgefl.wire.limits import MAX_TEXT
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "reference" / "exit-status.md"
+PAGE = ROOT / "docs" / "reference" / "exit-status.md"
 
 
 def subclasses(kind: type[EdgeFLError]) -> list[type[EdgeFLError]]:

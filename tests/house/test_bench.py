@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from places import ROOT
 
 from edgefl import datasets, kernels
 
-BENCH = Path(__file__).parents[1] / "bench"
+BENCH = ROOT / "bench"
 
 SHAPE_KEYS = {"features", "classes", "batch", "dtype", "examples", "order", "epochs"}
 RATE_KEYS = {"peak_gflops", "ours_gflops", "numpy_gflops"}

@@ -38,7 +38,6 @@ LATER = RetryWindow(3000.0, 3000.0)
 NO_WORK = CheckInAnswer(Rejection("no work"), LATER)
 MODEL = bytes(4 * 3 * 5)
 DIGEST = hashlib.sha256(MODEL).hexdigest()
-ROOT = Path(__file__).resolve().parent.parent
 
 
 class ScriptedFleet(fleet_pb2_grpc.FleetServicer):

@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 from device_fleet import wait_for_line
+from places import TESTS
 from server_kit import OPERATOR, Caller, as_device, calling, run, server_process
 
 from edgefl.errors import StorageError
@@ -34,7 +35,7 @@ from edgefl_server.restore import restore
 from edgefl_server.schema import MIGRATIONS
 from edgefl_server.sqlite_store import SqliteStore
 
-SAMPLE = Path(__file__).parent / "samples" / "0.1"
+SAMPLE = TESTS / "samples" / "0.1"
 EXPECTED: dict[str, Any] = json.loads((SAMPLE / "expected.json").read_text())
 WIRE = {name: bytes.fromhex(text) for name, text in json.loads((SAMPLE / "wire.json").read_text()).items()}
 

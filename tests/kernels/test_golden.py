@@ -14,10 +14,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from places import ROOT
 
 from edgefl.kernels import _kernels
 
-ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = ROOT / "tests" / "golden" / "kernel.txt"
 NUM_CASES = 321
 """Shapes 90, ways 180, edges and errors 41, aggregation 4, adaptive steps 3, extremes and counts 3.

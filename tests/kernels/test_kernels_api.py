@@ -9,10 +9,10 @@ import subprocess
 import threading
 from array import array
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
+from places import ROOT
 from script_kit import SCRIPT
 
 from edgefl import kernels
@@ -21,7 +21,7 @@ from edgefl.kernels import _kernels
 from edgefl.kernels._status import Status
 from edgefl.types import Quantization, Standardization, TrainConfig, Weights
 
-HEADER = Path(__file__).parent.parent / "csrc" / "include" / "edgefl.h"
+HEADER = ROOT / "csrc" / "include" / "edgefl.h"
 ZEROS = Weights.zeros(2, 3)
 CONFIG = TrainConfig(0.5)
 ROWS = [1.0, 2.0, 0.0, -0.5, 0.25, 4.0]

@@ -4,7 +4,7 @@ One class for each kind of failure that a caller can treat differently. Each cla
 
 - ``transient``: the same call may succeed later, unchanged;
 - ``grpc_code``: the *name* of its gRPC status code (this package does not import gRPC);
-- ``exit_code``: the exit status of the commands, one number a class (``sysexits.h`` where it has a fitting one).
+- ``exit_code``: the exit status of the commands, one number per class (``sysexits.h`` where it has a fitting one).
 
 A message says what was wrong, with the value, what was expected, and what to do.
 """

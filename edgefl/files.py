@@ -41,7 +41,7 @@ def write_file(path: Path, data: bytes) -> None:
 
 
 def check_regular(path: Path) -> None:
-    """Refuse what is there and is no file: a device would be read for ever, and replaced for good where root asks.
+    """Refuse what is there and is not a file: a device would be read for ever, and replaced for good where root asks.
 
     Raises ``StorageError``.
     """

@@ -122,7 +122,8 @@ edgefl_status edgefl_feature_extremes(const edgefl_variant *variant, const edgef
     for (size_t row = 1; row < features->num_rows; row++) {
         widen(smallest, largest, features_row(variant, features, row, loaded), n);
     }
-    for (size_t f = 0; f < n; f++) { /* -0 becomes +0: which of the two came first would show otherwise */
+    /* -0 becomes +0: if it did not, the result would show which of the two came first. */
+    for (size_t f = 0; f < n; f++) {
         smallest[f] += 0.0f;
         largest[f] += 0.0f;
     }

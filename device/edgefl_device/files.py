@@ -24,7 +24,7 @@ ASIDE_SUFFIX = ".corrupt"
 
 
 class FileOps:
-    """The file operations of a write, one method a step."""
+    """The file operations of a write, one method per step."""
 
     def write(self, path: Path, data: bytes) -> None:
         """Create or truncate ``path`` (mode 0600) and write ``data``; nothing is synced."""

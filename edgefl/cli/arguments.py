@@ -53,7 +53,7 @@ def seconds(value: str) -> float:
 
 
 def json_option(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="print JSON, one object a line, for programs")
+    parser.add_argument("--json", action="store_true", help="print JSON, one object per line, for programs")
 
 
 def lazy(module: str, function: str) -> Callable[[argparse.Namespace], int]:

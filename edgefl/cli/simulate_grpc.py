@@ -21,7 +21,7 @@ from edgefl.errors import ConfigError, ConflictError, EdgeFLError, StorageError
 from edgefl.inputs.initial import check_no_start, create_request
 from edgefl.launcher.folders import fill_stores, write_device, write_server
 from edgefl.launcher.following import Follower
-from edgefl.launcher.processes import Fleet, interrupt_when_terminated
+from edgefl.launcher.processes import Launcher, interrupt_when_terminated
 from edgefl.operator.connection import Connection, Target
 from edgefl.operator.models import download_model
 from edgefl.operator.rounds import summaries
@@ -76,7 +76,7 @@ def simulate_grpc(
     folder = _new_folder(out)
     interrupt_when_terminated()
     try:
-        with Fleet(folder) as fleet:
+        with Launcher(folder) as fleet:
             target = _start(fleet, folder, live, data, initial)
             followers = _follow(fleet, folder, target, tasks, on_round)
             ended = [_result(spec, followers[spec.name], target) for spec, _ in tasks]
@@ -142,7 +142,7 @@ def _forget(folder: Path, out: Path | None) -> None:
 
 
 def _start(
-    fleet: Fleet, folder: Path, tasks: Sequence[TaskSpec], data: FederatedDataset, initial: Mapping[str, Weights]
+    fleet: Launcher, folder: Path, tasks: Sequence[TaskSpec], data: FederatedDataset, initial: Mapping[str, Weights]
 ) -> Target:
     address = fleet.start_server(write_server(folder, NO_BACKOFF), "127.0.0.1:0")
     population = tasks[0].population
@@ -158,7 +158,7 @@ def _start(
 
 
 def _follow(
-    fleet: Fleet, folder: Path, target: Target, tasks: Sequence[tuple[TaskSpec, str]], on_round: OnRound
+    fleet: Launcher, folder: Path, target: Target, tasks: Sequence[tuple[TaskSpec, str]], on_round: OnRound
 ) -> dict[str, Follower]:
     """Hand every round on as it ends, until all tasks are finished."""
     followers = {spec.name: Follower(target, spec.name, spec.rounds) for spec, _ in tasks}

@@ -1,4 +1,4 @@
-"""A CSV file of a user's own: one example a row. What all readers refuse: ``edgefl.datasets.own``. No NumPy."""
+"""A CSV file of the user's: one example per row. What all readers refuse: ``edgefl.datasets.own``. No NumPy."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def from_csv(
     split_column: str | None = None,
     classes: tuple[str, ...] = (),
 ) -> FederatedDataset:
-    """Read a CSV file (UTF-8, comma, a header line) with one example a row, and a client for each value of a column.
+    """Read a CSV file (UTF-8, comma, a header line) with one example per row, and a client for each value of a column.
 
     ``client_column`` holds the client's id, ``label_column`` the class: whole numbers from 0, or names
     (``edgefl.classes``), whose order ``classes`` fixes; without it they are sorted. ``split_column`` holds ``train``

@@ -92,7 +92,7 @@ def pool(clients: Sequence[ClientDataset]) -> Examples:
     """The examples of all clients one after another, in the given order.
 
     No fleet can do this: it is the comparison that a simulation is measured against. Raises ``DataError`` when there
-    is no client, or when they differ in features, dtype or quantization.
+    is not a client, or when they differ in features, dtype or quantization.
     """
     if not clients:
         raise DataError("the data set has no clients to pool; expected at least one")

@@ -42,7 +42,7 @@ class _Picture:
 
 
 def from_images(path: str | Path) -> CentralDataset:
-    """Read a folder of images, one folder a class.
+    """Read a folder of images, one folder per class.
 
     All images are 8-bit grey or all RGB, of one size: nothing is resized or converted. Files and folders whose names
     begin with a dot are passed over. Without a folder ``held_out`` nothing is held out.

@@ -1,4 +1,4 @@
-"""An NPZ file of a user's own (``numpy.savez``): one example a row.
+"""An NPZ file of the user's (``numpy.savez``): one example per row.
 
 What all readers refuse: ``edgefl.datasets.own``.
 """
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def from_npz(path: str | Path, *, classes: tuple[str, ...] = ()) -> FederatedDataset:
-    """Read an NPZ file with one example a row, and a client for each value of ``clients``.
+    """Read an NPZ file with one example per row, and a client for each value of ``clients``.
 
     ``features``  (n, num_features): float or integer. uint8 and int8 are kept as they are, all others as float32.
     ``labels``    (n,) integer or text: what the labels of a CSV file are, as texts.

@@ -1,4 +1,4 @@
-"""A Parquet file of a user's own: one example a row, read by pyarrow, which is imported only here.
+"""A Parquet file of the user's: one example per row, read by pyarrow, which is imported only here.
 
 What all readers refuse: ``edgefl.datasets.own``.
 """
@@ -26,7 +26,7 @@ def from_parquet(
     split_column: str | None = None,
     classes: tuple[str, ...] = (),
 ) -> FederatedDataset:
-    """Read a Parquet file with one example a row, and a client for each value of a column.
+    """Read a Parquet file with one example per row, and a client for each value of a column.
 
     The columns mean what they mean in a CSV file. A feature column holds a number, or a list of numbers that is equally
     long in every row: several features. When all of them are uint8, or all int8, features stay 8-bit, with scale 1;

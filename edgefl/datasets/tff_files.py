@@ -43,7 +43,7 @@ DIGITS = 10
 EMNIST = (*string.digits, *string.ascii_uppercase, *string.ascii_lowercase)
 
 Record = dict[str, Any]
-"""The fields of a client's examples by name, each with one value a row."""
+"""The fields of a client's examples by name, each with one value per row."""
 
 
 def from_tff(

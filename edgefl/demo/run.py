@@ -33,7 +33,7 @@ from edgefl.errors import ConfigError, VerificationError
 from edgefl.files import write_file
 from edgefl.launcher import folders
 from edgefl.launcher.following import Follower
-from edgefl.launcher.processes import Fleet, interrupt_when_terminated
+from edgefl.launcher.processes import Launcher, interrupt_when_terminated
 from edgefl.operator.connection import RELEASE_TIMEOUT_S, Connection, Target
 from edgefl.operator.models import FORMATS, download_model
 from edgefl.proto.v1 import control_pb2
@@ -62,7 +62,7 @@ class Demo:
     configs: dict[str, Path]
     server_config: Path
     target: Target
-    fleet: Fleet
+    fleet: Launcher
     display: Display
     view: View
     baselines: Baselines
@@ -80,7 +80,7 @@ def run_demo(args: argparse.Namespace) -> int:
         interrupt_when_terminated()
         tasks = prepare.write_tasks(out, args.rounds, args.seed)
         try:
-            with display.live(view), Fleet(out) as fleet:
+            with display.live(view), Launcher(out) as fleet:
                 demo = _start(out, tasks, fleet, display, view)
                 report = _finish(demo, _train(demo, kills), kills, started)
         except KeyboardInterrupt:
@@ -109,7 +109,7 @@ def _kills(args: argparse.Namespace) -> tuple[Kill, ...]:
     )
 
 
-def _start(out: Path, tasks: dict[str, tuple[TaskSpec, Path]], fleet: Fleet, display: Display, view: View) -> Demo:
+def _start(out: Path, tasks: dict[str, tuple[TaskSpec, Path]], fleet: Launcher, display: Display, view: View) -> Demo:
     """Data, folders, server and agents; the server has the three tasks."""
     display.line("data: ten people with a smartwatch, seven shoulder exercises")
     view.server = "not yet: the data come first"

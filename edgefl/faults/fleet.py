@@ -14,8 +14,8 @@ from typing import Protocol
 from edgefl import codecs
 from edgefl.datasets import FederatedDataset
 from edgefl.errors import ConfigError
+from edgefl.learning.build import build_process
 from edgefl.learning.client import run_plan
-from edgefl.learning.registry import build_process
 from edgefl.models.softmax import SoftmaxModel
 from edgefl.protocol.messages import Assignment, ClientUpdate, WorkFailure
 from edgefl.protocol.process import Process

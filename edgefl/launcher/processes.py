@@ -1,6 +1,6 @@
 """The processes of a fleet on this machine: started by exec, watched, measured, and always ended.
 
-Invariants: every process that was started is ended before ``Fleet.close`` returns, however the command ends, and
+Invariants: every process that was started is ended before ``Launcher.close`` returns, however the command ends, and
 whenever a signal comes; a process that dies by itself is noticed by ``check``; only processes started here are ever
 signalled, by their id.
 """
@@ -154,7 +154,7 @@ class Child:
         return lines[-1] if lines else "no output"
 
 
-class Fleet:
+class Launcher:
     """A server and its devices; a context manager that leaves nothing running."""
 
     def __init__(self, out: Path) -> None:
@@ -162,7 +162,7 @@ class Fleet:
         self.server: Child | None = None
         self.devices: list[Child] = []
 
-    def __enter__(self) -> Fleet:
+    def __enter__(self) -> Launcher:
         return self
 
     def __exit__(self, *exc: object) -> None:

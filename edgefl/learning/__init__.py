@@ -14,6 +14,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from edgefl.learning.build import build_process
     from edgefl.learning.client import run_plan
     from edgefl.learning.evaluation import EvaluationProcess
     from edgefl.learning.export import export_tflite
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from edgefl.learning.processes.unweighted_fed_avg import build_unweighted_fed_avg
     from edgefl.learning.processes.weighted_fed_avg import build_weighted_fed_avg
     from edgefl.learning.processes.weighted_fed_prox import build_weighted_fed_prox
-    from edgefl.learning.registry import build_process
     from edgefl.learning.saved import load, save
     from edgefl.learning.statistics import StatisticsProcess
     from edgefl.learning.training import TrainingProcess, compose
@@ -80,7 +80,7 @@ _MODULES = {
     "ServerStep": "parts",
     "StatisticsProcess": "statistics",
     "TrainingProcess": "training",
-    "build_process": "registry",
+    "build_process": "build",
     "compose": "training",
     "export_tflite": "export",
     "load": "saved",

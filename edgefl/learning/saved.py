@@ -20,8 +20,8 @@ from typing import Any
 from edgefl._version import __version__
 from edgefl.errors import ConfigError, StorageError
 from edgefl.learning import own_parts
+from edgefl.learning.build import LearningProcess, build_process
 from edgefl.learning.in_process import check_state
-from edgefl.learning.registry import LearningProcess, build_process
 from edgefl.learning.shapes import model_spec
 from edgefl.learning.training import TrainingProcess
 from edgefl.models.softmax import SoftmaxModel

@@ -5,7 +5,7 @@
 
 The state is ``v`` as float64, or nothing when the momentum is 0. Its elements are computed by Python floats: IEEE
 binary64, one rounding an operation, the same on every machine, and no NumPy in the server. Momentum takes some
-30 ms a round for a model of 1 MiB; ``edgefl.protocol.messages.MAX_UPLOAD_BYTES`` bounds models.
+30 ms per round for a model of 1 MiB; ``edgefl.protocol.messages.MAX_UPLOAD_BYTES`` bounds models.
 
 Source: Hsu et al., "Measuring the Effects of Non-Identical Data Distribution", 2019 (FedAvgM).
 """

@@ -2,6 +2,6 @@
 
 - ``messages``, ``task``, ``process``: the values that travel, a task's definition, the seam to learning;
 - ``events``, ``coordinator`` (with ``round``, ``roundkeeper``, ``taskboard``, ``sampling``, ``selector``,
-  ``waiting``, ``registry``, ``pace``): the server's side;
+  ``waiting``, ``devices``, ``pace``): the server's side;
 - ``session_events``, ``session_state``, ``session``: the device's side.
 """

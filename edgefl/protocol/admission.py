@@ -9,19 +9,19 @@ from __future__ import annotations
 from collections import Counter
 
 from edgefl.errors import ConfigError
+from edgefl.protocol.devices import KnownDevices
 from edgefl.protocol.fitness import Needs, lack
-from edgefl.protocol.registry import Registry
 from edgefl.wording import name_hint
 
 GO_ON = "correct the definition, or create it with --anyway if such devices come later"
 MAX_REASONS = 3
 
 
-def check_devices(task: str, needs: Needs, registry: Registry) -> None:
+def check_devices(task: str, needs: Needs, devices: KnownDevices) -> None:
     """Raises ``ConfigError`` for a task that no known device can do: of another population, shape or size."""
-    known = registry.population(needs.population)
+    known = devices.population(needs.population)
     if not known:
-        others = registry.populations()
+        others = devices.populations()
         if others:
             hint = name_hint(needs.population, others)
             raise ConfigError(

@@ -18,7 +18,7 @@ MAX_S = 60.0
 """The longest delay: a task whose devices are repaired goes on within a minute, and within two deadlines (I9)."""
 
 SUSPEND_AFTER = 10
-"""So many fruitless rounds in a row, about three minutes of them, are no bad moment."""
+"""So many fruitless rounds in a row, about three minutes of them, are not just a bad moment."""
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ from typing import Any
 from edgefl.errors import ConflictError, StorageError
 from edgefl.protocol.admission import check_devices
 from edgefl.protocol.catalogue import Catalogue
+from edgefl.protocol.devices import KnownDevices
 from edgefl.protocol.events import (
     FINAL,
     HELD,
@@ -72,7 +73,6 @@ from edgefl.protocol.messages import (
 )
 from edgefl.protocol.pace import SUPERSEDED, CoordinatorConfig, Pace
 from edgefl.protocol.process import ProcessFactory
-from edgefl.protocol.registry import Registry
 from edgefl.protocol.round import RoundEnded, TimePassed
 from edgefl.protocol.roundkeeper import FindAccepted, RoundKeeper
 from edgefl.protocol.selector import Selector
@@ -107,11 +107,11 @@ class Coordinator:
         self._config = config
         self._pace = Pace(config)
         self._board = TaskBoard(process_factory, load_model)
-        self._registry = Registry()
+        self._devices = KnownDevices()
         self._catalogue = Catalogue()
-        self._keeper = RoundKeeper(self._board, find_accepted, self._registry, config.backoff_max_s)
+        self._keeper = RoundKeeper(self._board, find_accepted, self._devices, config.backoff_max_s)
         self._room = WaitingRoom()
-        self._standings = Standings(self._board, self._registry, self._room)
+        self._standings = Standings(self._board, self._devices, self._room)
         self._selector = Selector(self._board, self._keeper, self._room, config.max_waiting)
         self._draining = False
         self._now = 0.0
@@ -127,7 +127,7 @@ class Coordinator:
             self._add_task(task)
         self._board.add_models(dict(snapshot.models))
         for device in snapshot.devices:
-            self._registry.add_device(device, now)
+            self._devices.add_device(device, now)
         for release in sorted(snapshot.releases, key=lambda release: release.info.version):
             self._catalogue.add_release(release)
         self._board.prepare()
@@ -200,7 +200,7 @@ class Coordinator:
 
     def devices(self) -> tuple[DeviceView, ...]:
         """All known devices, as of the last event."""
-        return tuple(self._standings.view(known, self._now) for known in self._registry)
+        return tuple(self._standings.view(known, self._now) for known in self._devices)
 
     def releases(self) -> tuple[ReleaseRecord, ...]:
         return self._catalogue.releases
@@ -225,10 +225,10 @@ class Coordinator:
 
     def _on_check_in(self, event: DeviceCheckedIn, now: float) -> None:
         device, check_in = event.device, event.check_in
-        record = self._registry.note(device, check_in, now)
+        record = self._devices.note(device, check_in, now)
         if record is not None:
             self._keeper.out.append(SaveDevice(record))
-        known = self._registry.find(device)
+        known = self._devices.find(device)
         if known is not None:
             self._keeper.out.extend(self._standings.note_twins(known, now))
         older = self._selector.leave(device)
@@ -240,9 +240,9 @@ class Coordinator:
         elif (run := self._selector.assigned(device, check_in)) is not None:
             self._assign(waiting, run, now)
         elif reason := self._board.no_work(check_in):
-            self._reject(waiting, reason, self._pace.idle_window(len(self._registry)))
+            self._reject(waiting, reason, self._pace.idle_window(len(self._devices)))
         elif len(self._room) >= self._config.max_waiting:
-            window = self._pace.full_window(len(self._registry))
+            window = self._pace.full_window(len(self._devices))
             self._reject(waiting, f"{len(self._room)} devices are waiting, as many as may", window)
             self._selector.park(waiting, now + window.max_s)
         else:
@@ -252,7 +252,7 @@ class Coordinator:
         device = self._room.device_of(event.token)
         if device is not None:
             self._selector.leave(device)
-            self._registry.heard(device, now, self._pace.timeout_window(len(self._registry)))
+            self._devices.heard(device, now, self._pace.timeout_window(len(self._devices)))
 
     def _on_report(self, event: ReportReceived, now: float) -> None:
         report = event.report
@@ -263,22 +263,22 @@ class Coordinator:
         else:
             receipt = self._keeper.receive(event.device, report, now)
         window = self._report_window(receipt)
-        self._registry.heard(event.device, now, window)
+        self._devices.heard(event.device, now, window)
         self._keeper.out.append(SendReceipt(event.token, receipt, window))
 
     def _report_window(self, receipt: Receipt) -> RetryWindow:
         if self._draining:
             return self._pace.drain_window()
         if isinstance(receipt, Noted | Refused):
-            return self._pace.failed_window(len(self._registry))
-        return self._pace.next_window(len(self._registry))
+            return self._pace.failed_window(len(self._devices))
+        return self._pace.next_window(len(self._devices))
 
     # -------------------------------------------------------------------------------------------- control
 
     def _on_task_created(self, event: TaskCreated, _: float) -> None:
         record = self._board.new_record(event.spec, event.definition, event.initial)
         if event.check_devices:
-            check_devices(event.spec.name, self._board.needs(event.spec), self._registry)
+            check_devices(event.spec.name, self._board.needs(event.spec), self._devices)
         self._add_task(record)
         self._keeper.out.append(SaveTask(record))
         self._keeper.changed = True
@@ -287,7 +287,7 @@ class Coordinator:
         run = self._board.add(record)
         run.not_before = self._now + run.setbacks.delay_s(self._config.backoff_max_s)
         if run.status not in FINAL:
-            self._registry.watch(run.name, run.needs)
+            self._devices.watch(run.name, run.needs)
 
     def _on_task_paused(self, event: TaskPaused, _: float) -> None:
         self._keeper.set_status(self._in_status(event.task, "pause", TaskStatus.RUNNING), TaskStatus.PAUSED)
@@ -297,7 +297,7 @@ class Coordinator:
 
     def _on_task_ended(self, event: TaskEnded, now: float) -> None:
         run = self._in_status(event.task, "end", TaskStatus.RUNNING, *HELD)
-        run.status = TaskStatus.ENDED  # before its round ends, which is no setback
+        run.status = TaskStatus.ENDED  # before its round ends: that end is not a setback
         if run.round.phase is Phase.COLLECTING:
             self._keeper.advance(run, RoundEnded("the task was ended"), now)
         self._keeper.set_status(run, TaskStatus.ENDED)
@@ -313,7 +313,7 @@ class Coordinator:
         release, info = event.release, event.release.info
         self._catalogue.add_release(release)
         self._keeper.out.append(SaveRelease(release))
-        window = self._pace.next_window(len(self._registry))
+        window = self._pace.next_window(len(self._devices))
         self._dismiss(f"release {info.name!r} version {info.version} is there", window, release.population)
 
     def _on_ticked(self, event: Ticked, now: float) -> None:
@@ -322,7 +322,7 @@ class Coordinator:
     def _on_draining(self, _: Draining, __: float) -> None:
         self._draining = True
         self._dismiss("the server is stopping", self._pace.drain_window())
-        self._keeper.out.extend(SaveDevice(record) for record in self._registry.unnoted(self._now))
+        self._keeper.out.extend(SaveDevice(record) for record in self._devices.unnoted(self._now))
 
     # -------------------------------------------------------------------------------------------- time
 
@@ -331,7 +331,7 @@ class Coordinator:
             if run.round.phase is Phase.COLLECTING and now >= run.round.deadline_at:
                 self._keeper.advance(run, TimePassed(), now)
         while (oldest := self._room.oldest()) is not None and now >= oldest.since + self._config.long_poll_s:
-            window = self._pace.timeout_window(len(self._registry))
+            window = self._pace.timeout_window(len(self._devices))
             self._send_away(oldest, self._standings.population(oldest.check_in.population, now), window)
 
     def _refresh(self) -> None:
@@ -342,12 +342,12 @@ class Coordinator:
         self._selector.prepare()
         for waiting in self._room:
             if reason := self._board.no_work(waiting.check_in):
-                self._send_away(waiting, reason, self._pace.idle_window(len(self._registry)))
+                self._send_away(waiting, reason, self._pace.idle_window(len(self._devices)))
 
     # -------------------------------------------------------------------------------------------- answers
 
     def _assign(self, waiting: Waiting, run: TaskRun, now: float) -> None:
-        self._answer(waiting, run.assignment(now), self._pace.next_window(len(self._registry)))
+        self._answer(waiting, run.assignment(now), self._pace.next_window(len(self._devices)))
 
     def _reject(self, waiting: Waiting, reason: str, window: RetryWindow) -> None:
         self._answer(waiting, Rejection(reason), window)
@@ -363,7 +363,7 @@ class Coordinator:
                 self._send_away(waiting, reason, window)
 
     def _answer(self, waiting: Waiting, outcome: Assignment | Rejection, window: RetryWindow) -> None:
-        self._registry.heard(waiting.device, self._now, window)
+        self._devices.heard(waiting.device, self._now, window)
         answer = CheckInAnswer(outcome, window, self._catalogue.newest(waiting.check_in.population))
         self._keeper.out.append(AnswerCheckIn(waiting.token, waiting.device, answer))
 

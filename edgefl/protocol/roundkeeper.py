@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from edgefl.errors import EdgeFLError, InvalidUpdateError, LocalProtocolError, UpdateRefusal
 from edgefl.protocol.backoff import NONE, Setbacks
+from edgefl.protocol.devices import KnownDevices
 from edgefl.protocol.events import (
     FINAL,
     OVER,
@@ -36,7 +37,6 @@ from edgefl.protocol.messages import (
     learning_rate,
 )
 from edgefl.protocol.process import RoundConditions
-from edgefl.protocol.registry import Registry
 from edgefl.protocol.round import (
     BaseModel,
     CandidatesWaiting,
@@ -62,9 +62,11 @@ class RoundKeeper:
     ``out`` collects effects; ``changed`` says that a round or a task ended since it was cleared.
     """
 
-    def __init__(self, board: TaskBoard, find_accepted: FindAccepted, registry: Registry, backoff_max_s: float) -> None:
+    def __init__(
+        self, board: TaskBoard, find_accepted: FindAccepted, devices: KnownDevices, backoff_max_s: float
+    ) -> None:
         self._board = board
-        self._registry = registry
+        self._devices = devices
         self._backoff_max_s = backoff_max_s
         self._find_accepted = find_accepted
         self._latencies = Latencies()
@@ -80,7 +82,7 @@ class RoundKeeper:
         assert run.base is not None
         assert run.process is not None
         assert run.plan is not None
-        conditions = RoundConditions(self._registry.num_able(run.name), learning_rate(run.plan))
+        conditions = RoundConditions(self._devices.num_able(run.name), learning_rate(run.plan))
         self._step(run, CandidatesWaiting(devices, run.base, conditions, num_examples), now)
         if run.round.phase is not Phase.COLLECTING:
             return False
@@ -99,7 +101,7 @@ class RoundKeeper:
             receipt = self._admit(run, device, update)
             self._note_latency(run, device, update.round_num, now)
             if receipt is not None:
-                self._registry.delivered(device)
+                self._devices.delivered(device)
                 return receipt
             assert run.process is not None
             run.process.check(update, decoded)
@@ -109,7 +111,7 @@ class RoundKeeper:
             return Refused(error.reason, str(error))
         assert run.accumulator is not None
         run.process.fold(run.accumulator, update, decoded)
-        self._registry.delivered(device)
+        self._devices.delivered(device)
         sequence, self.next_sequence = self.next_sequence, self.next_sequence + 1
         self.advance(run, UpdateAccepted(sequence, device, update), now)
         return Accepted(sequence)
@@ -130,7 +132,7 @@ class RoundKeeper:
         """Note a failure. It changes its round if it answers an assignment."""
         run = self._board.find(failure.task)
         if run is not None:
-            self._registry.failed(device, failure, now)
+            self._devices.failed(device, failure, now)
         if run is not None and failure.round_num == run.round.round_num and run.round.awaits(device):
             self.advance(run, MemberFailed(device, failure), now)
 
@@ -167,7 +169,7 @@ class RoundKeeper:
         self._board.drop_models(run)
         self.changed = True
         if status in FINAL:
-            self._registry.unwatch(run.name)
+            self._devices.unwatch(run.name)
 
     def resume(self, run: TaskRun) -> None:
         """Take a task up again, without what held it back."""
@@ -198,7 +200,7 @@ class RoundKeeper:
 
     def _fails(self, device: str) -> bool:
         """Whether the last word of ``device`` was a failure."""
-        known = self._registry.find(device)
+        known = self._devices.find(device)
         return known is not None and known.failing
 
     def _step(self, run: TaskRun, event: RoundEvent, now: float) -> None:
@@ -239,7 +241,7 @@ class RoundKeeper:
         run.state = state
         if state.version == run.spec.rounds:
             run.status = TaskStatus.COMPLETED
-            self._registry.unwatch(run.name)
+            self._devices.unwatch(run.name)
         shares = self._latencies.shares(run.round.cohort, run.round.accepted)
         self._step(run, RoundFinalized(state, metrics, run.status, shares), now)
         self._board.keep_model(run)

@@ -16,11 +16,11 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from edgefl.protocol.devices import Known, KnownDevices
 from edgefl.protocol.events import FINAL, DeviceRecord, Effect, Notice, Phase, PublishRound, RoundSummary, TaskStatus
 from edgefl.protocol.failures import told
 from edgefl.protocol.fitness import agent_lack, lack
 from edgefl.protocol.messages import RoundKey
-from edgefl.protocol.registry import Known, Registry
 from edgefl.protocol.taskboard import TaskBoard, TaskRun
 from edgefl.protocol.waiting import WaitingRoom
 from edgefl.wording import near_name, span
@@ -69,11 +69,11 @@ class DeviceView:
 
 
 class Standings:
-    """Reads board, registry and waiting room; its own memory is ``TaskRun.wait`` and the names used twice."""
+    """Reads board, devices and waiting room; its own memory is ``TaskRun.wait`` and the names used twice."""
 
-    def __init__(self, board: TaskBoard, registry: Registry, room: WaitingRoom) -> None:
+    def __init__(self, board: TaskBoard, devices: KnownDevices, room: WaitingRoom) -> None:
         self._board = board
-        self._registry = registry
+        self._devices = devices
         self._room = room
         self._twins_told: dict[str, float] = {}
 
@@ -196,7 +196,7 @@ class Standings:
         return DeviceView(record, state, key, known.twins(now))
 
     def twins(self, population: str, now: float) -> list[str]:
-        return [name for name, known in self._registry.population(population).items() if known.twins(now)]
+        return [name for name, known in self._devices.population(population).items() if known.twins(now)]
 
     def _works_for(self, device: str) -> RoundKey | None:
         for run in self._board:
@@ -228,7 +228,7 @@ class Standings:
         silent = [device for device in state.cohort if state.awaits(device)]
         parts = []
         for device in silent[:MAX_SILENT]:
-            known = self._registry.find(device)
+            known = self._devices.find(device)
             seen_at = None if known is None else known.seen_at
             parts.append(device if seen_at is None else f"{device} (last seen {span(now - seen_at)} ago)")
         more = [f"{len(silent) - MAX_SILENT} others"] if len(silent) > MAX_SILENT else []
@@ -245,9 +245,9 @@ class Standings:
 
     def _known(self, run: TaskRun, now: float) -> str:
         """Where the known devices of the population are, and what keeps those that do not wait from waiting."""
-        devices = self._registry.population(run.spec.population)
+        devices = self._devices.population(run.spec.population)
         if not devices:
-            hint = near_name(run.spec.population, self._registry.populations())
+            hint = near_name(run.spec.population, self._devices.populations())
             return f"no device of population {run.spec.population} has checked in yet{hint}"
         reasons: Counter[str] = Counter()
         missing: list[float] = []

@@ -13,7 +13,7 @@ from edgefl.runlog.reading import learned, place
 
 
 class Plot:
-    """Collects two numbers a round; matplotlib is imported when there is something to draw."""
+    """Collects two numbers per round; matplotlib is imported when there is something to draw."""
 
     def __init__(self, path: Path, specs: Sequence[TaskSpec]) -> None:
         self._path = path

@@ -50,7 +50,7 @@ _SECONDS = COLUMNS.index("seconds")
 
 
 class RoundsCsv:
-    """Appends a line a round. ``resumed``: an existing file is continued; else it must not be there."""
+    """Appends one line per round. ``resumed``: an existing file is continued; else it must not be there."""
 
     def __init__(self, path: Path, specs: Sequence[TaskSpec], *, resumed: bool) -> None:
         self._path = path

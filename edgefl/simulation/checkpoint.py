@@ -112,7 +112,7 @@ class Keeper:
             self._refusals[report.task, report.round_num, device] = receipt
 
     def note_round(self, summary: RoundSummary, record: MemoryRecord) -> None:
-        """A round has ended, as ``record`` has it. Raises ``VerificationError`` when the past has it otherwise."""
+        """A round has ended, as ``record`` has it. Raises ``VerificationError`` when the past says something else."""
         if self._options is None:
             return
         at = len(self._rounds)

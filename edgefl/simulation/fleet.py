@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 
 from edgefl.errors import ConfigError, ConflictError, LocalProtocolError
 from edgefl.files import used_alone
-from edgefl.learning.registry import build_process
+from edgefl.learning.build import build_process
 from edgefl.learning.statistics import StatisticsProcess
 from edgefl.protocol.coordinator import Coordinator
 from edgefl.protocol.events import (
@@ -109,7 +109,7 @@ def simulate(
         workers: Workers = OwnWorkers(holdings)
         if processes is not None:
             workers = stack.enter_context(ProcessWorkers(holdings, processes))
-        fleet = _Fleet(holdings, keeper.workers(workers), on_round, keeper)
+        fleet = _Pool(holdings, keeper.workers(workers), on_round, keeper)
         for spec, text in ordered:
             spec = of_whole_fleet(spec, num_able(spec.kind, holdings))
             fleet.create(TaskCreated(spec, text, starts[spec.name].to_bytes() if spec.name in starts else b""))
@@ -178,7 +178,7 @@ class _Call:
     message: CheckIn | Report
 
 
-class _Fleet:
+class _Pool:
     """The world of the simulated devices: clock, link and server."""
 
     def __init__(

@@ -13,7 +13,7 @@ import sqlite3
 from collections.abc import Iterator
 
 from edgefl.errors import NotFoundError, StorageError
-from edgefl.learning.registry import LearningProcess, build_process
+from edgefl.learning.build import LearningProcess, build_process
 from edgefl.models.softmax import SoftmaxModel
 from edgefl.protocol.messages import ClientUpdate
 from edgefl.protocol.process import ProcessState, RoundConditions, RoundMetrics

@@ -1,4 +1,4 @@
-"""Where updates too large for a report are put together until their report comes: one file a device.
+"""Where updates too large for a report are put together until their report comes: one file per device.
 
     data_dir/uploads/SHA256-SIZE-DEVICE
 

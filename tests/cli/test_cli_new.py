@@ -19,7 +19,7 @@ from PIL import Image
 
 from edgefl.cli import new_files
 from edgefl.cli.main import main
-from edgefl.launcher.processes import Fleet
+from edgefl.launcher.processes import Launcher
 from edgefl.protocol.task import TaskKind, TaskSpec, parse_task
 from edgefl.types import DType
 from edgefl_device.config import load_config as load_device
@@ -129,7 +129,7 @@ def test_the_printed_commands_of_a_fleet_make_the_same_model(capsys: pytest.Capt
     digest = json.loads(capsys.readouterr().out.splitlines()[-1])["model_sha256"]
     header, *rows = [line.split(",", 1) for line in Path("mine.csv").read_text().splitlines()]
     template = Path(add[add.index("--config") + 1]).read_text()
-    with Fleet(Path("fleet")) as fleet:
+    with Launcher(Path("fleet")) as fleet:
         address = fleet.start_server(Path("mine-tasks/server.toml"), "127.0.0.1:0")
         for house in ("house-0", "house-1"):
             folder = Path("fleet", house)

@@ -10,6 +10,7 @@ from coordinator_kit import Fleet, assignments, of, rejection
 from protocol_kit import MODEL, evaluation, failure, statistics, training
 
 from edgefl.errors import ConfigError
+from edgefl.protocol.devices import GRACE_S, SEEN_EVERY_S
 from edgefl.protocol.events import (
     DeviceGone,
     Draining,
@@ -22,7 +23,6 @@ from edgefl.protocol.events import (
     Ticked,
 )
 from edgefl.protocol.messages import Accepted, RetryWindow
-from edgefl.protocol.registry import GRACE_S, SEEN_EVERY_S
 from edgefl.protocol.shape import ExampleShape, misfit, shape_of
 from edgefl.protocol.standing import LOG_S, NOTICE_S, REPEAT_S, DeviceState
 from edgefl.types import DType, Quantization
@@ -198,7 +198,7 @@ def test_a_scale_that_means_something_else_does_not_fit() -> None:
 def test_the_population_is_counted_as_devices_come() -> None:
     """Equal to a count over all of them, whatever they said before."""
     fleet = Fleet(training(goal=9))
-    registry = fleet.server.coordinator._registry
+    devices = fleet.server.coordinator._devices
     says: list[tuple[str, dict[str, Any], int]] = [
         ("a", {}, 1),
         ("b", {"num_train": 0}, 1),
@@ -212,11 +212,11 @@ def test_the_population_is_counted_as_devices_come() -> None:
     ]
     for device, said, able in says:
         fleet.arrive(device, **said)
-        assert registry.num_able("train") == able
+        assert devices.num_able("train") == able
     fleet.server.handle(TaskCreated(training("later"), ""), 0.0)
-    assert registry.num_able("later") == 2
+    assert devices.num_able("later") == 2
     fleet.server.restart()
-    assert fleet.server.coordinator._registry.num_able("train") == 2
+    assert fleet.server.coordinator._devices.num_able("train") == 2
 
 
 # ------------------------------------------------------------------------------------------------ creating tasks

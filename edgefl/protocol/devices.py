@@ -68,7 +68,7 @@ class Known:
         return replace(self.record, seen_ago_s=ago, error=error)
 
 
-class Registry:
+class KnownDevices:
     def __init__(self) -> None:
         self._devices: dict[str, Known] = {}
         self._populations: dict[str, dict[str, Known]] = {}

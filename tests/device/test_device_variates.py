@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 from device_fleet import ScriptedFleet
+from session_kit import CONFIG, JOB, WINDOW, answer, upper
+from session_kit import UPDATE as REPORT
 from test_device_agent import DIGEST, MODEL, NOW, answers, assignment, fill, run_device, stored, write_config
 from test_device_state import UPDATE, Died, MortalOps, closed, reopen
-from test_session import CONFIG, JOB, WINDOW, answer, upper
-from test_session import UPDATE as REPORT
 
 from edgefl.errors import StorageError
 from edgefl.faults.card import Card

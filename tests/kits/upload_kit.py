@@ -7,9 +7,12 @@ import contextlib
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
 
+import pytest
 from server_kit import Caller, as_device, definition, unwrap
 
+from edgefl.errors import EdgeFLError
 from edgefl.proto.v1 import fleet_pb2
 from edgefl.protocol.messages import Assignment, ClientUpdate, Receipt, UploadedContent
 from edgefl.wire import (
@@ -65,6 +68,18 @@ async def refer(caller: Caller, device: str, update: ClientUpdate, content: Uplo
 async def large_assignment(caller: Caller, device: str) -> Assignment:
     await caller.create(wide())
     return await caller.assignment(device)
+
+
+def staged(folder: Path) -> list[Path]:
+    """The files of uploads in the data folder below ``folder``."""
+    return list((folder / "data" / "uploads").iterdir())
+
+
+async def refused(call: object) -> EdgeFLError:
+    """The error that ``call`` ends with."""
+    with pytest.raises(EdgeFLError) as caught:
+        await call  # type: ignore[misc]
+    return caught.value
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ FUZZ_SECONDS ?= 60
 CLANG ?= $(firstword $(foreach name,clang clang-19 clang-18 clang-17 clang-16 clang-15 clang-14,$(shell command -v $(name))))
 SOURCES := setup.py pyproject.toml $(wildcard csrc/sources.txt csrc/flags.txt csrc/include/*.h csrc/src/*.[ch] csrc/src/*/*.[ch] edgefl/kernels/*.pyx edgefl/kernels/*.pxi edgefl/kernels/*.pxd)
 
-.PHONY: help demo test check test-c test-python test-optimized test-long fuzz golden bench-kernel bench-reports bench-simulation bench-learning test-arm bench-arm proto lock lock-check format wheels clean
+.PHONY: help demo test check test-c test-python test-optimized test-long fuzz golden bench-kernel bench-reports bench-rounds bench-simulation bench-learning test-arm bench-arm proto lock lock-check format wheels clean
 
 help:
 	@echo "make demo     the whole loop on real data: a server, ten devices, one released model (DEMO_ARGS=--help)"
@@ -19,6 +19,7 @@ help:
 	@echo "make check    lint, types, import layers, formatting, stubs (-j2: two at a time)"
 	@echo "make bench-kernel  the kernel next to its peers, on one core (PEERS_PYTHON=, BENCH_ARGS=; docs/benchmarks.md)"
 	@echo "make bench-reports  durable reports per second, compared with a bare gRPC echo (BENCH_ARGS=)"
+	@echo "make bench-rounds  what a report costs the round machine, in rounds of 1,000 to 16,000 (BENCH_ARGS=)"
 	@echo "make bench-simulation  simulated rounds per core, compared with the kernel alone and NumPy (BENCH_ARGS=)"
 	@echo "make bench-learning  what the algorithms reach on real data, with spread over seeds and people (BENCH_ARGS=)"
 	@echo "make golden   write tests/golden/kernel.txt anew: only when the arithmetic is meant to change"
@@ -142,6 +143,10 @@ bench-kernel: .venv/dev.stamp
 # Durable reports compared with a bare gRPC echo; two cores.
 bench-reports: .venv/dev.stamp
 	$(BIN)/python bench/reports.py $(BENCH_ARGS)
+
+# The round machine alone; one core.
+bench-rounds: .venv/dev.stamp
+	$(BIN)/python bench/rounds.py $(BENCH_ARGS)
 
 # Whole rounds in one process; one core unless BENCH_ARGS="--cores 2".
 bench-simulation: .venv/dev.stamp

@@ -32,6 +32,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from edgefl.errors import InvalidUpdateError, LocalProtocolError, UpdateRefusal
+from edgefl.protocol.appended import Appended
 from edgefl.protocol.events import (
     Persist,
     Phase,
@@ -69,7 +70,9 @@ class RoundState:
     task that cannot be filled holds the others up once a round.
     ``selected_at``: when the cohort was drawn; None before, and in a round that was restored.
     ``latency_shares``: as ``edgefl.protocol.latency`` says, of a committed round.
-    ``accepted``: ledger sequence by device, in ledger order. ``version``: the model version made (0 until committed).
+    ``accepted``: ledger sequence by device, in ledger order; ``last_sequence`` is its last.
+    ``had_failed``: the members that failed, in that order; ``num_failed``: those of them without an accepted update.
+    ``version``: the model version made (0 until committed).
     ``failures``: how its members failed, also of those whose update was accepted afterwards.
     """
 
@@ -84,8 +87,10 @@ class RoundState:
     conditions: RoundConditions = UNSELECTED
     cohort: tuple[str, ...] = ()
     members: frozenset[str] = frozenset()
-    accepted: dict[str, int] = field(default_factory=dict)
-    failed: frozenset[str] = frozenset()
+    accepted: Appended = field(default_factory=Appended)
+    had_failed: Appended = field(default_factory=Appended)
+    num_failed: int = 0
+    last_sequence: int = 0
     failures: tuple[FailureCount, ...] = ()
     selected_at: float | None = None
     deadline_at: float = 0.0
@@ -97,13 +102,13 @@ class RoundState:
     @property
     def outstanding(self) -> int:
         """Members that have not answered."""
-        return len(self.cohort) - len(self.accepted) - len(self.failed)
+        return len(self.cohort) - len(self.accepted) - self.num_failed
 
     def awaits(self, device: str) -> bool:
         """Whether ``device`` holds an assignment of this round that it has not answered."""
         if self.phase is not Phase.COLLECTING or device not in self.members:
             return False
-        return device not in self.accepted and device not in self.failed
+        return device not in self.accepted and device not in self.had_failed
 
     @property
     def summary(self) -> RoundSummary:
@@ -114,7 +119,7 @@ class RoundState:
             goal=self.spec.goal,
             cohort=len(self.cohort),
             accepted=len(self.accepted),
-            failed=len(self.failed),
+            failed=self.num_failed,
             version=self.version,
             metrics=self.metrics,
             reason=self.reason,
@@ -222,7 +227,8 @@ def admit(state: RoundState, device: str, update: ClientUpdate) -> Receipt | Non
 
 def restore(record: RoundRecord, seed: int, spec: RoundSpec, base: BaseModel, now: float) -> RoundState:
     """The COLLECTING round of ``record``, with its remaining time granted afresh."""
-    accepted = {device: sequence for sequence, device, _ in record.accepted}
+    accepted = Appended({device: sequence for sequence, device, _ in record.accepted})
+    had_failed = Appended({device: place for place, device in enumerate(dict.fromkeys(record.failed))})
     return RoundState(
         task=record.task,
         seed=seed,
@@ -234,7 +240,9 @@ def restore(record: RoundRecord, seed: int, spec: RoundSpec, base: BaseModel, no
         cohort=record.cohort,
         members=frozenset(record.cohort),
         accepted=accepted,
-        failed=frozenset(record.failed) - accepted.keys(),
+        last_sequence=max(accepted.values(), default=0),
+        had_failed=had_failed,
+        num_failed=sum(device not in accepted for device in had_failed),
         failures=record.failures,
         deadline_at=now + record.remaining_s,
     )
@@ -294,13 +302,15 @@ def _candidates(state: RoundState, event: CandidatesWaiting, now: float) -> Resu
 
 def _accepted(state: RoundState, event: UpdateAccepted, now: float) -> Result:
     device = event.device
-    newest = state.accepted[next(reversed(state.accepted))] if state.accepted else 0
+    newest = state.last_sequence
     if device not in state.members or device in state.accepted or event.sequence <= newest:
         raise LocalProtocolError(
             f"sequence {event.sequence} for {device!r} in round {state.round_num} of task {state.task!r}; expected a "
             f"member without an accepted update, and a sequence above {newest}"
         )
-    state = replace(state, accepted={**state.accepted, device: event.sequence}, failed=state.failed - {device})
+    accepted = state.accepted.plus(device, event.sequence)
+    num_failed = state.num_failed - (device in state.had_failed)
+    state = replace(state, accepted=accepted, last_sequence=event.sequence, num_failed=num_failed)
     return _settle(state, now, SaveReport(event.sequence, device, event.update))
 
 
@@ -311,7 +321,8 @@ def _failed(state: RoundState, event: MemberFailed, now: float) -> Result:
             "expected a member that has not answered"
         )
     failures = counted(state.failures, event.device, event.failure)
-    state = replace(state, failed=state.failed | {event.device}, failures=failures)
+    had_failed = state.had_failed.plus(event.device, len(state.had_failed))
+    state = replace(state, had_failed=had_failed, num_failed=state.num_failed + 1, failures=failures)
     return _settle(state, now, SaveFailure(event.device, event.failure))
 
 
@@ -328,7 +339,7 @@ def _settle(state: RoundState, now: float, *effects: Persist) -> Result:
     if over:
         return _abandon(state, f"{accepted} of at least {spec.minimum} reports at the deadline{because}", *effects)
     if accepted + state.outstanding < spec.minimum:
-        reason = f"{accepted} reports, {len(state.failed)} of {len(state.cohort)} failed; {spec.minimum} out of reach"
+        reason = f"{accepted} reports, {state.num_failed} of {len(state.cohort)} failed; {spec.minimum} out of reach"
         return _abandon(state, reason + because, *effects)
     return state, effects
 

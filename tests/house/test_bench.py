@@ -77,6 +77,12 @@ def run_bench(name: str, *arguments: str) -> dict[str, Any]:
     return found
 
 
+def test_a_report_is_counted_at_each_goal() -> None:
+    found = run_bench("rounds.py", "--goals", "10", "40", "--turns", "1")
+    assert set(found["us_per_report"]) == {"10", "40"}
+    assert all(figure > 0 for figure in found["us_per_report"].values())
+
+
 def test_simulated_rounds_are_federated_averaging_beside_numpy_and_the_kernel_alone() -> None:
     found = run_bench("simulation.py", "--quick")
     assert set(found) == SIMULATED_KEYS | {"cores", "variant", "large"}

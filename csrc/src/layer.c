@@ -19,16 +19,20 @@ void layer_clear(struct layer *layer) {
 
 edgefl_status layer_load(struct layer *layer, const edgefl_model *model, edgefl_place *place) {
     const size_t num_features = layer->num_features;
-    layer_clear(layer);
+    bool finite = true;
     for (size_t c = 0; c < layer->num_classes; c++) {
         const float *from = model->kernel + c * num_features;
         float *to = layer->kernel + c * layer->stride;
+        uint32_t tops = 0; /* a top bit when a value is not finite; here, because a large model leaves the cache */
         for (size_t f = 0; f < num_features; f++) {
+            tops |= (float_bits(from[f]) & 0x7fffffffu) + 0x00800000u;
             to[f] = flush(from[f]);
         }
+        memset(to + num_features, 0, (layer->stride - num_features) * sizeof(float));
         layer->bias[c] = flush(model->bias[c]);
+        finite = finite && tops >> 31 == 0 && is_finite(model->bias[c]);
     }
-    return layer_check_finite(layer, place) == EDGEFL_OK ? EDGEFL_OK : EDGEFL_BAD_START_WEIGHT;
+    return finite || layer_check_finite(layer, place) == EDGEFL_OK ? EDGEFL_OK : EDGEFL_BAD_START_WEIGHT;
 }
 
 /* Class by class, its features before its bias: the first that is not finite is the place. */
@@ -81,6 +85,10 @@ void tile_load(struct tile *tile, const edgefl_variant *variant, const edgefl_fe
 
 bool tile_ok(const struct tile *tile, const edgefl_variant *variant, const edgefl_features *features,
              const uint32_t *order, size_t first, size_t num_rows) {
+    if (order == NULL && !features_need_loading(features)) { /* one after another: in one stream */
+        const size_t n = num_rows * features->num_features;
+        return variant->first_bad_feature(tile->rows[0], n) == n;
+    }
     bool ok = true;
     for (size_t i = 0; ok && i < num_rows; i++) {
         ok = features_row_ok(variant, features, order != NULL ? order[first + i] : first + i, tile->rows[i]);

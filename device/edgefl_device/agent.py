@@ -3,7 +3,7 @@
 ::
 
     signals ──┐                       ┌── worker thread: check-in, download, training, outbox, report (jobs.py)
-              ├─> queue ─> session ───┤
+              ├─> queue ─> executor ──┤
     timer  ───┘   (main thread)       └── release thread: downloads alongside it
 
 Invariants: the main thread alone touches the session, the notes and the status, and never blocks on network, training
@@ -22,39 +22,28 @@ import queue
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import replace
-from typing import Any
 
 from edgefl import __version__
 from edgefl.command import one_line
 from edgefl.errors import InterruptedByUser, StorageError, UnavailableError
 from edgefl.kernels import StopFlag
-from edgefl.protocol.messages import Report, WorkFailure
 from edgefl.protocol.session import SessionMachine
 from edgefl.protocol.session_events import (
-    AdoptVariate,
-    ClearOutbox,
-    DropVariate,
     FetchModel,
     FetchRelease,
-    Halt,
     ReleaseFailed,
     ReleaseFetched,
-    SaveAssignment,
     SaveUpdate,
     SendCheckIn,
     SendReport,
     SessionEffect,
     SessionEvent,
-    Started,
-    StartTimer,
     StartWork,
     StopRequested,
-    StopTimer,
-    StopWork,
     TimerFired,
 )
-from edgefl.protocol.session_state import SessionPhase, Uniform
+from edgefl.protocol.session_executor import Executor, JobEffect
+from edgefl.protocol.session_state import SessionPhase, SessionState, Uniform
 from edgefl.systemd import notify, watchdog_interval_s
 from edgefl_device.config import DeviceConfig
 from edgefl_device.example_store import ExampleStore
@@ -62,7 +51,7 @@ from edgefl_device.jobs import Jobs, session_config
 from edgefl_device.narrator import Story, tell
 from edgefl_device.rpc import FleetClient
 from edgefl_device.signals import SignalWatch
-from edgefl_device.state import MAX_STARTS, StateDir
+from edgefl_device.state import StateDir
 from edgefl_device.status import Status, StatusFile, by_call, by_purpose
 from edgefl_device.worker import Crash, Job, Worker
 
@@ -101,7 +90,6 @@ class Agent:
         self._worker = Worker("session", self._queue)
         self._releases = Worker("releases", self._queue)
         session = session_config()
-        self._machine = SessionMachine(session, uniform)
         with contextlib.ExitStack() as stack:
             self._state = StateDir.open(config.device.state_dir, config.device.name)
             stack.callback(self._state.close)
@@ -112,8 +100,10 @@ class Agent:
             self._jobs = Jobs(config, session, self._client, self._state, self._store)
             self._status_file = StatusFile(self._state.path / "status.json")
             stack.pop_all()
+        self._executor = Executor(
+            SessionMachine(session, uniform), self._state, self, clock=clock, warn=log.warning, on_step=self._tell
+        )
         self._stop = StopFlag()
-        self._timer_at: float | None = None
         self._job_until: float | None = None
         self._interrupted = False
         self._went = False
@@ -128,16 +118,17 @@ class Agent:
         address = self._config.server.address
         log.info("device %s, session %d, server %s", self._config.device.name, self._state.session, address)
         try:
-            self._handle(self._started())
+            self._executor.start(tuple(one.info for one in self._jobs.releases.installed()), at_once=self._once)
+            self._show()
             notify("READY=1")
-            while self._machine.state.phase is not SessionPhase.HALTED:
+            while self._executor.state.phase is not SessionPhase.HALTED:
                 self._handle(self._next())
         finally:
             notify("STOPPING=1")
             self._close()
             watch.close()
-        if self._once and self._machine.state.failures:
-            raise UnavailableError(self._machine.state.last_error)
+        if self._once and self._executor.state.failures:
+            raise UnavailableError(self._executor.state.last_error)
         return InterruptedByUser.exit_code if self._interrupted else 0
 
     # -------------------------------------------------------------------------------------------- events
@@ -146,32 +137,16 @@ class Agent:
         self._interrupted = number == signal.SIGINT
         self._queue.put(StopRequested())
 
-    def _started(self) -> Started:
-        notes = self._state.notes
-        outbox: Report | None = self._state.found_outbox
-        if outbox is None and notes.task and notes.starts >= MAX_STARTS:
-            text = f"the agent ended {notes.starts} times in the middle of this work; see its log"
-            outbox = WorkFailure(notes.task, notes.round_num, "CrashLoop", text)
-        return Started(
-            outbox=outbox,
-            last_task=notes.last_task,
-            last_round=notes.last_round,
-            window=None if self._once else notes.window,
-            releases=tuple(release.info for release in self._jobs.releases.installed()),
-            proposals=self._state.variates.proposals(),
-        )
-
     def _next(self) -> SessionEvent:
         """Wait for an event, feeding the watchdog. Raises what a job left by."""
         interval = watchdog_interval_s()
         while True:
-            now = self._clock()
-            if self._timer_at is not None and now >= self._timer_at:
-                self._timer_at = None
+            now, timer_at = self._clock(), self._executor.state.timer_at
+            if timer_at is not None and now >= timer_at:
                 return TimerFired()
             if interval is not None and (self._job_until is None or now < self._job_until):
                 notify("WATCHDOG=1")
-            waits = [interval, None if self._timer_at is None else self._timer_at - now]
+            waits = [interval, None if timer_at is None else timer_at - now]
             timeout = min((wait for wait in waits if wait is not None), default=None)
             try:
                 item = self._queue.get(timeout=timeout)
@@ -184,22 +159,18 @@ class Agent:
             return item
 
     def _handle(self, event: SessionEvent) -> None:
-        before = self._machine.state
-        effects = self._machine.handle(event, self._clock())
-        after = self._machine.state
-        self._story, lines = tell(self._story, event, before, after, effects, time.time())
-        for line in lines:
-            log.log(logging.WARNING if line.warning else logging.INFO, "%s", one_line(line.text))
-        for effect in effects:
-            self._carry_out(effect)
+        before = self._executor.state.phase
+        self._executor.handle(event)
+        after = self._executor.state
         self._show()
-        self._went |= before.phase not in (SessionPhase.NEW, SessionPhase.IDLE)
+        self._went |= before is not SessionPhase.IDLE
         if self._once and self._went and after.phase is SessionPhase.IDLE and not after.fetching:
             self._queue.put(StopRequested())
 
-    # -------------------------------------------------------------------------------------------- effects
+    # -------------------------------------------------------------------------------------------- jobs
 
-    def _carry_out(self, effect: SessionEffect) -> None:
+    def begin(self, effect: JobEffect) -> None:
+        """Hand a job to the worker thread, a release to its own; called by the executor."""
         jobs = self._jobs
         match effect:
             case SendCheckIn():
@@ -215,59 +186,14 @@ class Agent:
                 self._submit(lambda: jobs.report(effect), effect.timeout_s)
             case FetchRelease():
                 self._releases.submit(lambda: jobs.fetch_release(effect))
-            case StopWork():
-                self._stop.set()
-            case StartTimer():
-                self._timer_at = self._clock() + effect.delay_s
-            case StopTimer():
-                self._timer_at = None
-            case SaveAssignment():
-                self._note_assignment(effect)
-            case ClearOutbox():
-                self._clear_outbox(effect)
-            case AdoptVariate(proposal):
-                self._keep_variate(lambda: self._state.variates.adopt(proposal.task))
-            case DropVariate(proposal):
-                self._keep_variate(lambda: self._state.variates.drop(proposal.task))
-            case Halt():
-                pass  # the loop in run() ends, and _close cancels the call in flight
+
+    def stop_work(self) -> None:
+        """Stop a training between two batches; called by the executor."""
+        self._stop.set()
 
     def _submit(self, job: Job, limit_s: float) -> None:
         self._job_until = self._clock() + limit_s + JOB_GRACE_S
         self._worker.submit(job)
-
-    def _note_assignment(self, effect: SaveAssignment) -> None:
-        notes, assignment = self._state.notes, effect.assignment
-        same = (notes.task, notes.round_num) == (assignment.task, assignment.round_num)
-        self._note(
-            task=assignment.task,
-            round_num=assignment.round_num,
-            starts=notes.starts + 1 if same else 1,
-            window_min_s=effect.retry.min_s,
-            window_max_s=effect.retry.max_s,
-        )
-
-    def _clear_outbox(self, effect: ClearOutbox) -> None:
-        window = {}
-        if effect.retry is not None:
-            window = {"window_min_s": effect.retry.min_s, "window_max_s": effect.retry.max_s}
-        self._note(task="", round_num=0, starts=0, last_task=effect.last_task, last_round=effect.last_round, **window)
-        try:
-            self._state.clear_outbox(effect.proposal)
-        except StorageError as error:
-            log.warning("%s; an update that is sent again is harmless", error)
-
-    def _keep_variate(self, step: Callable[[], None]) -> None:
-        try:
-            step()
-        except StorageError as error:
-            log.warning("%s; it is done before the next work that needs it", error)
-
-    def _note(self, **changes: Any) -> None:
-        try:
-            self._state.note(replace(self._state.notes, session=self._state.session, **changes))
-        except StorageError as error:
-            log.warning("%s; the agent goes on without its notes", error)
 
     def _close(self) -> None:
         self._stop.set()
@@ -275,8 +201,8 @@ class Agent:
         ended = self._worker.join(STOP_LIMIT_S) and self._releases.join(STOP_LIMIT_S)
         if not ended:
             log.warning("a job did not end within %g s; the agent ends without it", STOP_LIMIT_S)
-        elif self._machine.state.phase is SessionPhase.HALTED and self._state.notes.starts:
-            self._note(starts=self._state.notes.starts - 1)  # a clean end is not a reason to give the work up
+        else:
+            self._executor.ended()
         self._show()
         if ended:
             self._store.close()
@@ -284,8 +210,15 @@ class Agent:
 
     # -------------------------------------------------------------------------------------------- for people
 
+    def _tell(
+        self, event: SessionEvent, before: SessionState, after: SessionState, effects: tuple[SessionEffect, ...]
+    ) -> None:
+        self._story, lines = tell(self._story, event, before, after, effects, time.time())
+        for line in lines:
+            log.log(logging.WARNING if line.warning else logging.INFO, "%s", one_line(line.text))
+
     def _show(self) -> None:
-        state, story, traffic = self._machine.state, self._story, self._client.traffic
+        state, story, traffic = self._executor.state, self._story, self._client.traffic
         status = Status(
             device=self._config.device.name,
             population=self._config.device.population,

@@ -30,7 +30,7 @@ import json
 import logging
 import os
 import struct
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,8 @@ from google.protobuf.message import DecodeError
 
 from edgefl.errors import ConfigError, EdgeFLError, FencedError, StorageError
 from edgefl.proto.v1 import fleet_pb2
-from edgefl.protocol.messages import ClientUpdate, Report, RetryWindow, RoundKey, WorkFailure
+from edgefl.protocol.messages import ClientUpdate, Report, RoundKey, WorkFailure
+from edgefl.protocol.session_executor import Notes
 from edgefl.wire import report_from_proto, report_to_proto
 from edgefl_device.files import (
     FileOps,
@@ -58,31 +59,10 @@ FORMAT_VERSION = 1
 OUTBOX_VERSION = 2
 """Since version 2 an entry holds the control variate that its update proposes; one of version 1 has none."""
 
-MAX_STARTS = 3
-"""After so many unclean ends in the middle of one assignment it is reported as failed, not tried again."""
-
 _OUTBOX_MAGIC = b"EFLO"
 _OUTBOX_HEAD = struct.Struct("<4sHxxQI")
 _VARIATE_HEAD = struct.Struct("<I")
 _DIGEST_BYTES = 32
-
-
-@dataclass(frozen=True)
-class Notes:
-    """What is noted unsynced. ``starts``: how often work on (``task``, ``round_num``) began without a clean end."""
-
-    session: int = 0
-    task: str = ""
-    round_num: int = 0
-    starts: int = 0
-    last_task: str = ""
-    last_round: int = 0
-    window_min_s: float = 0.0
-    window_max_s: float = 0.0
-
-    @property
-    def window(self) -> RetryWindow:
-        return RetryWindow(self.window_min_s, self.window_max_s)
 
 
 class StateDir:

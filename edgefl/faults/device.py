@@ -1,4 +1,4 @@
-"""A device: the real session machine, state folder and releases, carried out as ``edgefl_device.agent`` does.
+"""A device: the real session machine, its executor, state folder and releases; the jobs are done in virtual time.
 
 Its clock is its own and starts anew at each boot of the machine. ``Crash`` may come at every operation of the card and
 before every effect; the world then calls ``down``.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,12 +24,12 @@ from edgefl.protocol.messages import (
     ClientUpdate,
     ReleaseInfo,
     Report,
-    RetryWindow,
     WorkFailure,
 )
 from edgefl.protocol.session import SessionMachine
+from edgefl.protocol.session_executor import Executor, JobEffect
 from edgefl_device.content import ReleaseStore
-from edgefl_device.state import MAX_STARTS, StateDir
+from edgefl_device.state import StateDir
 
 if TYPE_CHECKING:
     from edgefl.faults.world import World
@@ -54,7 +53,6 @@ class SimDevice:
         self._card = Card(lambda where: world.device_point(self, where), chance)
         self._releases = ReleaseStore(folder / "releases", self._card)
         self._state: StateDir | None = None
-        self._timer = 0
         self._clock_base = 0.0
         self._session = 0
         self._saved: dict[tuple[str, int], ClientUpdate] = {}
@@ -83,9 +81,25 @@ class SimDevice:
             return
         require(self._state.session > self._session, f"{self.who}: session {self._state.session} after {self._session}")
         self._session = self._state.session
-        self.machine = SessionMachine(self._world.fleet.session, self._chance.uniform)
+        self._executor = self._new_executor(self._state)
         self._world.say(self.who, f"session {self._session}, outbox {_short(self._state.found_outbox)}")
-        self._handle(self._started(self._state))
+        self._executor.start(tuple(release.info for release in self._releases.installed()))
+
+    def _new_executor(self, state: StateDir) -> Executor:
+        life = self.life
+
+        def later(delay_s: float, action: Callable[[], None]) -> None:
+            self._world.later(delay_s, lambda: self._if_alive(life, action))
+
+        return Executor(
+            SessionMachine(self._world.fleet.session, self._chance.uniform),
+            state,
+            self,
+            clock=lambda: self.monotonic,
+            warn=lambda text: self._world.say(self.who, text),
+            later=later,
+            on_effect=lambda effect: self._world.device_point(self, type(effect).__name__),
+        )
 
     def guarded_boot(self) -> None:
         self._guard(self.boot)
@@ -109,15 +123,6 @@ class SimDevice:
             self._state.close()
             self._state = None
 
-    def _started(self, state: StateDir) -> on.Started:
-        notes = state.notes
-        outbox = state.found_outbox
-        if outbox is None and notes.task and notes.starts >= MAX_STARTS:
-            outbox = WorkFailure(notes.task, notes.round_num, "CrashLoop", "ended again and again in this work")
-        installed = tuple(release.info for release in self._releases.installed())
-        proposals = state.variates.proposals()
-        return on.Started(outbox, notes.last_task, notes.last_round, notes.window, installed, proposals)
-
     def _run_releases(self) -> None:
         """I7: what this device runs never falls. It asks for each release as an application does that runs it."""
         installed = {release.info.name for release in self._releases.installed()}
@@ -137,8 +142,11 @@ class SimDevice:
 
     def event(self, life: int, event: Any) -> None:
         """Something happened to the run ``life`` of this device."""
+        self._if_alive(life, lambda: self._handle(event))
+
+    def _if_alive(self, life: int, action: Callable[[], None]) -> None:
         if life == self.life:
-            self._guard(lambda: self._handle(event))
+            self._guard(action)
 
     def _guard(self, action: Callable[[], None]) -> None:
         """Run ``action``; a crash inside it is this device's and nobody else's."""
@@ -151,25 +159,18 @@ class SimDevice:
 
     def _handle(self, event: Any) -> None:
         if isinstance(event, on.ReceiptReceived) or (isinstance(event, on.RpcFailed) and not event.transient):
-            self._answered(self.machine.state.report)
-        for effect in self.machine.handle(event, self.monotonic):
-            self._world.device_point(self, type(effect).__name__)
-            self._carry_out(effect)
+            self._answered(self._executor.state.report)
+        self._executor.handle(event)
 
     def _answered(self, report: Report | None) -> None:
         if isinstance(report, ClientUpdate):
             self._saved.pop((report.task, report.round_num), None)
 
-    def _carry_out(self, effect: Any) -> None:
+    def begin(self, effect: JobEffect) -> None:
+        """Start a job, as ``Agent`` hands it to a thread."""
         world, life, state = self._world, self.life, self._state
         assert state is not None
         match effect:
-            case on.StartTimer(delay_s):
-                self._timer += 1
-                mine = self._timer
-                world.later(delay_s, lambda: self._ring(life, mine))
-            case on.StopTimer():
-                self._timer += 1
             case on.SendCheckIn(last_task, last_round, timeout_s):
                 world.link.call(self, self._check_in(state.session, last_task, last_round), timeout_s)
             case on.SendReport(report, timeout_s):
@@ -183,24 +184,14 @@ class SimDevice:
                 done = self._work(assignment)
                 world.later(self._chance.uniform(*world.config.work_s), lambda: self.event(life, done))
             case on.SaveUpdate(update):
-                world.later(0.02, lambda: self._guard(lambda: self._save(life, update)))
-            case on.ClearOutbox():
-                self._clear_outbox(state, effect)
-            case on.AdoptVariate(proposal):
-                self._keep_variate(lambda: state.variates.adopt(proposal.task))
-            case on.DropVariate(proposal):
-                self._keep_variate(lambda: state.variates.drop(proposal.task))
-            case on.SaveAssignment(assignment, retry):
-                notes = state.notes
-                same = (notes.task, notes.round_num) == (assignment.task, assignment.round_num)
-                starts = notes.starts + 1 if same else 1
-                self._note(task=assignment.task, round_num=assignment.round_num, starts=starts, **_window(retry))
+                world.later(0.02, lambda: self._if_alive(life, lambda: self._save(state, update)))
             case on.FetchRelease(info):
                 self._queue.append(info)
                 if len(self._queue) == 1:
                     self._next_release(life)
-            case on.StopWork():
-                pass  # the work is short
+
+    def stop_work(self) -> None:
+        """The work is short: it ends by itself."""
 
     def _check_in(self, session: int, last_task: str, last_round: int) -> CheckIn:
         config = self._world.fleet.session
@@ -241,41 +232,14 @@ class SimDevice:
         same = saved is None or (isinstance(report, ClientUpdate) and report.payload == saved.payload)
         require(same, f"I2: {self.who} saved its update of {report.task} {report.round_num} and reports {report}")
 
-    def _save(self, life: int, update: ClientUpdate) -> None:
-        if life != self.life or self._state is None:
-            return
+    def _save(self, state: StateDir, update: ClientUpdate) -> None:
         try:
-            self._state.save_update(update)
+            state.save_update(update)
         except StorageError as error:
             self._handle(on.SaveFailed(str(error)))
             return
         self._saved[update.task, update.round_num] = update
         self._handle(on.UpdateSaved())
-
-    def _clear_outbox(self, state: StateDir, effect: on.ClearOutbox) -> None:
-        last = {"last_task": effect.last_task, "last_round": effect.last_round}
-        self._note(task="", round_num=0, starts=0, **last, **_window(effect.retry))
-        try:
-            state.clear_outbox(effect.proposal)
-        except StorageError as error:
-            self._world.say(self.who, str(error))
-
-    def _keep_variate(self, step: Callable[[], None]) -> None:
-        try:
-            step()
-        except StorageError as error:
-            self._world.say(self.who, str(error))
-
-    def _note(self, **changes: Any) -> None:
-        assert self._state is not None
-        try:
-            self._state.note(replace(self._state.notes, session=self._state.session, **changes))
-        except StorageError as error:
-            self._world.say(self.who, str(error))
-
-    def _ring(self, life: int, timer: int) -> None:
-        if timer == self._timer:
-            self.event(life, on.TimerFired())
 
     # Releases -------------------------------------------------------------------------------------------
 
@@ -302,10 +266,6 @@ class SimDevice:
         self._handle(outcome)
         if self._queue and life == self.life:
             self._next_release(life)
-
-
-def _window(retry: RetryWindow | None) -> dict[str, float]:
-    return {} if retry is None else {"window_min_s": retry.min_s, "window_max_s": retry.max_s}
 
 
 def _short(report: Report | None) -> str:

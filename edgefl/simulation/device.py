@@ -20,10 +20,7 @@ from edgefl.protocol.messages import (
 )
 from edgefl.protocol.session import SessionMachine
 from edgefl.protocol.session_events import (
-    AdoptVariate,
     CheckInAnswered,
-    ClearOutbox,
-    DropVariate,
     FetchModel,
     FetchRelease,
     ModelReady,
@@ -33,17 +30,12 @@ from edgefl.protocol.session_events import (
     SaveUpdate,
     SendCheckIn,
     SendReport,
-    SessionEffect,
-    SessionEvent,
-    Started,
-    StartTimer,
     StartWork,
-    StopTimer,
-    TimerFired,
     UpdateSaved,
     WorkDone,
     WorkFailed,
 )
+from edgefl.protocol.session_executor import Executor, JobEffect, Notes
 from edgefl.protocol.session_state import SessionConfig
 from edgefl.simulation.holdings import Holdings
 
@@ -69,6 +61,53 @@ class World(Protocol):
         ...
 
 
+class MemoryVariates:
+    """The control variates of one device, by task."""
+
+    def __init__(self) -> None:
+        self._proposed: dict[str, bytes] = {}
+        self._adopted: dict[str, bytes] = {}
+
+    def proposals(self) -> tuple[RoundKey, ...]:
+        return ()  # asked at a start, and a simulated device has only one
+
+    def propose(self, task: str, variate: bytes) -> None:
+        self._proposed[task] = variate
+
+    def adopt(self, task: str) -> None:
+        self._adopted[task] = self._proposed.pop(task)
+
+    def drop(self, task: str) -> None:
+        del self._proposed[task]
+
+    def load(self, task: str) -> bytes:
+        """The device's own variate of ``task``; b"" while it has none."""
+        return self._adopted.get(task, b"")
+
+
+class MemoryStorage:
+    """What an agent has in its state folder."""
+
+    session = 1
+    found_outbox = None
+
+    def __init__(self) -> None:
+        self.notes = Notes()
+        self.variates = MemoryVariates()
+        self._update: ClientUpdate | None = None
+
+    def note(self, notes: Notes) -> None:
+        self.notes = notes
+
+    def save_update(self, update: ClientUpdate) -> None:
+        self._update = update
+
+    def clear_outbox(self, proposal: RoundKey | None = None) -> None:
+        if proposal is not None and self._update is not None:
+            self.variates.propose(proposal.task, self._update.variate)
+        self._update = None
+
+
 class SimulatedDevice:
     """Carries the session's effects out at once: its work takes no virtual time and is the world's to do."""
 
@@ -78,77 +117,51 @@ class SimulatedDevice:
         # A window's middle: no chance enters a simulation but that of learning.
         config = SessionConfig(encodings=codecs.names())
         self._kinds, self._encodings = config.kinds, config.encodings
-        self._session = SessionMachine(config, lambda low, high: (low + high) / 2)
-        self._timer = 0
+        self._storage = MemoryStorage()
+        machine = SessionMachine(config, lambda low, high: (low + high) / 2)
+        self._executor = Executor(
+            machine, self._storage, self, clock=lambda: world.now, warn=lambda _: None, later=world.later
+        )
         self._model = b""
-        self._update: ClientUpdate | None = None
-        self._proposed: dict[RoundKey, bytes] = {}
-        self._variates: dict[str, bytes] = {}
 
     def start(self) -> None:
-        self._handle(Started())
+        self._executor.start()
 
     def answered(self, answer: CheckInAnswer) -> None:
-        self._handle(CheckInAnswered(answer))
+        self._executor.handle(CheckInAnswered(answer))
 
     def worked(self, report: Report) -> None:
-        self._handle(WorkFailed(report) if isinstance(report, WorkFailure) else WorkDone(report))
+        self._executor.handle(WorkFailed(report) if isinstance(report, WorkFailure) else WorkDone(report))
 
     def receipt(self, receipt: Receipt, retry: RetryWindow) -> None:
-        self._handle(ReceiptReceived(receipt, retry))
+        self._executor.handle(ReceiptReceived(receipt, retry))
 
-    def _handle(self, event: SessionEvent) -> None:
-        """Take ``event`` and carry the effects out, then the events that those make, until the session waits."""
-        pending = [event]
-        while pending:
-            for effect in self._session.handle(pending.pop(0), self._world.now):
-                outcome = self._carry_out(effect)
-                if outcome is not None:
-                    pending.append(outcome)
-
-    def _carry_out(self, effect: SessionEffect) -> SessionEvent | None:
+    def begin(self, effect: JobEffect) -> None:
+        """Do a job, or have the world do it."""
         match effect:
-            case StartTimer(delay_s):
-                self._timer += 1
-                timer = self._timer
-                self._world.later(delay_s, lambda: self._fire(timer))
-            case StopTimer():
-                self._timer += 1
             case SendCheckIn(last_task, last_round):
                 self._world.send_check_in(self, self._check_in(last_task, last_round))
             case FetchModel(digest):
-                return self._fetch(digest)
+                self._fetch(digest)
             case StartWork(assignment):
                 model = self._model if assignment.model_digest else b""
-                self._world.work(self, assignment, model, self._variates.get(assignment.task, b""))
+                self._world.work(self, assignment, model, self._storage.variates.load(assignment.task))
             case SaveUpdate(update):
-                self._update = update
-                return UpdateSaved()
-            case ClearOutbox():
-                if effect.proposal is not None and self._update is not None:
-                    self._proposed[effect.proposal] = self._update.variate
-                self._update = None
-            case AdoptVariate(proposal):
-                self._variates[proposal.task] = self._proposed.pop(proposal)
-            case DropVariate(proposal):
-                del self._proposed[proposal]
+                self._storage.save_update(update)
+                self._executor.handle(UpdateSaved())
             case SendReport(report):
                 self._world.send_report(self, report)
             case FetchRelease(info):
-                return ReleaseFetched(info)
-            case _:  # notes for a restart, and stops, which a simulation does not have
-                pass
-        return None
+                self._executor.handle(ReleaseFetched(info))
 
-    def _fire(self, timer: int) -> None:
-        if timer == self._timer:
-            self._handle(TimerFired())
+    def stop_work(self) -> None:
+        """Work takes no time here: there is none to stop."""
 
     def _check_in(self, last_task: str, last_round: int) -> CheckIn:
         return CheckIn(
             population=self.holdings.population,
             agent_version=__version__,
-            session=1,
+            session=self._storage.session,
             num_train=len(self.holdings.train),
             num_held_out=len(self.holdings.held_out),
             kinds=self._kinds,
@@ -157,9 +170,10 @@ class SimulatedDevice:
             last_round=last_round,
         )
 
-    def _fetch(self, digest: str) -> SessionEvent:
+    def _fetch(self, digest: str) -> None:
         model = self._world.model(digest)
         if model is None:
-            return ModelUnavailable(f"no model {digest}")
+            self._executor.handle(ModelUnavailable(f"no model {digest}"))
+            return
         self._model = model
-        return ModelReady()
+        self._executor.handle(ModelReady())

@@ -8,7 +8,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from device_fleet import ROOT, write_config
+from device_fleet import write_config
+from places import ROOT
 
 from edgefl.errors import ConfigError
 from edgefl_device.config import load_config

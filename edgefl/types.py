@@ -48,6 +48,14 @@ KEY_BYTES = 16
 """Size of a key of the counter-based generator (128 bits)."""
 
 
+@dataclass(frozen=True)
+class RoundKey:
+    """What the randomness of one round derives from (``edgefl.randomness``): the task's seed, the round's number."""
+
+    task_seed: int
+    round_num: int
+
+
 class DType(enum.Enum):
     """How a feature is stored; the value is the name used in TOML, on the wire and in the example store."""
 

@@ -4,8 +4,10 @@ A codec turns a vector of numbers into the payload that travels, and back. The n
 definitions, plans and updates, so adding a codec takes one file (``edgefl.registry``). Other packages cannot add one:
 a codec runs on devices too, and an agent announces what every agent of its version has. Invariants:
 
-- ``decode(encode(values), n)`` has the size and the format of ``values``, and ``decode`` raises
-  ``InvalidUpdateError`` for whatever else arrives: a payload comes from a device that may be wrong or may lie;
+- ``decode`` of a payload that ``encode`` made under the same key has the size and the format of the values, and it
+  raises ``InvalidUpdateError`` for whatever else arrives: a payload comes from a device that may be wrong or may lie;
+- both are pure functions: randomness that both sides share derives from the round's key, and what a codec has to
+  remember on a device from round to round is its memory, which only ``encode`` reads and returns;
 - the bytes are the same on every machine (little-endian); no NumPy: this is the way of the device.
 """
 
@@ -20,7 +22,9 @@ from edgefl.registry import Registry
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-__all__ = ["CODECS", "Codec", "codec", "decode", "names"]
+    from edgefl.types import RoundKey
+
+__all__ = ["CODECS", "Codec", "codec", "decode", "encode", "names"]
 
 CODECS = Registry("encoding", __name__, "CODEC")
 
@@ -34,11 +38,14 @@ class Codec(Protocol):
     @property
     def value_format(self) -> Literal["f", "q"]: ...
 
-    def encode(self, values: Buffer) -> bytes:
-        """The payload of a C-contiguous vector of ``value_format`` values."""
+    def encode(self, values: Buffer, key: RoundKey, memory: bytes) -> tuple[bytes, bytes]:
+        """The payload of a C-contiguous vector of ``value_format`` values, and the device's memory after it.
+
+        ``memory``: what the device's last update of this task left behind; b"" before the first.
+        """
         ...
 
-    def decode(self, payload: bytes, num_values: int) -> bytes:
+    def decode(self, payload: bytes, num_values: int, key: RoundKey) -> bytes:
         """``num_values`` values of ``value_format``. Raises ``InvalidUpdateError``: ENCODING, SHAPE, NON_FINITE."""
         ...
 
@@ -54,11 +61,16 @@ def codec(name: str) -> Codec:
     return cast(Codec, CODECS.load(name))
 
 
-def decode(name: str, expected: str, payload: bytes, num_values: int) -> bytes:
+def encode(name: str, values: Buffer, key: RoundKey, memory: bytes = b"") -> tuple[bytes, bytes]:
+    """The payload of ``values`` by the codec of that name, and the device's memory after it. As ``Codec.encode``."""
+    return codec(name).encode(values, key, memory)
+
+
+def decode(name: str, expected: str, payload: bytes, num_values: int, key: RoundKey) -> bytes:
     """Decode a payload that claims the encoding ``name`` for a plan that asked for ``expected``.
 
     Raises ``InvalidUpdateError``: ENCODING when the two differ, and what the codec raises.
     """
     if name != expected:
         raise InvalidUpdateError(UpdateRefusal.ENCODING, f"encoding is {name!r}; expected {expected!r}, as planned")
-    return codec(expected).decode(payload, num_values)
+    return codec(expected).decode(payload, num_values, key)

@@ -12,16 +12,18 @@ from edgefl.errors import InvalidUpdateError, UpdateRefusal
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
+    from edgefl.types import RoundKey
+
 
 @dataclass(frozen=True)
 class Float32:
     name: str = "float32"
     value_format: Literal["f", "q"] = "f"
 
-    def encode(self, values: Buffer) -> bytes:
-        return bytes(values)
+    def encode(self, values: Buffer, key: RoundKey, memory: bytes) -> tuple[bytes, bytes]:  # noqa: ARG002
+        return bytes(values), memory
 
-    def decode(self, payload: bytes, num_values: int) -> bytes:
+    def decode(self, payload: bytes, num_values: int, key: RoundKey) -> bytes:  # noqa: ARG002
         """Raises ``InvalidUpdateError``: SHAPE for a payload of another size, NON_FINITE for a NaN or an infinity."""
         if len(payload) != 4 * num_values:
             raise InvalidUpdateError(

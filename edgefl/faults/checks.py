@@ -13,7 +13,7 @@ from typing import Any
 
 from edgefl.models.softmax import SoftmaxModel
 from edgefl.protocol.messages import Accepted, AlreadyAccepted, ClientUpdate, Fate, Late, Receipt
-from edgefl.protocol.process import Process, ProcessFactory, ProcessState, RoundConditions
+from edgefl.protocol.process import Process, ProcessFactory, ProcessState, RoundConditions, fold_recorded
 from edgefl.protocol.task import TaskSpec, parse_task
 from edgefl.types import Standardization
 
@@ -216,16 +216,20 @@ class Checks:
         sums = process.new_accumulator()
         state = ProcessState(version - 1, before.model, before.extra)
         content = process.content(state)
+        base = hashlib.sha256(content).hexdigest()
         for row in counted:
-            update = ClientUpdate(name, row[1], row[4], row[5], payloads[row[:3]], row[6], row[7], row[8], row[9])
-            process.fold(sums, update, process.decode(update))
-            same = not content or row[4] == hashlib.sha256(content).hexdigest()
-            require(same, f"I3: {where}: {row[2]} trained another model")
+            require(not content or row[4] == base, f"I3: {where}: {row[2]} trained another model")
+        fold_recorded(process, sums, ((row[2], _update(row, payloads[row[:3]])) for row in counted))
         state, _ = process.finalize(state, sums, found.conditions(name, version))
         equal = (state.model, state.model_digest) == (after.model, after.digest)
         require(equal, f"I3: {where}: the model is another one")
         require(after.extra is None or state.extra == after.extra, f"I3: {where}: the state is another one")
         self._equal.add(key)
+
+
+def _update(row: Row, payload: bytes) -> ClientUpdate:
+    """The update of a row of the ledger."""
+    return ClientUpdate(row[0], row[1], row[4], row[5], payload, row[6], row[7], row[8], row[9])
 
 
 class _Tasks:

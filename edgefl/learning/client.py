@@ -29,7 +29,7 @@ from edgefl.protocol.messages import (
     WorkFailure,
 )
 from edgefl.randomness import SHUFFLE, derive_key
-from edgefl.types import DType, Examples, Quantization, TrainStats, Weights
+from edgefl.types import DType, Examples, Quantization, RoundKey, TrainStats, Weights
 
 INTEGER_ENCODING = "int64"
 """How counts and sums travel: exactly."""
@@ -109,7 +109,8 @@ def failure_of(assignment: Assignment, error: EdgeFLError) -> WorkFailure:
 
 
 def update_of(assignment: Assignment, result: _Result) -> ClientUpdate:
-    payload = codecs.codec(assignment.plan.encoding).encode(result.values)
+    key = RoundKey(assignment.task_seed, assignment.round_num)
+    payload, _ = codecs.encode(assignment.plan.encoding, result.values, key)
     return ClientUpdate(
         task=assignment.task,
         round_num=assignment.round_num,

@@ -11,19 +11,29 @@ import math
 from collections.abc import Sequence
 from typing import TypeVar, overload
 
+from edgefl import codecs
 from edgefl.errors import InvalidUpdateError, LocalProtocolError, UpdateRefusal
 from edgefl.learning.loss_grid import LOSS_GRID_MAX, LOSS_GRID_SHIFT
 from edgefl.protocol.messages import ClientUpdate
 from edgefl.protocol.process import Accumulator, ClientAccuracies, RoundMetrics
 from edgefl.sums.grid import SHARE_SHIFT
 from edgefl.sums.running import Contribution, Sums
+from edgefl.types import RoundKey
 
 WORST_PART = 10
 """One in so many clients, rounded up, is among the worst: a decile, and at least one client."""
 
 
-def contribution_of(update: ClientUpdate, decoded: bytes) -> Contribution:
-    return Contribution(decoded, update.weight, update.num_examples, update.num_correct, update.loss_grid)
+def decoded(device: str, update: ClientUpdate, task_seed: int, encoding: str, num_values: int) -> Contribution:
+    """The update's numbers in fixed layout, and what belongs to them; nothing else is checked yet.
+
+    Raises ``InvalidUpdateError``: ENCODING, SHAPE, NON_FINITE.
+    """
+    key = RoundKey(task_seed, update.round_num)
+    values = codecs.decode(update.encoding, encoding, update.payload, num_values, key)
+    return Contribution(
+        values, update.weight, update.num_examples, update.num_correct, update.loss_grid, device=device, key=key
+    )
 
 
 def check_counts(update: ClientUpdate, max_examples: int) -> None:

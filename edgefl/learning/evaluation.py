@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edgefl import codecs
-from edgefl.aggregators import MAX_TOTAL_WEIGHT, IntegerSum
+from edgefl.aggregators import MAX_TOTAL_WEIGHT, Contribution, IntegerSum
 from edgefl.errors import LocalProtocolError
 from edgefl.learning.client import INTEGER_ENCODING
-from edgefl.learning.counts import as_sums, check_confusion, check_counts, contribution_of, round_metrics
+from edgefl.learning.counts import as_sums, check_confusion, check_counts, decoded, round_metrics
 from edgefl.learning.in_process import check_weights, run_round
 from edgefl.models.softmax import SoftmaxModel
 from edgefl.protocol.messages import ClientUpdate, EvaluationWork, Plan
@@ -58,21 +57,22 @@ class EvaluationProcess:
     def content(self, state: ProcessState) -> bytes:
         return state.model
 
-    def decode(self, update: ClientUpdate) -> bytes:
-        """The confusion counts, int64: row true, column predicted."""
-        return codecs.decode(update.encoding, INTEGER_ENCODING, update.payload, self.aggregator.num_values)
+    def take(self, device: str, update: ClientUpdate) -> Contribution:
+        """The confusion counts, int64: row true, column predicted.
 
-    def check(self, update: ClientUpdate, decoded: bytes) -> None:
-        """Raises ``InvalidUpdateError``: WEIGHT, NORM, MALFORMED (counts that contradict each other)."""
-        self.aggregator.check(contribution_of(update, decoded))
+        Raises ``InvalidUpdateError`` as decoding does, then WEIGHT, NORM, MALFORMED (contradictory counts).
+        """
+        taken = decoded(device, update, self.spec.seed, INTEGER_ENCODING, self.aggregator.num_values)
+        self.aggregator.check(taken)
         check_counts(update, update.weight)
-        check_confusion(update, memoryview(decoded).cast("q"), self.model.num_classes)
+        check_confusion(update, memoryview(taken.values).cast("q"), self.model.num_classes)
+        return taken
 
     def new_accumulator(self) -> Accumulator:
         return self.aggregator.new()
 
-    def fold(self, accumulator: Accumulator, update: ClientUpdate, decoded: bytes) -> None:
-        self.aggregator.fold(as_sums(accumulator), contribution_of(update, decoded))
+    def fold(self, accumulator: Accumulator, contribution: Contribution) -> None:
+        self.aggregator.fold(as_sums(accumulator), contribution)
 
     def finalize(
         self,

@@ -1,6 +1,6 @@
 """One round in this process: what the server and its devices do, without a network between them.
 
-    plan -> run_plan on each client -> decode -> check -> fold -> finalize
+    plan -> run_plan on each client -> take -> fold -> finalize
 
 An update is folded as soon as it is made, so memory does not grow with the number of clients. The sums are integers:
 the order of the clients changes nothing. A process whose deltas need no conversion may fold them where they arise.
@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from edgefl import errors
-from edgefl.errors import ConfigError, DataError, EdgeFLError, InvalidUpdateError
+from edgefl.errors import ConfigError, DataError, EdgeFLError
 from edgefl.learning.cohort import run_cohort
 from edgefl.protocol.messages import Assignment, ClientUpdate, WorkFailure, learning_rate
-from edgefl.protocol.process import Accumulator, Process, ProcessState, RoundConditions, RoundMetrics
+from edgefl.protocol.process import Accumulator, Process, ProcessState, RoundConditions, RoundMetrics, fold_recorded
 from edgefl.protocol.task import TaskSpec
 from edgefl.types import ClientDataset, Weights, check_kind
 
@@ -86,12 +86,7 @@ def _fold_each(
     for client, report in reports:
         if isinstance(report, WorkFailure):
             raise _as_error(client.client_id, report)
-        try:
-            decoded = process.decode(report)
-            process.check(report, decoded)
-        except InvalidUpdateError as error:
-            raise InvalidUpdateError(error.reason, f"client {client.client_id!r}: {error}") from None
-        process.fold(accumulator, report, decoded)
+        fold_recorded(process, accumulator, [(client.client_id, report)])
         if report.variate:
             variates[client.client_id] = report.variate
     return accumulator, variates

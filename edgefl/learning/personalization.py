@@ -15,10 +15,9 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from edgefl import codecs
-from edgefl.aggregators import MAX_TOTAL_WEIGHT, IntegerSum
+from edgefl.aggregators import MAX_TOTAL_WEIGHT, Contribution, IntegerSum
 from edgefl.learning.client import INTEGER_ENCODING
-from edgefl.learning.counts import as_sums, check_confusion, check_counts, contribution_of, round_metrics
+from edgefl.learning.counts import as_sums, check_confusion, check_counts, decoded, round_metrics
 from edgefl.learning.evaluation import known_model
 from edgefl.learning.in_process import check_weights, run_round
 from edgefl.models.softmax import SoftmaxModel
@@ -62,26 +61,26 @@ class PersonalizationProcess:
     def content(self, state: ProcessState) -> bytes:
         return state.model
 
-    def decode(self, update: ClientUpdate) -> bytes:
-        """The counts, int64."""
-        return codecs.decode(update.encoding, INTEGER_ENCODING, update.payload, self.num_counts)
+    def take(self, device: str, update: ClientUpdate) -> Contribution:
+        """The counts, int64.
 
-    def check(self, update: ClientUpdate, decoded: bytes) -> None:
-        """Raises ``InvalidUpdateError``: WEIGHT, NORM, MALFORMED (counts that contradict each other)."""
+        Raises ``InvalidUpdateError`` as decoding does, then WEIGHT, NORM, MALFORMED (contradictory counts).
+        """
+        taken = decoded(device, update, self.spec.seed, INTEGER_ENCODING, self.num_counts)
         counts = IntegerSum(self.num_counts, 0, 1, self.training.max_weight, MAX_TOTAL_WEIGHT)
-        counts.check(contribution_of(update, decoded))
+        counts.check(taken)
         check_counts(update, update.weight)
-        check_confusion(update, memoryview(decoded).cast("q")[:-1], self.model.num_classes)
+        check_confusion(update, memoryview(taken.values).cast("q")[:-1], self.model.num_classes)
+        return taken
 
     def new_accumulator(self) -> Accumulator:
         return self._sum.new()
 
-    def fold(self, accumulator: Accumulator, update: ClientUpdate, decoded: bytes) -> None:
-        before = memoryview(decoded).cast("q")[-1]
-        more = update.num_correct - before
-        gain = array("q", [more > 0, more < 0, share_on_grid(more, update.weight)])
-        contribution = contribution_of(update, decoded)
-        self._sum.fold(as_sums(accumulator), replace(contribution, values=decoded + gain.tobytes()))
+    def fold(self, accumulator: Accumulator, contribution: Contribution) -> None:
+        before = memoryview(contribution.values).cast("q")[-1]
+        more = contribution.num_correct - before
+        gain = array("q", [more > 0, more < 0, share_on_grid(more, contribution.weight)])
+        self._sum.fold(as_sums(accumulator), replace(contribution, values=contribution.values + gain.tobytes()))
 
     def finalize(
         self,

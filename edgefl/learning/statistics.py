@@ -22,11 +22,10 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from edgefl import codecs
-from edgefl.aggregators import ExtremeSums, IntegerSum, SumsAndExtremes
+from edgefl.aggregators import Contribution, ExtremeSums, IntegerSum, SumsAndExtremes
 from edgefl.errors import ConfigError, LocalProtocolError
 from edgefl.learning.client import INTEGER_ENCODING
-from edgefl.learning.counts import as_sums, check_counts, contribution_of, round_metrics
+from edgefl.learning.counts import as_sums, check_counts, decoded, round_metrics
 from edgefl.learning.description import bin_edges, check_description, from_ordered
 from edgefl.learning.in_process import run_round
 from edgefl.models.softmax import SoftmaxModel
@@ -105,23 +104,24 @@ class StatisticsProcess:
     def content(self, state: ProcessState) -> bytes:
         return state.model
 
-    def decode(self, update: ClientUpdate) -> bytes:
-        """The grid sums, then what describes the features, int64."""
-        return codecs.decode(update.encoding, INTEGER_ENCODING, update.payload, self._totals.num_values)
+    def take(self, device: str, update: ClientUpdate) -> Contribution:
+        """The grid sums, then what describes the features, int64.
 
-    def check(self, update: ClientUpdate, decoded: bytes) -> None:
-        """Raises ``InvalidUpdateError``: WEIGHT, NORM, MALFORMED (impossible counts)."""
+        Raises ``InvalidUpdateError`` as decoding does, then WEIGHT, NORM, MALFORMED (impossible counts).
+        """
         num_features = self.model.num_features
-        self.aggregator.check(contribution_of(update, decoded[: 8 * num_features]))
+        taken = decoded(device, update, self.spec.seed, INTEGER_ENCODING, self._totals.num_values)
+        self.aggregator.check(replace(taken, values=taken.values[: 8 * num_features]))
         check_counts(update, update.weight)
-        told = memoryview(decoded).cast("q")[num_features:]
+        told = memoryview(taken.values).cast("q")[num_features:]
         check_description(told, update.weight, self.feature_bound, num_features, self.asked.bins)
+        return taken
 
     def new_accumulator(self) -> Accumulator:
         return self._totals.new()
 
-    def fold(self, accumulator: Accumulator, update: ClientUpdate, decoded: bytes) -> None:
-        self._totals.fold(as_sums(accumulator, ExtremeSums), contribution_of(update, decoded))
+    def fold(self, accumulator: Accumulator, contribution: Contribution) -> None:
+        self._totals.fold(as_sums(accumulator, ExtremeSums), contribution)
 
     def finalize(
         self,

@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from edgefl import codecs
-from edgefl.aggregators import MAX_TOTAL_WEIGHT, Sums, TrainingAggregator
+from edgefl.aggregators import MAX_TOTAL_WEIGHT, Contribution, Sums, TrainingAggregator
 from edgefl.aggregators.weighted_mean import WeightedMean
 from edgefl.errors import ConfigError, KernelError, LocalProtocolError
 from edgefl.learning.cohort import fold_cohort
-from edgefl.learning.counts import as_sums, check_counts, contribution_of, round_metrics
+from edgefl.learning.counts import as_sums, check_counts, decoded, round_metrics
 from edgefl.learning.in_process import check_state, check_weights, run_round
 from edgefl.learning.loss_grid import loss_to_grid
 from edgefl.learning.parts import ClientWork, Closing, Distributor, Finalizer, ModelDistributor
@@ -85,14 +85,13 @@ class TrainingProcess:
     def content(self, state: ProcessState) -> bytes:
         return self.distributor.content(state)
 
-    def decode(self, update: ClientUpdate) -> bytes:
-        """The delta, float32."""
-        return codecs.decode(update.encoding, self.spec.encoding, update.payload, self.model.num_parameters)
-
-    def check(self, update: ClientUpdate, decoded: bytes) -> None:
-        """Raises ``InvalidUpdateError``: WEIGHT, MALFORMED (impossible counts), NORM."""
-        self.aggregator.check(contribution_of(update, decoded))
+    def take(self, device: str, update: ClientUpdate) -> Contribution:
+        """The delta, float32. Raises ``InvalidUpdateError`` as decoding does, then WEIGHT, NORM, MALFORMED (impossible
+        counts)."""
+        taken = decoded(device, update, self.spec.seed, self.spec.encoding, self.model.num_parameters)
+        self.aggregator.check(taken)
         check_counts(update, update.weight * self.client_work.local_epochs)
+        return taken
 
     def new_accumulator(self) -> Accumulator:
         """Raises ``ConfigError`` for an aggregator of a user's own whose sums are not ``Sums``."""
@@ -104,8 +103,8 @@ class TrainingProcess:
             )
         return made
 
-    def fold(self, accumulator: Accumulator, update: ClientUpdate, decoded: bytes) -> None:
-        self.aggregator.fold(as_sums(accumulator), contribution_of(update, decoded))
+    def fold(self, accumulator: Accumulator, contribution: Contribution) -> None:
+        self.aggregator.fold(as_sums(accumulator), contribution)
 
     def finalize(
         self, state: ProcessState, accumulator: Accumulator, conditions: RoundConditions
@@ -130,7 +129,7 @@ class TrainingProcess:
         )
 
     def _fold_at_once(self, assignment: Assignment, content: bytes, clients: Sequence[ClientDataset]) -> Sums | None:
-        """What decode, check and fold make of each client's update, where they have nothing to convert, to scale or to
+        """What ``take`` and ``fold`` make of each client's update, where they have nothing to convert, to scale or to
         refuse: the delta then goes into the sums while it is in the caches."""
         mean = self.aggregator
         if type(self) is not TrainingProcess or type(mean) is not WeightedMean or mean.clip_norm:

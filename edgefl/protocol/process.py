@@ -3,20 +3,25 @@
 Implementations live in ``edgefl.learning``; the object that a simulation builds is the one that the server runs.
 All state is explicit: what a checkpoint must hold is in ``ProcessState``, and nothing is kept in the process itself.
 
-    state -> plan, content -> [device] -> update -> decode -> check -> fold ... fold -> finalize -> state
+    state -> plan, content -> [device] -> update -> take -> fold ... fold -> finalize -> state
+
+An update becomes part of a round in one way: ``take`` decodes and checks it, ``fold`` adds it. What is in a ledger
+already goes the same way again, by ``fold_recorded``.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from edgefl.confusion import Confusion
+from edgefl.errors import InvalidUpdateError, UpdateRefusal
 from edgefl.models.softmax import SoftmaxModel
 from edgefl.protocol.messages import ClientUpdate, Plan
 from edgefl.protocol.task import TaskSpec
+from edgefl.sums.running import Contribution
 from edgefl.types import Standardization
 
 
@@ -164,6 +169,10 @@ UNSELECTED = RoundConditions()
 """Of a round that has no cohort, and of one that was selected before conditions were recorded."""
 
 
+BEFORE_ROUND = frozenset({UpdateRefusal.ENCODING, UpdateRefusal.SHAPE, UpdateRefusal.NON_FINITE})
+"""The gate refuses for these before it looks at the round, and for the other reasons of ``take`` after it."""
+
+
 class Accumulator(Protocol):
     """Integer sums over client updates: they do not depend on the order of folding or of merging."""
 
@@ -189,18 +198,18 @@ class Process(Protocol):
         """
         ...
 
-    def decode(self, update: ClientUpdate) -> bytes:
-        """The update's numbers in fixed layout. Raises ``InvalidUpdateError``: ENCODING, SHAPE, NON_FINITE."""
-        ...
+    def take(self, device: str, update: ClientUpdate) -> Contribution:
+        """What the update of ``device`` is to be added as: its numbers in fixed layout, checked. Changes nothing.
 
-    def check(self, update: ClientUpdate, decoded: bytes) -> None:
-        """The last checks of the gate. Raises ``InvalidUpdateError``: WEIGHT, NORM."""
+        Raises ``InvalidUpdateError``, in this order: ENCODING, SHAPE, NON_FINITE (``BEFORE_ROUND``), then WEIGHT, NORM,
+        MALFORMED.
+        """
         ...
 
     def new_accumulator(self) -> Accumulator: ...
 
-    def fold(self, accumulator: Accumulator, update: ClientUpdate, decoded: bytes) -> None:
-        """Add one checked update to ``accumulator`` (in place)."""
+    def fold(self, accumulator: Accumulator, contribution: Contribution) -> None:
+        """Add what ``take`` returned to ``accumulator`` (in place)."""
         ...
 
     def finalize(
@@ -212,6 +221,19 @@ class Process(Protocol):
     def standardization(self, state: ProcessState) -> Standardization | None:
         """The result of a finished statistics task; None for others, and before it is finished."""
         ...
+
+
+def fold_recorded(process: Process, accumulator: Accumulator, reports: Iterable[tuple[str, ClientUpdate]]) -> None:
+    """Fold ``reports``, pairs of device and update, into ``accumulator``, one after the other.
+
+    Raises ``InvalidUpdateError``, naming the device, for one that the process does not take.
+    """
+    for device, update in reports:
+        try:
+            contribution = process.take(device, update)
+        except InvalidUpdateError as error:
+            raise InvalidUpdateError(error.reason, f"client {device!r}: {error}") from None
+        process.fold(accumulator, contribution)
 
 
 ProcessFactory = Callable[[TaskSpec, Standardization | None, SoftmaxModel | None], Process]

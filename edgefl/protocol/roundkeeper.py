@@ -1,8 +1,9 @@
 """The rounds of all tasks: takes reports through the gate, folds them, closes rounds and opens the next.
 
-The update gate, in the order of design §5 (size and schema were checked when the message was read): decode (ENCODING,
-SHAPE, NON_FINITE) -> WRONG_TASK, WRONG_ROUND, NOT_ASSIGNED, WRONG_BASE_MODEL -> already accepted -> check (WEIGHT,
-NORM) -> fold. A refused update enters neither ledger nor aggregate; to its round it is the member's failure.
+The update gate, in the order of design §5 (size and schema were checked when the message was read): ENCODING, SHAPE,
+NON_FINITE -> WRONG_TASK, WRONG_ROUND, NOT_ASSIGNED, WRONG_BASE_MODEL -> already accepted -> WEIGHT, NORM, MALFORMED ->
+fold. The process takes the update at once; what it refuses for a later reason waits for its place in this order. A
+refused update enters neither ledger nor aggregate; to its round it is the member's failure.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from edgefl.protocol.messages import (
     WorkFailure,
     learning_rate,
 )
-from edgefl.protocol.process import RoundConditions
+from edgefl.protocol.process import BEFORE_ROUND, Process, RoundConditions, fold_recorded
 from edgefl.protocol.round import (
     BaseModel,
     CandidatesWaiting,
@@ -51,6 +52,7 @@ from edgefl.protocol.round import (
     step,
 )
 from edgefl.protocol.taskboard import TaskBoard, TaskRun
+from edgefl.sums.running import Contribution
 
 FindAccepted = Callable[[str, int, str], int | None]
 """The ledger's sequence of a key (task, round, device), from the store; None when none was accepted."""
@@ -97,20 +99,22 @@ class RoundKeeper:
             if run is None:
                 raise InvalidUpdateError(UpdateRefusal.WRONG_TASK, f"no task {update.task!r}; check in for another")
             # Without a process there is no assigned round, and the answer does not depend on the payload.
-            decoded = run.process.decode(update) if run.process is not None else b""
+            taken = None if run.process is None else _taken(run.process, device, update)
             receipt = self._admit(run, device, update)
             self._note_latency(run, device, update.round_num, now)
             if receipt is not None:
                 self._devices.delivered(device)
                 return receipt
-            assert run.process is not None
-            run.process.check(update, decoded)
+            if isinstance(taken, InvalidUpdateError):
+                raise taken
         except InvalidUpdateError as error:
             if run is not None:
                 self.fail(device, refusal(update.task, update.round_num, error), now)
             return Refused(error.reason, str(error))
+        assert run.process is not None
         assert run.accumulator is not None
-        run.process.fold(run.accumulator, update, decoded)
+        assert taken is not None
+        run.process.fold(run.accumulator, taken)
         self._devices.delivered(device)
         sequence, self.next_sequence = self.next_sequence, self.next_sequence + 1
         self.advance(run, UpdateAccepted(sequence, device, update), now)
@@ -156,8 +160,7 @@ class RoundKeeper:
         run.base, run.plan = base, run.process.plan(run.state)
         run.round = restore(record, run.spec.seed, run.spec.round, base, now)
         run.accumulator = run.process.new_accumulator()
-        for _, _, update in record.accepted:
-            run.process.fold(run.accumulator, update, run.process.decode(update))
+        fold_recorded(run.process, run.accumulator, ((device, update) for _, device, update in record.accepted))
         self.advance(run, TimePassed(), now)
 
     def set_status(self, run: TaskRun, status: TaskStatus, reason: str = "") -> None:
@@ -246,3 +249,13 @@ class RoundKeeper:
         self._step(run, RoundFinalized(state, metrics, run.status, shares), now)
         self._board.keep_model(run)
         self._board.drop_models(run)
+
+
+def _taken(process: Process, device: str, update: ClientUpdate) -> Contribution | InvalidUpdateError:
+    """What ``process`` takes, or its refusal if others come before it. Raises those that come first."""
+    try:
+        return process.take(device, update)
+    except InvalidUpdateError as error:
+        if error.reason in BEFORE_ROUND:
+            raise
+        return error

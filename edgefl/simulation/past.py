@@ -6,7 +6,7 @@ the work and the arithmetic out: a device hands in an empty update (or the failu
 it refused, and a round that closes becomes the version that it became. Clock, turns, cohorts and ledger are then those
 of the unbroken run, whatever they depend on, and everything after the past is computed as ever.
 
-    device ──> empty update ──> KnownProcess: no decode, no fold ──> finalize: the version as it was
+    device ──> empty update ──> KnownProcess: nothing to decode, no fold ──> finalize: the version as it was
 """
 
 from __future__ import annotations
@@ -14,15 +14,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from edgefl.errors import InvalidUpdateError, UpdateRefusal
+from edgefl.errors import InvalidUpdateError
 from edgefl.protocol.events import RoundSummary
 from edgefl.protocol.messages import Assignment, ClientUpdate, Plan, Refused, Report, ScaffoldWork, WorkFailure
 from edgefl.protocol.process import Accumulator, Process, ProcessState, RoundConditions, RoundMetrics
 from edgefl.simulation.record import Key
-from edgefl.types import Standardization
-
-_BY_DECODE = (UpdateRefusal.ENCODING, UpdateRefusal.SHAPE, UpdateRefusal.NON_FINITE)
-"""The gate refuses for these before it looks at the round, for the others after."""
+from edgefl.sums.running import Contribution
+from edgefl.types import RoundKey, Standardization
 
 _NEVER_USED = b"-"
 """A control variate that is dropped, or replaced by a later one, before the device works again."""
@@ -80,7 +78,7 @@ class Past:
             round_num=assignment.round_num,
             base_model_digest=assignment.model_digest,
             encoding=assignment.plan.encoding,
-            payload=device.encode(),  # the gate is not told whose update it checks
+            payload=b"",
             weight=1,
             num_examples=0,
             num_correct=0,
@@ -109,24 +107,20 @@ class KnownProcess:
         whole = state.version == 0 or state.version >= self.past.last_version(self.task) or not state.model
         return self.process.content(state) if whole else state.model
 
-    def decode(self, update: ClientUpdate) -> bytes:
+    def take(self, device: str, update: ClientUpdate) -> Contribution:
         if not self.past.knows(update.task, update.round_num):
-            return self.process.decode(update)
-        self._refuse(update, by_decode=True)
-        return b""
-
-    def check(self, update: ClientUpdate, decoded: bytes) -> None:
-        if not self.past.knows(update.task, update.round_num):
-            self.process.check(update, decoded)
-        else:
-            self._refuse(update, by_decode=False)
+            return self.process.take(device, update)
+        refused = self.past.refusals.get((update.task, update.round_num, device))
+        if refused is not None:
+            raise InvalidUpdateError(refused.reason, refused.message)
+        return Contribution(b"", update.weight, device=device, key=RoundKey(0, update.round_num))
 
     def new_accumulator(self) -> Accumulator:
         return self.process.new_accumulator()
 
-    def fold(self, accumulator: Accumulator, update: ClientUpdate, decoded: bytes) -> None:
-        if not self.past.knows(update.task, update.round_num):
-            self.process.fold(accumulator, update, decoded)
+    def fold(self, accumulator: Accumulator, contribution: Contribution) -> None:
+        if not self.past.knows(self.task, contribution.key.round_num):
+            self.process.fold(accumulator, contribution)
 
     def finalize(
         self, state: ProcessState, accumulator: Accumulator, conditions: RoundConditions
@@ -137,8 +131,3 @@ class KnownProcess:
 
     def standardization(self, state: ProcessState) -> Standardization | None:
         return self.process.standardization(state)
-
-    def _refuse(self, update: ClientUpdate, *, by_decode: bool) -> None:
-        refused = self.past.refusals.get((update.task, update.round_num, update.payload.decode()))
-        if refused is not None and (refused.reason in _BY_DECODE) is by_decode:
-            raise InvalidUpdateError(refused.reason, refused.message)

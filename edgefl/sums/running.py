@@ -14,13 +14,17 @@ from typing import Self
 from edgefl import kernels
 from edgefl.errors import InvalidUpdateError, LocalProtocolError, UpdateRefusal
 from edgefl.sums.grid import share_on_grid
+from edgefl.types import RoundKey
+
+NO_ROUND = RoundKey(0, 0)
+"""Of a contribution that was made by hand, for an aggregator alone."""
 
 
 @dataclass(frozen=True)
 class Contribution:
     """One client's decoded update: ``values`` is float32 or int64 bytes, by the aggregator.
 
-    ``loss_grid`` is the sum of losses in steps of 2**-20.
+    ``loss_grid`` is the sum of losses in steps of 2**-20. ``device``: whose it is. ``key``: of which round.
     """
 
     values: bytes
@@ -28,6 +32,8 @@ class Contribution:
     num_examples: int = 0
     num_correct: int = 0
     loss_grid: int = 0
+    device: str = ""
+    key: RoundKey = NO_ROUND
 
 
 @dataclass

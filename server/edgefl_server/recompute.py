@@ -16,7 +16,7 @@ from edgefl.errors import NotFoundError, StorageError
 from edgefl.learning.build import LearningProcess, build_process
 from edgefl.models.softmax import SoftmaxModel
 from edgefl.protocol.messages import ClientUpdate
-from edgefl.protocol.process import ProcessState, RoundConditions, RoundMetrics
+from edgefl.protocol.process import ProcessState, RoundConditions, RoundMetrics, fold_recorded
 from edgefl.protocol.task import TaskSpec, parse_task
 from edgefl.types import Standardization
 from edgefl.wording import name_hint
@@ -97,10 +97,7 @@ class Recomputer:
             raise NotFoundError(f"task {task!r} has no committed version {version}; list its models to see which exist")
         round_num, digest, extra, kept, metrics, *conditions = row
         accumulator = process.new_accumulator()
-        for update in self._counted(task, round_num):
-            decoded = process.decode(update)
-            process.check(update, decoded)
-            process.fold(accumulator, update, decoded)
+        fold_recorded(process, accumulator, self._counted(task, round_num))
         state, computed = process.finalize(before, accumulator, RoundConditions(*conditions))
         return Recomputed(round_num, state, computed, digest, extra if kept else None, metrics)
 
@@ -152,7 +149,7 @@ class Recomputer:
             raise StorageError(f"no state of task {task!r}; restore the database from a backup")
         return self.process(task).standardization(self.state(task, version))
 
-    def _counted(self, task: str, round_num: int) -> Iterator[ClientUpdate]:
+    def _counted(self, task: str, round_num: int) -> Iterator[tuple[str, ClientUpdate]]:
         # By its key, one at a time: to order whole rows, SQLite would have all payloads in memory.
         devices = self._db.execute(
             "SELECT device, data IS NULL FROM reports LEFT JOIN payloads USING (sequence)"
@@ -164,4 +161,4 @@ class Recomputer:
                 raise NotFoundError(
                     f"the payload of device {device!r} in round {round_num} of task {task!r} is missing"
                 )
-            yield read_update(self._db, task, round_num, device)
+            yield device, read_update(self._db, task, round_num, device)

@@ -46,7 +46,8 @@ from edgefl.protocol.messages import (
 from edgefl.protocol.pace import CoordinatorConfig
 from edgefl.protocol.process import ProcessState, RoundConditions, RoundMetrics
 from edgefl.protocol.task import ClientSpec, ModelSpec, RoundSpec, StatisticsSpec, TaskKind, TaskSpec
-from edgefl.types import Standardization
+from edgefl.sums.running import Contribution
+from edgefl.types import RoundKey, Standardization
 
 ENCODING = "int"
 NOT_A_NUMBER = -(2**63)
@@ -96,28 +97,28 @@ class Adding:
     def content(self, state: ProcessState) -> bytes:
         return state.model
 
-    def decode(self, update: ClientUpdate) -> bytes:
+    def take(self, device: str, update: ClientUpdate) -> Contribution:
         if update.encoding != ENCODING:
             raise InvalidUpdateError(UpdateRefusal.ENCODING, f"encoding {update.encoding!r}; expected {ENCODING!r}")
         if len(update.payload) != 8:
             raise InvalidUpdateError(UpdateRefusal.SHAPE, f"{len(update.payload)} bytes; expected 8")
         if unpack(update.payload) == NOT_A_NUMBER:
             raise InvalidUpdateError(UpdateRefusal.NON_FINITE, "not a number")
-        return update.payload
-
-    def check(self, update: ClientUpdate, decoded: bytes) -> None:
         if not 1 <= update.weight <= MAX_WEIGHT:
             raise InvalidUpdateError(UpdateRefusal.WEIGHT, f"weight {update.weight}; expected 1 to {MAX_WEIGHT}")
-        if abs(unpack(decoded)) > MAX_VALUE:
-            raise InvalidUpdateError(UpdateRefusal.NORM, f"norm {abs(unpack(decoded))}; expected at most {MAX_VALUE}")
+        if (norm := abs(unpack(update.payload))) > MAX_VALUE:
+            raise InvalidUpdateError(UpdateRefusal.NORM, f"norm {norm}; expected at most {MAX_VALUE}")
+        return Contribution(
+            update.payload, update.weight, device=device, key=RoundKey(self.spec.seed, update.round_num)
+        )
 
     def new_accumulator(self) -> Sum:
         return Sum()
 
-    def fold(self, accumulator: Sum, update: ClientUpdate, decoded: bytes) -> None:
-        accumulator.total += unpack(decoded)
+    def fold(self, accumulator: Sum, contribution: Contribution) -> None:
+        accumulator.total += unpack(contribution.values)
         accumulator.num_reports += 1
-        accumulator.weight += update.weight
+        accumulator.weight += contribution.weight
 
     def finalize(self, state: ProcessState, accumulator: Sum, _: RoundConditions) -> tuple[ProcessState, RoundMetrics]:
         if accumulator.total == POISON:

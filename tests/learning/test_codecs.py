@@ -9,11 +9,14 @@ import pytest
 
 from edgefl import codecs
 from edgefl.errors import ConfigError, InvalidUpdateError, UpdateRefusal
+from edgefl.types import RoundKey
+
+KEY = RoundKey(7, 1)
 
 
 def refusal(name: str, payload: bytes, num_values: int, expected: str | None = None) -> UpdateRefusal:
     with pytest.raises(InvalidUpdateError) as caught:
-        codecs.decode(name, expected or name, payload, num_values)
+        codecs.decode(name, expected or name, payload, num_values, KEY)
     return caught.value.reason
 
 
@@ -24,16 +27,18 @@ def test_the_registry_finds_each_file_of_the_package_by_its_name() -> None:
 
 
 def test_float32_is_the_little_endian_delta_itself() -> None:
-    payload = codecs.codec("float32").encode(array("f", [1.0, -2.5, 0.0]))
+    payload, memory = codecs.encode("float32", array("f", [1.0, -2.5, 0.0]), KEY)
+    assert memory == b""
     assert payload == bytes.fromhex("0000803f 000020c0 00000000")
-    assert codecs.decode("float32", "float32", payload, 3) == payload
+    assert codecs.decode("float32", "float32", payload, 3, KEY) == payload
 
 
 def test_int64_is_exact_to_both_ends_of_its_range() -> None:
     values = array("q", [-(2**63), 2**63 - 1, 0])
-    payload = codecs.codec("int64").encode(values)
+    payload, memory = codecs.encode("int64", values, KEY, b"mine")
+    assert memory == b"mine"
     assert payload == struct.pack("<3q", *values)
-    assert codecs.decode("int64", "int64", payload, 3) == payload
+    assert codecs.decode("int64", "int64", payload, 3, KEY) == payload
 
 
 @pytest.mark.parametrize("size", [0, 11, 13, 16])

@@ -148,19 +148,19 @@ NAN = int(np.array([np.nan], np.float32).view(np.int32)[0])
 def test_the_gate_refuses_what_no_honest_device_sends(index: int, change: int, reason: UpdateRefusal) -> None:
     statistics = process()
     good = honest(statistics)
-    statistics.check(good, statistics.decode(good))
+    statistics.take("pi-1", good)
     values = array("q", good.payload)
     values[index] += change
     bad = replace(good, payload=values.tobytes())
     with pytest.raises(InvalidUpdateError) as caught:
-        statistics.check(bad, statistics.decode(bad))
+        statistics.take("pi-1", bad)
     assert caught.value.reason is reason
 
 
 def test_an_update_without_what_was_asked_for_is_refused() -> None:
     statistics = process()
     with pytest.raises(InvalidUpdateError) as caught:
-        statistics.decode(honest(learning.build_fed_statistics(5, BOUND)))
+        statistics.take("pi-1", honest(learning.build_fed_statistics(5, BOUND)))
     assert caught.value.reason is UpdateRefusal.SHAPE
 
 

@@ -92,8 +92,8 @@ def counts(*values: int) -> bytes:
 )
 def test_the_gate_refuses_each_lie_with_its_reason(changes: dict[str, Any], reason: UpdateRefusal) -> None:
     process, honest = learning.build_fed_eval(MODEL), honest_update()
-    process.check(honest, process.decode(honest))
+    process.take("pi-1", honest)
     update = replace(honest, **changes)
     with pytest.raises(InvalidUpdateError) as caught:
-        process.check(update, process.decode(update))
+        process.take("pi-1", update)
     assert caught.value.reason is reason

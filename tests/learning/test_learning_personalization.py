@@ -147,8 +147,8 @@ HONEST = ClientUpdate("p", 1, START.digest, "int64", counts(7, 1, 0, 0, 0, 0, 0,
 )
 def test_the_gate_refuses_each_lie_with_its_reason(changes: dict[str, Any], reason: UpdateRefusal) -> None:
     one = process()
-    one.check(HONEST, one.decode(HONEST))
+    one.take("pi-1", HONEST)
     update = replace(HONEST, **changes)
     with pytest.raises(InvalidUpdateError) as caught:
-        one.check(update, one.decode(update))
+        one.take("pi-1", update)
     assert caught.value.reason is reason

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from array import array
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -144,9 +145,9 @@ def test_a_sum_beyond_its_examples_is_refused_before_it_can_overflow(sign: int) 
     one = one_feature([BOUND, BOUND])[0]
     update = learning.run_plan(Assignment("s", 1, 0, plan, "", 0, 1.0), b"", one.examples, one.examples, "client-0")
     assert isinstance(update, ClientUpdate)
-    largest = array("q", statistics.decode(update))[0]
+    largest = array("q", statistics.take("client-0", update).values)[0]
     assert largest == 2 * 8 * 2**plan.work.grid_shift
-    statistics.check(update, array("q", [sign * largest]).tobytes())
+    statistics.take("client-0", replace(update, payload=array("q", [sign * largest]).tobytes()))
     with pytest.raises(InvalidUpdateError) as caught:
-        statistics.check(update, array("q", [sign * (largest + 1)]).tobytes())
+        statistics.take("client-0", replace(update, payload=array("q", [sign * (largest + 1)]).tobytes()))
     assert caught.value.reason is UpdateRefusal.NORM

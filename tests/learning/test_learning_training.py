@@ -210,10 +210,10 @@ def with_value(payload: bytes, index: int, value: float) -> bytes:
 def test_the_gate_refuses_each_lie_with_its_reason(changes: dict[str, Any], reason: UpdateRefusal) -> None:
     process = fed_avg(max_weight=10_000)
     honest = honest_update(process)
-    process.check(honest, process.decode(honest))
+    process.take("pi-1", honest)
     update = replace(honest, **changes)
     with pytest.raises(InvalidUpdateError) as caught:
-        process.check(update, process.decode(update))
+        process.take("pi-1", update)
     assert caught.value.reason is reason
 
 

@@ -190,6 +190,19 @@ def test_the_gate_refuses_in_its_order() -> None:
     assert {reason for _, reason, _ in (*order, *members)} == set(UpdateRefusal) - before_parsing
 
 
+def test_a_second_update_is_a_repetition_before_its_numbers_are_judged() -> None:
+    fleet = Fleet(training(goal=2, minimum=1))
+    jobs = fleet.arrive_all("ab")
+    first = receipt(fleet.answer("a", jobs["a"], 1))
+    again = update(jobs["a"].model_digest)
+    assert isinstance(first, Accepted)
+    answer = receipt(fleet.report("a", replace(again, payload=pack(5000))))
+    assert answer == AlreadyAccepted(first.sequence)
+    refused = receipt(fleet.report("a", replace(again, payload=b"?")))
+    assert isinstance(refused, Refused)
+    assert refused.reason is UpdateRefusal.SHAPE
+
+
 def test_a_member_whose_update_is_refused_is_a_failed_member() -> None:
     fleet = Fleet(training(goal=2, minimum=1))
     jobs = fleet.arrive_all("ab")

@@ -39,9 +39,9 @@ from edgefl.protocol.messages import (
     UploadedContent,
     WorkFailure,
 )
+from edgefl.transport import open_channel
 from edgefl.wire import (
     IDENTITY_KEY,
-    MAX_MESSAGE_BYTES,
     UPLOAD_CHUNK_BYTES,
     answer_from_proto,
     check_in_to_proto,
@@ -65,8 +65,6 @@ UPLOADS_A_REPORT = 2
 """A report tries so often to bring what the server lacks: the second time for one that restarted or dropped it."""
 
 CHANNEL_OPTIONS = (
-    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     # A waiting check-in whose server vanished is noticed; a longer silence than a long poll never occurs in health.
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
@@ -109,7 +107,7 @@ class FleetClient:
     def __init__(self, address: str, device: str, options: tuple[tuple[str, int], ...] = CHANNEL_OPTIONS) -> None:
         self._address = address
         self._metadata = ((IDENTITY_KEY, f"device/{device}"),)
-        self._channel: Any = grpc.insecure_channel(address, options=options)
+        self._channel: Any = open_channel(address, options)
         self._stub: Any = fleet_pb2_grpc.FleetStub(self._channel)
         self._lock = threading.Lock()
         self._traffic = {(call, OTHER): Traffic() for call in ("check_in", "download", "report")}

@@ -1,18 +1,21 @@
-"""The operator's connection to a server: a channel, the operator's name, and errors of our own taxonomy."""
+"""The operator's connection to a server: a channel, the operator's name, and errors of our own taxonomy.
+
+gRPC is loaded when a connection is made: what prints rounds imports this module too, and serves simulations.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, TypeVar
-
-import grpc
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from edgefl.address import require_loopback
 from edgefl.errors import ConfigError, UnavailableError
-from edgefl.proto.v1 import control_pb2_grpc
 from edgefl.protocol.task import check_name
-from edgefl.wire import ERROR_KEY, IDENTITY_KEY, MAX_MESSAGE_BYTES, error_from_status
+from edgefl.wire import ERROR_KEY, IDENTITY_KEY, error_from_status
+
+if TYPE_CHECKING:
+    import grpc
 
 R = TypeVar("R")
 
@@ -42,14 +45,14 @@ class Connection:
     """Use as a context manager. Calls raise ``EdgeFLError``s: ``UnavailableError`` when the server is not there."""
 
     def __init__(self, target: Target) -> None:
+        import grpc
+
+        from edgefl.proto.v1 import control_pb2_grpc
+        from edgefl.transport import open_channel
+
         self._target = target
-        self._channel = grpc.insecure_channel(
-            target.address,
-            options=[
-                ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-                ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-            ],
-        )
+        self._failed: type[grpc.RpcError] = grpc.RpcError
+        self._channel = open_channel(target.address)
         self._metadata = ((IDENTITY_KEY, f"operator/{target.operator}"),)
         self.control = control_pb2_grpc.ControlStub(self._channel)
 
@@ -63,7 +66,7 @@ class Connection:
         """One unary call."""
         try:
             return method(request, metadata=self._metadata, timeout=timeout_s)
-        except grpc.RpcError as error:
+        except self._failed as error:
             raise self._translate(error) from None
 
     def stream(self, method: Callable[..., Iterator[R]], request: Any) -> Iterator[R]:
@@ -71,7 +74,7 @@ class Connection:
         call = method(request, metadata=self._metadata)
         try:
             yield from call
-        except grpc.RpcError as error:
+        except self._failed as error:
             raise self._translate(error) from None
         finally:
             call.cancel()  # type: ignore[attr-defined]

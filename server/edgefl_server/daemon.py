@@ -30,7 +30,7 @@ from edgefl.protocol.events import Draining
 from edgefl.protocol.messages import RetryWindow
 from edgefl.protocol.pace import CoordinatorConfig
 from edgefl.systemd import notify
-from edgefl.wire import MAX_MESSAGE_BYTES
+from edgefl.transport import MESSAGE_OPTIONS, bind_port
 from edgefl_server.answers import AnswerCounts
 from edgefl_server.config import ServerConfig
 from edgefl_server.control_service import ControlService
@@ -134,8 +134,7 @@ class Daemon:
             interceptors=[self._gate],
             options=[
                 ("grpc.so_reuseport", 0),  # two servers on one port would share its devices between them
-                ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-                ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+                *MESSAGE_OPTIONS,
             ],
         )
         fleet = FleetService(
@@ -183,7 +182,7 @@ def bind(server: grpc.aio.Server, listen: str) -> str:
     if port:
         _probe(host, port, listen)
     try:
-        port = server.add_insecure_port(f"{shown}:{port}")
+        port = bind_port(server, listen)
     except RuntimeError:
         raise UnavailableError(f"cannot listen on {listen}: choose another address with --listen") from None
     return f"{shown}:{port}"

@@ -1,8 +1,8 @@
 """Who calls, and what that caller may do: one interceptor before every method, and one table.
 
-No message carries its sender's identity. The interceptor makes it: on an insecure loopback server from one metadata
-key. Deny by default: a method that the table does not name is for nobody. A refused call is answered before its
-message is read.
+No message carries its sender's identity. It is made from the call's context: on an insecure loopback server from one
+metadata key. Deny by default: a method that the table does not name is for nobody. A refused call is answered before
+its message is read.
 
 The interceptor is also the one place where errors become statuses, and are counted: an ``EdgeFLError`` by the table in
 ``edgefl.wire``, anything else INTERNAL, with its traceback in the log. It parses the messages itself, because gRPC
@@ -17,10 +17,10 @@ import asyncio
 import contextlib
 import enum
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -94,9 +94,12 @@ def caller() -> Identity:
     return _caller.get()
 
 
-def insecure_identity(metadata: Any) -> Identity:
-    """The identity that the caller claims: believed on loopback alone. Raises ``UnauthenticatedError``."""
-    claims = [value for key, value in metadata or () if key == IDENTITY_KEY]
+def insecure_identity(context: Any) -> Identity:
+    """The identity that the caller claims in the metadata of its call: believed on loopback alone.
+
+    ``context``: the call's ``grpc.aio.ServicerContext``. Raises ``UnauthenticatedError``.
+    """
+    claims = [value for key, value in context.invocation_metadata() or () if key == IDENTITY_KEY]
     if len(claims) != 1:
         raise UnauthenticatedError(
             f"{len(claims)} values of metadata {IDENTITY_KEY!r}; expected one: device/NAME or operator/NAME"
@@ -112,7 +115,10 @@ def insecure_identity(metadata: Any) -> Identity:
 
 
 class IdentityInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
-    """``identify`` makes the identity from a call's metadata; ``retry`` is the window that errors to devices carry.
+    """``identify`` makes the identity from a call's context; ``retry`` is the window that errors to devices carry.
+
+    An interceptor sees a call's metadata alone. The context, which also has the certificate of a TLS connection, is
+    there when the handler is called: who calls is looked at then, by what stands around each handler.
 
     ``counts`` gets every error that leaves.
     ``idle`` is set while no call of a device or an operator is being served.
@@ -128,82 +134,88 @@ class IdentityInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
 
     async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], details: Any) -> Any:
         method = details.method
-        retry = self._retry if method.startswith(_FLEET) else None
-        roles = METHOD_ROLES.get(method)
-        if roles is ANYONE:
+        if METHOD_ROLES.get(method) is ANYONE:
             return await continuation(details)
-        try:
-            identity = self._identify(details.invocation_metadata)
-            if roles is None or identity.role not in roles:
-                raise PermissionDeniedError(f"{identity.role.value} {identity.name!r} may not call {method}")
-        except EdgeFLError as refusal:
-            return self._refusing(refusal, retry)
-        handler = await continuation(details)
-        return None if handler is None else self._guarded(handler, identity, retry)
+        handler = await continuation(details) if method in METHOD_ROLES else None
+        return self._guarded(method, handler)
 
-    @contextlib.contextmanager
-    def _serving(self, identity: Identity) -> Iterator[None]:
-        _caller.set(identity)
+    @contextlib.asynccontextmanager
+    async def _serving(self, method: str, context: Any) -> AsyncIterator[None]:
+        """One call: inside, ``caller()`` is set and may call ``method``; errors leave as statuses."""
+        try:
+            identity = self._identify(context)
+            if identity.role not in METHOD_ROLES.get(method, ()):
+                raise PermissionDeniedError(f"{identity.role.value} {identity.name!r} may not call {method}")
+            _caller.set(identity)
+        except Exception as error:
+            await self._fail(context, error, method)
         self._in_flight += 1
         self.idle.clear()
         try:
             yield
+        except Exception as error:
+            await self._fail(context, error, method)
         finally:
             self._in_flight -= 1
             if self._in_flight == 0:
                 self.idle.set()
 
-    def _guarded(self, handler: Any, identity: Identity, retry: RetryWindow | None) -> Any:
-        """The handler, called with ``caller()`` set and with its errors made statuses."""
+    def _guarded(self, method: str, handler: Any) -> Any:
+        """``handler`` behind ``_serving``; None stands for a method that is not there.
+
+        What takes one message is made a handler of a stream: gRPC calls such a one before it reads any message, and a
+        unary one would first read what it refuses.
+        """
+        if handler is None:
+
+            async def refuse(_: Any, context: Any) -> AsyncIterator[bytes]:
+                async with self._serving(method, context):
+                    raise LocalProtocolError(f"{method} has a role and no handler")
+                yield b""  # not reached; makes this a stream
+
+            return grpc.stream_stream_rpc_method_handler(refuse)
         parse = handler.request_deserializer
-        codecs = {"request_deserializer": None, "response_serializer": handler.response_serializer}
+        serializer = {"response_serializer": handler.response_serializer}
         if handler.response_streaming:
-            stream = handler.unary_stream
 
-            async def run_stream(raw: bytes, context: Any) -> AsyncIterator[Any]:
-                with self._serving(identity):
-                    try:
-                        async for response in stream(_parsed(parse, raw), context):
-                            yield response
-                    except Exception as error:
-                        await self._fail(context, error, retry)
+            async def run_stream(raw: AsyncIterator[bytes], context: Any) -> AsyncIterator[Any]:
+                async with self._serving(method, context):
+                    async for response in handler.unary_stream(await self._one(parse, raw, context, method), context):
+                        yield response
 
-            return grpc.unary_stream_rpc_method_handler(run_stream, **codecs)
-        streaming = handler.request_streaming
-        unary = handler.stream_unary if streaming else handler.unary_unary
-        read: Callable[[Parse, Any], Any] = _parsed_stream if streaming else _parsed
+            return grpc.stream_stream_rpc_method_handler(run_stream, **serializer)
 
-        async def run_unary(raw: Any, context: Any) -> Any:
-            with self._serving(identity):
-                try:
-                    return await unary(read(parse, raw), context)
-                except Exception as error:
-                    await self._fail(context, error, retry)
+        async def run_unary(raw: AsyncIterator[bytes], context: Any) -> Any:
+            async with self._serving(method, context):
+                if handler.request_streaming:
+                    return await handler.stream_unary(_parsed_stream(parse, raw), context)
+                return await handler.unary_unary(await self._one(parse, raw, context, method), context)
 
-        if streaming:
-            return grpc.stream_unary_rpc_method_handler(run_unary, **codecs)
-        return grpc.unary_unary_rpc_method_handler(run_unary, **codecs)
+        return grpc.stream_unary_rpc_method_handler(run_unary, **serializer)
 
-    def _refusing(self, refusal: EdgeFLError, retry: RetryWindow | None) -> Any:
-        # A streaming handler is called before any message is read; a unary one would first read what it refuses.
-        async def refuse(_: Any, context: Any) -> AsyncIterator[bytes]:
-            await self._abort(context, refusal, retry)
-            yield b""  # not reached; makes this a stream
+    async def _one(self, parse: Parse, raw: AsyncIterator[bytes], context: Any, method: str) -> Any:
+        """The one message of a call. Raises ``RemoteProtocolError`` as ``_parsed`` does."""
+        async for message in raw:
+            return _parsed(parse, message)
+        try:
+            return await self._abort(context, RemoteProtocolError("the call brought no message; expected one"), method)
+        except grpc.aio.InternalError:  # gRPC itself has answered, and ended, a call whose message is too large
+            raise asyncio.CancelledError from None
 
-        return grpc.stream_stream_rpc_method_handler(refuse)
-
-    async def _fail(self, context: Any, error: Exception, retry: RetryWindow | None) -> None:
-        if isinstance(error, (asyncio.CancelledError, grpc.aio.AbortError)):
+    async def _fail(self, context: Any, error: Exception, method: str) -> NoReturn:
+        """End the call with the status of ``error``."""
+        if isinstance(error, grpc.aio.AbortError):
             raise error
         if not isinstance(error, EdgeFLError):
             log.error("a call failed", exc_info=error)
             error = LocalProtocolError(f"the server failed: {type(error).__name__}; its log has the traceback")
-        await self._abort(context, error, retry)
-
-    async def _abort(self, context: Any, error: EdgeFLError, retry: RetryWindow | None) -> None:
         self._counts.add_error(error)
-        code, details, trailing = error_to_status(error, retry)
+        await self._abort(context, error, method)
+
+    async def _abort(self, context: Any, error: EdgeFLError, method: str) -> NoReturn:
+        code, details, trailing = error_to_status(error, self._retry if method.startswith(_FLEET) else None)
         await context.abort(grpc.StatusCode[code], details, trailing)
+        raise error  # not reached: abort raises
 
 
 Parse = Callable[[bytes], Any] | None

@@ -113,7 +113,7 @@ class Ours:
         shape = self.shape
         zeros = Weights.zeros(shape.classes, shape.features)
         key = KEY if shape.shuffled else None
-        config = TrainConfig(shape.rate, batch_size=shape.batch, num_epochs=epochs, shuffle_key=key)
+        config = TrainConfig(shape.rate, batch_size=shape.batch, local_epochs=epochs, shuffle_key=key)
         start = process_time()
         self.trained, _ = kernels.train_softmax(zeros, self.data.x, self.data.y, config, quantization=self.quantization)
         return process_time() - start

@@ -170,27 +170,27 @@ class Weights:
 
 
 @dataclass(frozen=True)
-class TrainConfig:
-    """Options of one local training (design §4.3). The loss is the mean cross-entropy of a batch.
+class SgdOptions:
+    """How a device runs SGD (design §4.3): one value from the task file over the plan to the kernel.
+
+    The loss is the mean cross-entropy of a batch.
 
     ``learning_rate``  step size.
     ``batch_size``     examples in a step; the last batch of an epoch may be smaller and is divided by its own size.
-    ``num_epochs``     passes over the data; 0 trains nothing.
+    ``local_epochs``   passes over the data; 0 trains nothing.
     ``l2``             adds ``l2 * w`` to the gradient of the kernel (never of the bias).
     ``momentum``       ``v = momentum * v + g``, ``w = w - learning_rate * v``; 0 keeps no velocity.
     ``proximal``       adds ``proximal * (w - w_start)`` to the gradient, kernel and bias (FedProx).
     ``clip_norm``      the batch gradient is scaled to at most this L2 norm; 0 does not clip.
-    ``shuffle_key``    16 bytes: a new order each epoch from our generator; None keeps the order.
     """
 
     learning_rate: float
     batch_size: int = 32
-    num_epochs: int = 1
+    local_epochs: int = 1
     l2: float = 0.0
     momentum: float = 0.0
     proximal: float = 0.0
     clip_norm: float = 0.0
-    shuffle_key: bytes | None = None
 
     def __post_init__(self) -> None:
         for name in ("learning_rate", "l2", "momentum", "proximal", "clip_norm"):
@@ -202,8 +202,27 @@ class TrainConfig:
             raise ConfigError(f"momentum is {self.momentum!r}; expected less than 1 when it is rounded to float32")
         if not 1 <= self.batch_size <= MAX_BATCH:
             raise ConfigError(f"batch_size is {self.batch_size}; expected 1 to {MAX_BATCH}")
-        if not 0 <= self.num_epochs <= MAX_EPOCHS:
-            raise ConfigError(f"num_epochs is {self.num_epochs}; expected 0 to {MAX_EPOCHS}")
+        if not 0 <= self.local_epochs <= MAX_EPOCHS:
+            raise ConfigError(f"local_epochs is {self.local_epochs}; expected 0 to {MAX_EPOCHS}")
+
+    @property
+    def sgd(self) -> SgdOptions:
+        """These options alone, of a value that has more."""
+        return SgdOptions(**{one.name: getattr(self, one.name) for one in fields(SgdOptions)})
+
+    def keyed(self, shuffle_key: bytes | None) -> TrainConfig:
+        """What the kernel is told."""
+        return TrainConfig(**vars(self.sgd), shuffle_key=shuffle_key)
+
+
+@dataclass(frozen=True)
+class TrainConfig(SgdOptions):
+    """Options of one local training. ``shuffle_key``: 16 bytes, a new order each epoch; None keeps the order."""
+
+    shuffle_key: bytes | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if self.shuffle_key is not None and len(self.shuffle_key) != KEY_BYTES:
             raise ConfigError(f"shuffle_key has {len(self.shuffle_key)} bytes; expected {KEY_BYTES}")
 

@@ -11,7 +11,7 @@ import hashlib
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgefl.datasets import FederatedDataset, pool
@@ -20,7 +20,7 @@ from edgefl.kernels import evaluate_softmax, train_softmax
 from edgefl.learning import StatisticsProcess, build_process
 from edgefl.protocol.task import TaskSpec
 from edgefl.randomness import SHUFFLE, derive_key
-from edgefl.types import ClientDataset, EvalStats, Examples, Standardization, TrainConfig, Weights
+from edgefl.types import ClientDataset, EvalStats, Examples, Standardization, Weights
 
 
 @dataclass(frozen=True)
@@ -47,16 +47,8 @@ def train_centrally(spec: TaskSpec, examples: Examples, name: str, standardizati
     if spec.model is None or spec.client is None:
         raise ConfigError(f"task {spec.name!r} is of kind {spec.kind.value}; expected a training task")
     client = spec.client
-    config = TrainConfig(
-        learning_rate=client.learning_rate,
-        batch_size=client.batch_size,
-        num_epochs=spec.rounds * client.local_epochs,
-        l2=client.l2,
-        momentum=client.momentum,
-        proximal=client.proximal,
-        clip_norm=client.clip_norm,
-        shuffle_key=derive_key(spec.seed, 0, name, SHUFFLE) if client.shuffle else None,
-    )
+    key = derive_key(spec.seed, 0, name, SHUFFLE) if client.shuffle else None
+    config = replace(client.sgd, local_epochs=spec.rounds * client.local_epochs).keyed(key)
     start = Weights.zeros(spec.model.num_classes, spec.model.num_features)
     weights, _ = train_softmax(
         start, examples.features_view, examples.labels_view, config, standardization=standardization

@@ -74,7 +74,7 @@ cdef class Cohort:
             self.options.proximal = config.proximal
             self.options.clip_norm = config.clip_norm
             self.options.batch_size = config.batch_size
-            self.options.num_epochs = config.num_epochs
+            self.options.num_epochs = config.local_epochs
             self.config = config
         job = &self.jobs[self.count]
         job.options = self.options

@@ -138,7 +138,7 @@ def train_softmax(
             inputs.model(weights),
             rates,
             config.batch_size,
-            config.num_epochs,
+            config.local_epochs,
             config.shuffle_key,
             added,
             stop,

@@ -99,7 +99,7 @@ class Start:
         if self.server is None:
             return result
         own = variates_of.own_variate(self.model, own)
-        after = variates_of.next_variate(self.server, own, delta, stats.num_steps, self.training.learning_rate)
+        after = variates_of.next_variate(self.server, own, delta, stats.num_steps, self.training.sgd.learning_rate)
         return replace(result, variate=after)
 
 
@@ -192,7 +192,7 @@ def _descend(
         start,
         examples.features_view,
         examples.labels_view,
-        work.config(shuffle_key),
+        work.sgd.keyed(shuffle_key),
         standardization=model.standardization,
         quantization=meaning_of(examples),
         correction=correction,

@@ -45,7 +45,7 @@ def run_cohort(
     if isinstance(work, (TrainingWork, ScaffoldWork)):
         try:
             check_encoding(assignment.plan)
-            start, config = Start.of(assignment.plan.model, work, model), work.training.config(None)
+            start, config = Start.of(assignment.plan.model, work, model), work.training.sgd.keyed(None)
         except EdgeFLError:
             pass  # of the plan or the model, and so of every client: each says it below, in its own order of checks
         else:
@@ -101,7 +101,7 @@ def fold_cohort(
     if not isinstance(work, TrainingWork) or assignment.plan.encoding != "float32":
         return None
     try:
-        start, config = weights_of(wanted, model), work.config(None)
+        start, config = weights_of(wanted, model), work.sgd.keyed(None)
         for client in clients:
             check_examples(wanted, client.examples, "training", work.max_weight)
     except EdgeFLError:

@@ -89,10 +89,12 @@ class LocalSgd:
 
     @property
     def local_epochs(self) -> int:
-        return self.training.local_epochs
+        return self.training.sgd.local_epochs
 
     def work(self, version: int) -> TrainingWork:
-        return replace(self.training, learning_rate=self.schedule.rate(self.training.learning_rate, version))
+        sgd = self.training.sgd
+        rate = self.schedule.rate(sgd.learning_rate, version)
+        return replace(self.training, sgd=replace(sgd, learning_rate=rate))
 
 
 @dataclass(frozen=True)

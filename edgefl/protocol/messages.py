@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from edgefl.errors import ConfigError, UpdateRefusal
 from edgefl.models.softmax import SoftmaxModel
 from edgefl.protocol.shape import ExampleShape
-from edgefl.types import TrainConfig, to_float32
+from edgefl.types import SgdOptions, to_float32
 
 if TYPE_CHECKING:
     from edgefl.types import Examples, TrainStats, Weights
@@ -57,18 +57,12 @@ class RetryWindow:
 
 @dataclass(frozen=True)
 class TrainingWork:
-    """Local SGD on the device's training examples. Fields as in ``edgefl.types.TrainConfig``.
+    """Local SGD on the device's training examples, in a new order each epoch if ``shuffle``.
 
     ``max_weight`` bounds the example weight a client may claim (its example count, at most this).
     """
 
-    learning_rate: float
-    batch_size: int
-    local_epochs: int
-    l2: float
-    momentum: float
-    proximal: float
-    clip_norm: float
+    sgd: SgdOptions
     shuffle: bool
     max_weight: int
 
@@ -76,19 +70,6 @@ class TrainingWork:
     def training(self) -> TrainingWork:
         """Itself: what every work that trains has."""
         return self
-
-    def config(self, shuffle_key: bytes | None) -> TrainConfig:
-        """What the kernel is told. Raises ``ConfigError`` for what it would not take."""
-        return TrainConfig(
-            learning_rate=self.learning_rate,
-            batch_size=self.batch_size,
-            num_epochs=self.local_epochs,
-            l2=self.l2,
-            momentum=self.momentum,
-            proximal=self.proximal,
-            clip_norm=self.clip_norm,
-            shuffle_key=shuffle_key,
-        )
 
 
 @dataclass(frozen=True)
@@ -212,7 +193,7 @@ def learning_rate(plan: Plan) -> float:
     """The clients' rate as the kernel has it; 0 for work without one."""
     work = plan.work
     if isinstance(work, (TrainingWork, ScaffoldWork, PersonalizationWork)):
-        return to_float32(work.training.learning_rate)
+        return to_float32(work.training.sgd.learning_rate)
     return 0.0
 
 

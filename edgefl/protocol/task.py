@@ -19,7 +19,7 @@ from edgefl.models.softmax import SoftmaxModel
 from edgefl.protocol.messages import MAX_BINS, MAX_UPLOAD_BYTES, MAX_WEIGHT, description_bytes
 from edgefl.protocol.schedule import CONSTANT, Schedule
 from edgefl.settings import parse_toml
-from edgefl.types import MAX_EPOCHS, DType, Quantization, Standardization, TrainConfig
+from edgefl.types import DType, Quantization, SgdOptions, Standardization
 
 if TYPE_CHECKING:
     from edgefl.optimizers import ServerOptimizer
@@ -169,31 +169,11 @@ class ModelSpec:
 
 
 @dataclass(frozen=True)
-class ClientSpec:
-    """The optimizer on the device: fields as in ``edgefl.types.TrainConfig``, and how its rate changes."""
+class ClientSpec(SgdOptions):
+    """The optimizer on the device, whether each epoch has a new order, and how the rate changes."""
 
-    learning_rate: float
-    batch_size: int = 32
-    local_epochs: int = 1
-    l2: float = 0.0
-    momentum: float = 0.0
-    proximal: float = 0.0
-    clip_norm: float = 0.0
     shuffle: bool = True
     schedule: Schedule = CONSTANT
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.local_epochs <= MAX_EPOCHS:
-            raise ConfigError(f"local_epochs is {self.local_epochs}; expected 0 to {MAX_EPOCHS}")
-        TrainConfig(
-            learning_rate=self.learning_rate,
-            batch_size=self.batch_size,
-            num_epochs=self.local_epochs,
-            l2=self.l2,
-            momentum=self.momentum,
-            proximal=self.proximal,
-            clip_norm=self.clip_norm,
-        )
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import fields
 
 from edgefl.errors import ConfigError, RemoteProtocolError
 from edgefl.models.softmax import SoftmaxModel
 from edgefl.proto.v1 import plan_pb2
 from edgefl.protocol import messages as m
-from edgefl.types import DType, Quantization, Standardization
+from edgefl.types import DType, Quantization, SgdOptions, Standardization
 from edgefl.wire.limits import MAX_TEXT
 
 FEATURE_TYPES = {
@@ -54,13 +55,13 @@ def plan_to_proto(plan: m.Plan) -> plan_pb2.Plan:
     message = plan_pb2.Plan(softmax=_model_to_proto(plan.model), encoding=plan.encoding)
     work = plan.work
     if isinstance(work, m.TrainingWork):
-        message.training.CopyFrom(plan_pb2.TrainingWork(**vars(work)))
+        message.training.CopyFrom(_training_to_proto(work))
     elif isinstance(work, m.EvaluationWork):
         message.evaluation.max_weight = work.max_weight
     elif isinstance(work, m.PersonalizationWork):
-        message.personalization.training.CopyFrom(plan_pb2.TrainingWork(**vars(work.training)))
+        message.personalization.training.CopyFrom(_training_to_proto(work.training))
     elif isinstance(work, m.ScaffoldWork):
-        message.scaffold.training.CopyFrom(plan_pb2.TrainingWork(**vars(work.training)))
+        message.scaffold.training.CopyFrom(_training_to_proto(work.training))
     elif isinstance(work, m.LocalWork):
         raise ConfigError(f"{type(work).__name__} is work for processes in one Python process; it cannot be sent")
     elif isinstance(work, m.DescriptionWork):
@@ -118,26 +119,21 @@ def _description_from_proto(d: plan_pb2.DescriptionWork, num_features: int) -> m
 def _scaffold_from_proto(s: plan_pb2.ScaffoldWork) -> m.ScaffoldWork:
     """A variate is the mean gradient of the steps: so there must be some, and nothing else may move the model."""
     work = _training_from_proto(s.training)
-    if work.learning_rate <= 0 or work.local_epochs < 1 or work.momentum or work.proximal or work.clip_norm:
+    sgd = work.sgd
+    if sgd.learning_rate <= 0 or sgd.local_epochs < 1 or sgd.momentum or sgd.proximal or sgd.clip_norm:
         raise RemoteProtocolError(
-            f"scaffold with learning_rate {work.learning_rate}, local_epochs {work.local_epochs}, momentum "
-            f"{work.momentum}, proximal {work.proximal}, clip_norm {work.clip_norm}; expected the first two above 0, "
+            f"scaffold with learning_rate {sgd.learning_rate}, local_epochs {sgd.local_epochs}, momentum "
+            f"{sgd.momentum}, proximal {sgd.proximal}, clip_norm {sgd.clip_norm}; expected the first two above 0, "
             "and the others 0"
         )
     return m.ScaffoldWork(work)
 
 
+def _training_to_proto(work: m.TrainingWork) -> plan_pb2.TrainingWork:
+    return plan_pb2.TrainingWork(**vars(work.sgd), shuffle=work.shuffle, max_weight=work.max_weight)
+
+
 def _training_from_proto(t: plan_pb2.TrainingWork) -> m.TrainingWork:
-    work = m.TrainingWork(
-        learning_rate=t.learning_rate,
-        batch_size=t.batch_size,
-        local_epochs=t.local_epochs,
-        l2=t.l2,
-        momentum=t.momentum,
-        proximal=t.proximal,
-        clip_norm=t.clip_norm,
-        shuffle=t.shuffle,
-        max_weight=t.max_weight,
-    )
-    work.config(None)  # raises ConfigError for what the kernel would not take
-    return work
+    """Raises ``ConfigError`` for options that the kernel would not take."""
+    options = {one.name: getattr(t, one.name) for one in fields(SgdOptions)}
+    return m.TrainingWork(SgdOptions(**options), t.shuffle, t.max_weight)

@@ -221,8 +221,8 @@ def test_a_momentum_that_is_one_in_float32_is_refused(momentum: float) -> None:
     [
         {"batch_size": 0},
         {"batch_size": 2**20 + 1},
-        {"num_epochs": -1},
-        {"num_epochs": 10_001},
+        {"local_epochs": -1},
+        {"local_epochs": 10_001},
         {"shuffle_key": b""},
         {"shuffle_key": bytes(KEY_BYTES - 1)},
         {"shuffle_key": bytes(KEY_BYTES + 1)},
@@ -235,7 +235,7 @@ def test_a_training_outside_its_bounds_is_refused(options: dict[str, object]) ->
 
 
 @pytest.mark.parametrize(
-    "options", [{"batch_size": 1}, {"batch_size": 2**20}, {"num_epochs": 0}, {"num_epochs": 10_000}]
+    "options", [{"batch_size": 1}, {"batch_size": 2**20}, {"local_epochs": 0}, {"local_epochs": 10_000}]
 )
 def test_a_training_at_its_bounds_is_taken(options: dict[str, object]) -> None:
     config(**options)

@@ -69,7 +69,7 @@ def test_unweighted_fed_prox_is_the_task_file_that_the_table_says() -> None:
     assert isinstance(process.aggregator, UnweightedMean)
     work = process.plan(process.initialize()).work
     assert isinstance(work, TrainingWork)
-    assert work.proximal == 0.1
+    assert work.sgd.proximal == 0.1
 
 
 def test_the_weights_are_turned_into_keras_layout_as_the_page_says() -> None:

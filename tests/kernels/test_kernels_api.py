@@ -127,7 +127,7 @@ def test_a_thread_can_stop_a_training() -> None:
     thread.start()
     started.set()
     weights, stats = kernels.train_softmax(
-        ZEROS, features, labels, TrainConfig(0.01, batch_size=1, num_epochs=2_000), stop=stop
+        ZEROS, features, labels, TrainConfig(0.01, batch_size=1, local_epochs=2_000), stop=stop
     )
     thread.join()
     assert stats.stopped
@@ -135,7 +135,7 @@ def test_a_thread_can_stop_a_training() -> None:
     assert 0 < stats.examples_seen == stats.num_steps < 2_000 * 40_000
     # What is returned is the model after exactly the steps that were counted.
     epochs, rest = divmod(stats.num_steps, 40_000)
-    again = TrainConfig(0.01, batch_size=1, num_epochs=epochs)
+    again = TrainConfig(0.01, batch_size=1, local_epochs=epochs)
     expected, _ = kernels.train_softmax(ZEROS, features, labels, again)
     if rest:
         once = TrainConfig(0.01, batch_size=1)

@@ -84,7 +84,7 @@ def test_direct_path_equals_the_twin(num_features: int, num_classes: int, batch_
 @pytest.mark.parametrize(("num_features", "num_classes"), SHAPES)
 def test_gradient_path_equals_the_twin(num_features: int, num_classes: int, batch_size: int) -> None:
     config = TrainConfig(
-        0.1, batch_size=batch_size, num_epochs=2, l2=0.01, momentum=0.9, proximal=0.3, clip_norm=0.5, shuffle_key=KEY
+        0.1, batch_size=batch_size, local_epochs=2, l2=0.01, momentum=0.9, proximal=0.3, clip_norm=0.5, shuffle_key=KEY
     )
     for dtype, standardized in [("float32", False), ("uint8", True), ("int8", False)]:
         count = NUM_EXAMPLES if num_features < 784 and batch_size > 1 else 11
@@ -107,7 +107,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("shuffle_key", [None, KEY])
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=list(OPTIONS))
 def test_each_option_equals_the_twin(options: dict[str, Any], shuffle_key: bytes | None, weighted: bool) -> None:
-    config = TrainConfig(0.25, batch_size=8, num_epochs=3, shuffle_key=shuffle_key, **options)
+    config = TrainConfig(0.25, batch_size=8, local_epochs=3, shuffle_key=shuffle_key, **options)
     example_weights = None
     if weighted:
         example_weights = np.random.default_rng(5).uniform(0.1, 3, NUM_EXAMPLES).astype(np.float32)
@@ -120,7 +120,7 @@ def test_each_option_equals_the_twin(options: dict[str, Any], shuffle_key: bytes
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=list(OPTIONS))
 def test_a_correction_equals_the_twin_beside_each_option(options: dict[str, Any], dtype: str) -> None:
-    config = TrainConfig(0.25, batch_size=8, num_epochs=3, shuffle_key=KEY, **options)
+    config = TrainConfig(0.25, batch_size=8, local_epochs=3, shuffle_key=KEY, **options)
     for num_features, num_classes in [(1, 1), (13, 7), (16, 3), (75, 10)]:
         case = make_case(num_features, num_classes, dtype, standardized=dtype == "int8")
         assert_same_bits(case, config, correction=make_correction(num_features, num_classes))
@@ -131,16 +131,16 @@ def test_a_correction_equals_the_twin_beside_each_option(options: dict[str, Any]
 def test_small_and_large_features_equal_the_twin(options: dict[str, Any], spread: float) -> None:
     """Small ones exercise the flushing, large ones probabilities that are exactly 0 and 1."""
     for num_classes in (2, 10):
-        config = TrainConfig(2.0**-20, batch_size=5, num_epochs=2, **options)
+        config = TrainConfig(2.0**-20, batch_size=5, local_epochs=2, **options)
         assert_same_bits(make_case(75, num_classes, spread=spread), config)
 
 
 @pytest.mark.parametrize("options", [{}, {"l2": 0.1, "momentum": 0.5}], ids=["direct", "gradient"])
 def test_one_example_and_zero_epochs_equal_the_twin(options: dict[str, Any]) -> None:
-    assert_same_bits(make_case(13, 3, count=1), TrainConfig(0.5, num_epochs=3, **options))
+    assert_same_bits(make_case(13, 3, count=1), TrainConfig(0.5, local_epochs=3, **options))
     case = make_case(13, 3)
-    assert_same_bits(case, TrainConfig(0.5, num_epochs=0, **options))
-    same, stats = kernels.train_softmax(case.weights, case.features, case.labels, TrainConfig(0.5, num_epochs=0))
+    assert_same_bits(case, TrainConfig(0.5, local_epochs=0, **options))
+    same, stats = kernels.train_softmax(case.weights, case.features, case.labels, TrainConfig(0.5, local_epochs=0))
     assert same == case.weights
     assert (stats.examples_seen, stats.num_steps, stats.loss_sum, stats.stopped) == (0, 0, 0.0, False)
 
@@ -200,7 +200,7 @@ def small_cases(draw: st.DrawFn) -> tuple[Case, TrainConfig, npt.NDArray[np.floa
     config = TrainConfig(
         draw(st.sampled_from([0.0, 2.0**-30, 0.1, 3.0])),
         batch_size=draw(st.integers(1, 10)),
-        num_epochs=draw(st.integers(0, 3)),
+        local_epochs=draw(st.integers(0, 3)),
         l2=draw(option),
         momentum=draw(option),
         proximal=draw(option),

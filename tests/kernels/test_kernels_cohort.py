@@ -18,7 +18,7 @@ from edgefl.errors import ConfigError, DataError, KernelError, LocalProtocolErro
 from edgefl.kernels import CohortClient, CohortResult, _kernels, fold_cohort, train_cohort, train_softmax
 from edgefl.types import Quantization, Standardization, TrainConfig, Weights
 
-CONFIG = TrainConfig(0.25, batch_size=8, num_epochs=2)
+CONFIG = TrainConfig(0.25, batch_size=8, local_epochs=2)
 PATHS = [CONFIG, replace(CONFIG, momentum=0.5, l2=0.01, proximal=0.1, clip_norm=0.5, shuffle_key=KEY)]
 START = make_case(19, 4).weights
 
@@ -244,7 +244,7 @@ def test_a_stop_ends_every_client_between_batches() -> None:
 def test_a_stop_from_another_thread_is_heard() -> None:
     """The GIL is released: else the flag below could never be set, and this would train for days."""
     stop = kernels.StopFlag()
-    endless = replace(CONFIG, num_epochs=10_000)
+    endless = replace(CONFIG, local_epochs=10_000)
     case = make_case(500, 50, count=2000)
     cohort = [CohortClient(case.features, case.labels, endless)] * 2
     setter = threading.Thread(target=stop.set)
@@ -314,7 +314,7 @@ def test_nothing_is_folded_when_any_client_is_out_of_order() -> None:
     cohort = clients(4)
     bad_label = replace(cohort[1], labels=array("i", [4] * 8))
     too_long = replace(cohort[1], labels=array("i", [0]))
-    diverging = replace(cohort[1], config=TrainConfig(1e30, batch_size=1, num_epochs=5))
+    diverging = replace(cohort[1], config=TrainConfig(1e30, batch_size=1, local_epochs=5))
     for spoiled in (bad_label, too_long, diverging):
         assert fold_cohort(START, [cohort[0], spoiled, *cohort[2:]], grid_shift=24, norm_bound=64.0) is None
     norms = [kernels.squared_norm(r.get()[0].to_bytes()) ** 0.5 for r in train_cohort(START, cohort, deltas=True)]

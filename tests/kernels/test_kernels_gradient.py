@@ -60,16 +60,16 @@ def test_an_example_weight_multiplies_the_gradient_and_not_the_divisor() -> None
 def test_l2_and_momentum_by_hand() -> None:
     """With one class the cross-entropy is 0 and the penalty acts alone: v = v/2 + w/2, w = w - v/2."""
     start = layer([[8]], [8])
-    for num_epochs, expected in [(1, 6.0), (2, 3.5), (3, 1.375)]:
-        config = TrainConfig(0.5, l2=0.5, momentum=0.5, num_epochs=num_epochs)
+    for local_epochs, expected in [(1, 6.0), (2, 3.5), (3, 1.375)]:
+        config = TrainConfig(0.5, l2=0.5, momentum=0.5, local_epochs=local_epochs)
         got, stats = kernels.train_softmax(start, *data([[1]], [0]), config)
         assert got == layer([[expected]], [8])
-        assert (stats.loss_sum, stats.num_correct) == (0.0, num_epochs)
+        assert (stats.loss_sum, stats.num_correct) == (0.0, local_epochs)
 
 
 def test_proximal_by_hand() -> None:
     """8, then 8 - 4/2 = 6, then the gradient is 6/2 + (6 - 8)/4 = 2.5."""
-    config = TrainConfig(0.5, l2=0.5, proximal=0.25, num_epochs=2)
+    config = TrainConfig(0.5, l2=0.5, proximal=0.25, local_epochs=2)
     got, _ = kernels.train_softmax(layer([[8]], [8]), *data([[1]], [0]), config)
     assert got == layer([[4.75]], [8])
 
@@ -120,7 +120,10 @@ def test_a_correction_by_hand() -> None:
 def test_a_correction_comes_before_clipping_and_momentum() -> None:
     """One class has no gradient of its own: (3, 4) has norm 5, and is the velocity's first value."""
     rows = data([[1, 1]], [0])
-    for options, expected in [({"clip_norm": 2.5}, [-1.5, -2.0]), ({"momentum": 0.5, "num_epochs": 2}, [-7.5, -10.0])]:
+    for options, expected in [
+        ({"clip_norm": 2.5}, [-1.5, -2.0]),
+        ({"momentum": 0.5, "local_epochs": 2}, [-7.5, -10.0]),
+    ]:
         got, _ = kernels.train_softmax(
             Weights.zeros(1, 2), *rows, TrainConfig(1.0, **options), correction=layer([[3, 4]], [0])
         )
@@ -148,10 +151,10 @@ def test_a_correction_of_zeros_has_the_bits_of_none_where_a_gradient_is_summed()
     case = make_case(17, 4)
     rows, zeros = (case.features, case.labels), Weights.zeros(4, 17)
     for options in [{"clip_norm": 1e6}, {"momentum": 0.9}, {"l2": 0.1, "proximal": 0.5}]:
-        config = TrainConfig(0.25, batch_size=8, num_epochs=2, **options)
+        config = TrainConfig(0.25, batch_size=8, local_epochs=2, **options)
         without, _ = kernels.train_softmax(case.weights, *rows, config)
         assert kernels.train_softmax(case.weights, *rows, config, correction=zeros)[0] == without
-    plain = TrainConfig(0.25, batch_size=8, num_epochs=2)
+    plain = TrainConfig(0.25, batch_size=8, local_epochs=2)
     corrected, _ = kernels.train_softmax(case.weights, *rows, plain, correction=zeros)
     assert corrected == kernels.train_softmax(case.weights, *rows, replace(plain, clip_norm=1e6))[0]
     direct, _ = kernels.train_softmax(case.weights, *rows, plain)
@@ -231,7 +234,7 @@ def test_the_second_step_adds_the_proximal_term_and_the_velocity(
     config = TrainConfig(1.0, batch_size=64, l2=0.1, momentum=momentum, proximal=proximal)
     rows = case.features, case.labels
     once, _ = kernels.train_softmax(case.weights, *rows, config)
-    twice, _ = kernels.train_softmax(case.weights, *rows, replace(config, num_epochs=2))
+    twice, _ = kernels.train_softmax(case.weights, *rows, replace(config, local_epochs=2))
     start, middle, end = flat(case.weights), flat(once), flat(twice)
     ones = np.ones(len(case.labels))
     loss = Loss(case.features.astype(np.float64), case.labels, start, ones, l2=0.1, proximal=proximal)
@@ -257,7 +260,7 @@ def test_clipping_shortens_the_step_and_keeps_its_direction(num_features: int, n
 def test_training_separates_what_can_be_separated(options: dict[str, Any]) -> None:
     case = make_case(20, 3, count=60)
     labels = np.argmax(case.features[:, :3], axis=1).astype(np.int32)
-    config = TrainConfig(0.1, batch_size=8, num_epochs=60, shuffle_key=bytes(16), **options)
+    config = TrainConfig(0.1, batch_size=8, local_epochs=60, shuffle_key=bytes(16), **options)
     got, _ = kernels.train_softmax(case.weights, case.features, labels, config)
     before, after = (kernels.evaluate_softmax(w, case.features, labels) for w in (case.weights, got))
     assert after.mean_loss < before.mean_loss / 3
@@ -296,7 +299,7 @@ def test_a_flag_set_by_another_thread_ends_the_training_between_batches() -> Non
     count, batch_size = 1000, 32
     case = make_case(784, 10, count=count)
     rows = case.features, case.labels
-    endless = TrainConfig(2.0**-10, batch_size=batch_size, num_epochs=10_000)
+    endless = TrainConfig(2.0**-10, batch_size=batch_size, local_epochs=10_000)
     stop, started = kernels.StopFlag(), threading.Event()
     results: list[Any] = []
 
@@ -307,7 +310,7 @@ def test_a_flag_set_by_another_thread_ends_the_training_between_batches() -> Non
     worker = threading.Thread(target=work)
     worker.start()
     assert started.wait(60)
-    kernels.train_softmax(case.weights, *rows, replace(endless, num_epochs=3))  # something to do meanwhile
+    kernels.train_softmax(case.weights, *rows, replace(endless, local_epochs=3))  # something to do meanwhile
     stop.set()
     worker.join(60)
     assert not worker.is_alive()
@@ -315,11 +318,11 @@ def test_a_flag_set_by_another_thread_ends_the_training_between_batches() -> Non
     got, stats = results[0]
     assert stats.stopped
     epochs, rest = divmod(stats.examples_seen, count)
-    assert epochs < endless.num_epochs
+    assert epochs < endless.local_epochs
     assert rest % batch_size == 0
     assert stats.num_steps == epochs * -(-count // batch_size) + rest // batch_size
-    replayed, _ = kernels.train_softmax(case.weights, *rows, replace(endless, num_epochs=epochs))
+    replayed, _ = kernels.train_softmax(case.weights, *rows, replace(endless, local_epochs=epochs))
     if rest:
         part = case.features[:rest], case.labels[:rest]
-        replayed, _ = kernels.train_softmax(replayed, *part, replace(endless, num_epochs=1))
+        replayed, _ = kernels.train_softmax(replayed, *part, replace(endless, local_epochs=1))
     assert got == replayed

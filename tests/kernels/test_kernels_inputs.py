@@ -40,7 +40,7 @@ def test_features_at_the_smallest_magnitude_and_negative_zero_are_taken() -> Non
     features = np.array([[2.0**-30, -(2.0**-30), 0.0, -0.0]], dtype=np.float32)
     case = Case(Weights.zeros(2, 4), features, np.zeros(1, dtype=np.int32), None, None)
     for options in PATHS:
-        assert_same_bits(case, TrainConfig(0.5, num_epochs=2, **options))
+        assert_same_bits(case, TrainConfig(0.5, local_epochs=2, **options))
     for call in calls_with(features, case.labels, case.weights):
         call()
 
@@ -82,10 +82,10 @@ def test_a_correction_that_is_not_finite_is_refused_before_the_first_step(value:
     arrays[where].flat[2] = value
     correction = Weights(3, 2, arrays["kernel"].tobytes(), arrays["bias"].tobytes())
     rows = np.ones((4, 2), dtype=np.float32), np.zeros(4, dtype=np.int32)
-    for num_epochs in (0, 1):
+    for local_epochs in (0, 1):
         with pytest.raises(KernelError, match=f"correction holds a non-finite value .{place}"):
             kernels.train_softmax(
-                Weights.zeros(3, 2), *rows, TrainConfig(0.5, num_epochs=num_epochs), correction=correction
+                Weights.zeros(3, 2), *rows, TrainConfig(0.5, local_epochs=local_epochs), correction=correction
             )
 
 
@@ -107,23 +107,23 @@ def test_a_correction_below_the_limit_counts_as_zero() -> None:
     assert got == layer([[once, once, twice]], [0])
 
 
-@pytest.mark.parametrize("num_epochs", [0, 1])
+@pytest.mark.parametrize("local_epochs", [0, 1])
 @pytest.mark.parametrize("options", PATHS, ids=["direct", "gradient"])
-def test_tiny_start_weights_and_negative_zeros_become_zero(options: dict[str, Any], num_epochs: int) -> None:
+def test_tiny_start_weights_and_negative_zeros_become_zero(options: dict[str, Any], local_epochs: int) -> None:
     """A learning rate of 0 shows the start weights as they are held."""
     below = np.nextafter(np.float32(2.0**-50), np.float32(0))
     kernel = np.array([[2.0**-50, -(2.0**-50), below], [-below, -0.0, 1e-40]], dtype=np.float32)
     bias = np.array([-0.0, -below], dtype=np.float32)
     weights = Weights(2, 3, kernel.tobytes(), bias.tobytes())
     data = np.ones((2, 3), dtype=np.float32), np.zeros(2, dtype=np.int32)
-    got, _ = kernels.train_softmax(weights, *data, TrainConfig(0.0, num_epochs=num_epochs, **options))
+    got, _ = kernels.train_softmax(weights, *data, TrainConfig(0.0, local_epochs=local_epochs, **options))
     assert got.kernel == np.array([2.0**-50, -(2.0**-50), 0, 0, 0, 0], dtype=np.float32).tobytes()
     assert got.bias == bytes(8)
 
 
 def test_the_proximal_term_pulls_to_the_start_weights_as_they_are_held() -> None:
     """A start weight of 2**-51 is held as 0; a factor of 2**10 would make the difference a gradient of 2**-41."""
-    config = TrainConfig(1.0, proximal=2.0**10, num_epochs=2)
+    config = TrainConfig(1.0, proximal=2.0**10, local_epochs=2)
     got, _ = kernels.train_softmax(layer([[2.0**-51]], [-(2.0**-51)]), *data([[0]], [0]), config)
     assert got == layer([[0]], [0])
 
@@ -187,7 +187,7 @@ def test_a_clipped_gradient_is_flushed() -> None:
 
 def test_the_velocity_is_flushed() -> None:
     """The first step brings the weight to 0 with a velocity of 2**-50; a quarter of it is not kept."""
-    config = TrainConfig(2.0**10, l2=2.0**-10, momentum=0.25, num_epochs=2)
+    config = TrainConfig(2.0**10, l2=2.0**-10, momentum=0.25, local_epochs=2)
     got, _ = kernels.train_softmax(layer([[2.0**-40]], [0]), *data([[0]], [0]), config)
     assert got == layer([[0]], [0])
 
@@ -303,7 +303,7 @@ def test_any_buffer_gives_the_same_bits_and_no_input_changes(dtype: str) -> None
         ),
     ]
     before = [bytes(memoryview(part).cast("B")) for form in forms for part in form]
-    config = TrainConfig(0.5, batch_size=5, num_epochs=2, l2=0.5, momentum=0.5, shuffle_key=KEY)
+    config = TrainConfig(0.5, batch_size=5, local_epochs=2, l2=0.5, momentum=0.5, shuffle_key=KEY)
     how: dict[str, Any] = {"quantization": case.quantization}
     kernel, bias = bytes(bytearray(case.weights.kernel)), bytes(bytearray(case.weights.bias))
     trained = [kernels.train_softmax(case.weights, x, y, config, example_weights=ew, **how) for x, y, ew in forms]

@@ -29,6 +29,7 @@ from edgefl.protocol.messages import (
     RetryWindow,
     TrainingWork,
 )
+from edgefl.types import SgdOptions
 from edgefl.wire import answer_to_proto, check_in_from_proto, error_to_status, receipt_to_proto, report_from_proto
 from edgefl_device.config import load_config
 from edgefl_device.example_store import ExampleStore, Row
@@ -143,7 +144,7 @@ def assignment(
     model: bytes, digest: str, *, epochs: int = 1, round_num: int = 1, shape: tuple[int, int] = (4, 3)
 ) -> Any:
     """A training assignment for a model of ``shape`` (features, classes)."""
-    work = TrainingWork(0.125, 8, epochs, 0.0, 0.0, 0.0, 0.0, True, 100_000)
+    work = TrainingWork(SgdOptions(0.125, 8, epochs, 0.0, 0.0, 0.0, 0.0), True, 100_000)
     plan = Plan(SoftmaxModel(*shape), work, "float32")
     return Assignment("shoulder", round_num, 1, plan, digest, len(model), 600.0)
 

@@ -257,7 +257,7 @@ def train_softmax(
     added = None if correction is None else Layer.of(correction)
     direct = added is None and config.l2 == config.momentum == config.proximal == config.clip_norm == 0
     loss_sum, num_correct, num_steps, count = 0.0, 0, 0, len(labels)
-    for epoch in range(config.num_epochs):
+    for epoch in range(config.local_epochs):
         order = list(range(count)) if config.shuffle_key is None else permutation(config.shuffle_key, epoch, count)
         for begin in range(0, count, config.batch_size):
             rows = order[begin : begin + config.batch_size]
@@ -283,7 +283,7 @@ def train_softmax(
                 w = Layer(flush(fma(-rate, velocity.kernel, w.kernel)), flush(fma(-rate, velocity.bias, w.bias)))
             num_steps += 1
     check_finite("weight", np.concatenate([w.kernel.ravel(), w.bias]))
-    seen = count * config.num_epochs
+    seen = count * config.local_epochs
     return w.to_weights(), TrainStats(seen, num_steps, loss_sum, int(num_correct), False)
 
 

@@ -47,7 +47,7 @@ from edgefl.protocol.pace import CoordinatorConfig
 from edgefl.protocol.process import ProcessState, RoundConditions, RoundMetrics
 from edgefl.protocol.task import ClientSpec, ModelSpec, RoundSpec, StatisticsSpec, TaskKind, TaskSpec
 from edgefl.sums.running import Contribution
-from edgefl.types import RoundKey, Standardization
+from edgefl.types import RoundKey, SgdOptions, Standardization
 
 ENCODING = "int"
 NOT_A_NUMBER = -(2**63)
@@ -92,7 +92,7 @@ class Adding:
         if self.spec.kind is TaskKind.STATISTICS:
             return Plan(MODEL, StatisticsWork(1.0, 20, MAX_WEIGHT, state.extra or None), ENCODING)
         model = replace(MODEL, standardization=self._standardization)
-        return Plan(model, TrainingWork(0.1, 8, 1, 0.0, 0.0, 0.0, 0.0, True, MAX_WEIGHT), ENCODING)
+        return Plan(model, TrainingWork(SgdOptions(0.1, 8, 1, 0.0, 0.0, 0.0, 0.0), True, MAX_WEIGHT), ENCODING)
 
     def content(self, state: ProcessState) -> bytes:
         return state.model

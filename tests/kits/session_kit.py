@@ -35,9 +35,10 @@ from edgefl.protocol.session_events import (
     WorkFailed,
     WorkStopped,
 )
+from edgefl.types import SgdOptions
 
 CONFIG = SessionConfig(encodings=(ENCODING,), backoff_base_s=1.0, backoff_cap_s=8.0, not_eligible_s=60.0)
-TRAIN = TrainingWork(0.1, 8, 1, 0.0, 0.0, 0.0, 0.0, True, 100)
+TRAIN = TrainingWork(SgdOptions(0.1, 8, 1, 0.0, 0.0, 0.0, 0.0), True, 100)
 WINDOW = RetryWindow(0.0, 0.0)
 LATER = RetryWindow(10.0, 20.0)
 JOB = Assignment("train", 3, 7, Plan(MODEL, TRAIN, ENCODING), "d" * 64, 16, deadline_s=100.0)

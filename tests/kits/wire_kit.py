@@ -17,7 +17,7 @@ from edgefl.protocol.events import Phase, RoundSummary
 from edgefl.protocol.failures import FailureCount
 from edgefl.protocol.process import ClientAccuracies, Gains, RoundConditions, RoundMetrics
 from edgefl.protocol.shape import ExampleShape
-from edgefl.types import MAX_CLASSES, MAX_FEATURES, DType, Quantization, Standardization
+from edgefl.types import MAX_CLASSES, MAX_FEATURES, DType, Quantization, SgdOptions, Standardization
 from edgefl.wire.limits import MAX_COUNT, MAX_EXAMPLES, MAX_NAMES, MAX_TEXT
 
 PROPERTY = settings(deadline=None, derandomize=True)
@@ -58,13 +58,16 @@ def models(draw: st.DrawFn) -> SoftmaxModel:
 
 TRAINING = st.builds(
     m.TrainingWork,
-    learning_rate=RATES,
-    batch_size=st.integers(1, 2**20),
-    local_epochs=st.integers(0, 10_000),
-    l2=RATES,
-    momentum=st.sampled_from([0.0, 0.5, 1 - 2.0**-24]),
-    proximal=RATES,
-    clip_norm=RATES,
+    sgd=st.builds(
+        SgdOptions,
+        learning_rate=RATES,
+        batch_size=st.integers(1, 2**20),
+        local_epochs=st.integers(0, 10_000),
+        l2=RATES,
+        momentum=st.sampled_from([0.0, 0.5, 1 - 2.0**-24]),
+        proximal=RATES,
+        clip_norm=RATES,
+    ),
     shuffle=st.booleans(),
     max_weight=WEIGHT_BOUNDS,
 )
@@ -223,7 +226,7 @@ def float32(value: float) -> bytes:
 
 def response(work: plan_pb2.TrainingWork | None = None) -> fleet_pb2.CheckInResponse:
     """A good answer with a training plan, to be spoiled in one place."""
-    training = m.TrainingWork(0.1, 32, 1, 0.0, 0.0, 0.0, 0.0, True, 10)
+    training = m.TrainingWork(SgdOptions(0.1, 32, 1, 0.0, 0.0, 0.0, 0.0), True, 10)
     plan = m.Plan(SoftmaxModel(3, 2), training, "float32")
     assignment = m.Assignment("task", 1, 0, plan, "ab" * 32, 32, 60.0)
     info = m.ReleaseInfo("shoulder", 1, "cd" * 32, 2048)

@@ -132,6 +132,6 @@ def test_fed_sgd_never_takes_a_second_step() -> None:
     largest = learning.build_fed_sgd(MODEL, optimizers.sgd(0.7), max_weight=2**20)
     plan = largest.plan(largest.initialize())
     assert isinstance(plan.work, TrainingWork)
-    assert plan.work.batch_size == 2**20
+    assert plan.work.sgd.batch_size == 2**20
     with pytest.raises(ConfigError, match="max_weight is 1048577; expected at most 1048576"):
         learning.build_fed_sgd(MODEL, optimizers.sgd(0.7), max_weight=2**20 + 1)

@@ -53,7 +53,7 @@ def test_the_update_is_what_the_kernel_computes() -> None:
     update = work(assignment(), one)
     assert isinstance(update, ClientUpdate)
     key = derive_key(42, 7, "client-0", SHUFFLE)
-    config = TrainConfig(0.1, batch_size=4, num_epochs=2, l2=0.01, momentum=0.5, shuffle_key=key)
+    config = TrainConfig(0.1, batch_size=4, local_epochs=2, l2=0.01, momentum=0.5, shuffle_key=key)
     end, stats = kernels.train_softmax(START, one.examples.features_view, one.examples.labels_view, config)
     delta = np.frombuffer(end.to_bytes(), np.float32) - np.frombuffer(START.to_bytes(), np.float32)
     assert update.payload == delta.tobytes()
@@ -192,10 +192,10 @@ from array import array
 from edgefl.learning.client import run_plan
 from edgefl.models.softmax import SoftmaxModel
 from edgefl.protocol.messages import Assignment, ClientUpdate, EvaluationWork, Plan, StatisticsWork, TrainingWork
-from edgefl.types import Examples
+from edgefl.types import Examples, SgdOptions
 examples = Examples(2, array("f", [1, 2, 3, 4]).tobytes(), array("i", [0, 1]).tobytes())
 works = [
-    (TrainingWork(0.1, 1, 1, 0.0, 0.0, 0.0, 0.0, True, 10), "float32"),
+    (TrainingWork(SgdOptions(0.1, 1, 1, 0.0, 0.0, 0.0, 0.0), True, 10), "float32"),
     (EvaluationWork(10), "int64"),
     (StatisticsWork(4.0, 20, 10), "int64"),
 ]

@@ -64,8 +64,8 @@ def with_plan(**changes: Any) -> Assignment:
     return replace(TASK, plan=replace(PLAN, **changes))
 
 
-def with_work(**changes: Any) -> Assignment:
-    return with_plan(work=replace(PLAN.work, **changes))
+def with_sgd(**changes: Any) -> Assignment:
+    return with_plan(work=replace(TRAINING, sgd=replace(TRAINING.sgd, **changes)))
 
 
 STANDARDIZATION = Standardization(
@@ -77,9 +77,9 @@ STANDARDIZATION = Standardization(
     "task",
     [
         TASK,
-        with_work(shuffle=False),
-        with_work(momentum=0.0, l2=0.01, proximal=0.1, clip_norm=0.5),
-        with_work(learning_rate=1e30),
+        with_plan(work=replace(TRAINING, shuffle=False)),
+        with_sgd(momentum=0.0, l2=0.01, proximal=0.1, clip_norm=0.5),
+        with_sgd(learning_rate=1e30),
         with_plan(model=replace(MODEL, standardization=STANDARDIZATION)),
         with_plan(encoding="int64"),
         with_plan(encoding="no such encoding"),

@@ -32,7 +32,7 @@ def process(**options: Any) -> PersonalizationProcess:
 def by_kernel(train: ClientDataset, kept: ClientDataset) -> tuple[EvalStats, EvalStats]:
     """Before and after."""
     key = derive_key(9, 1, train.client_id, SHUFFLE)
-    config = TrainConfig(0.2, batch_size=4, num_epochs=3, l2=0.01, momentum=0.5, shuffle_key=key)
+    config = TrainConfig(0.2, batch_size=4, local_epochs=3, l2=0.01, momentum=0.5, shuffle_key=key)
     end, _ = kernels.train_softmax(START, train.examples.features_view, train.examples.labels_view, config)
     before, after = (
         kernels.evaluate_softmax(weights, kept.examples.features_view, kept.examples.labels_view)

@@ -55,7 +55,7 @@ def trained(num_classes: int, num_features: int, epochs: int = 1) -> tuple[Weigh
         Weights.zeros(num_classes, num_features),
         features,
         labels,
-        TrainConfig(0.05, num_epochs=epochs, shuffle_key=bytes(16)),
+        TrainConfig(0.05, local_epochs=epochs, shuffle_key=bytes(16)),
         standardization=standardization,
     )
     return weights, standardization

@@ -60,6 +60,7 @@ from edgefl.protocol.messages import (
 from edgefl.protocol.pace import CoordinatorConfig
 from edgefl.protocol.process import ProcessState
 from edgefl.protocol.session import SessionConfig, SessionMachine
+from edgefl.types import SgdOptions
 
 FOLDER = TESTS / "transcripts"
 UPDATE = "EDGEFL_UPDATE_TRANSCRIPTS"
@@ -179,7 +180,7 @@ def _window(low: str, high: str) -> RetryWindow:
 
 
 def _device_event(words: Sequence[str]) -> on.SessionEvent:
-    work = TrainingWork(0.1, 8, 1, 0.0, 0.0, 0.0, 0.0, True, 100)
+    work = TrainingWork(SgdOptions(0.1, 8, 1, 0.0, 0.0, 0.0, 0.0), True, 100)
     match words:
         case ["start"]:
             return on.Started()

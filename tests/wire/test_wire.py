@@ -21,7 +21,7 @@ from edgefl.protocol.process import ProcessState
 from edgefl.protocol.shape import ExampleShape
 from edgefl.protocol.standing import DeviceState, DeviceView
 from edgefl.protocol.task import ClientSpec, parse_task
-from edgefl.types import DType, Quantization, TrainConfig
+from edgefl.types import DType, Quantization, SgdOptions
 from edgefl.wire import control
 
 # ------------------------------------------------------------------------------------------------ round trips
@@ -115,7 +115,7 @@ def test_a_device_computes_with_the_float32_that_a_simulation_computes_with(
     if 0 < momentum < 2.0**-30 or float32(momentum) == float32(1.0):
         momentum = 0.9
     spec = ClientSpec(learning_rate, momentum=momentum, proximal=proximal)
-    work = m.TrainingWork(learning_rate, 32, 1, 0.0, momentum, proximal, 0.0, True, 10)
+    work = m.TrainingWork(SgdOptions(learning_rate, 32, 1, 0.0, momentum, proximal, 0.0), True, 10)
     model = SoftmaxModel(3, 2, DType.UINT8, Quantization(scale))
     plan = m.Plan(model, work, "float32")
     sent = m.CheckInAnswer(m.Assignment("t", 1, 0, plan, "", 0, 60.0), m.RetryWindow(0, 1))
@@ -125,7 +125,7 @@ def test_a_device_computes_with_the_float32_that_a_simulation_computes_with(
     received = outcome.plan.work
     assert isinstance(received, m.TrainingWork)
     for name in ("learning_rate", "momentum", "proximal"):
-        assert float32(getattr(received, name)) == float32(getattr(spec, name)), name
+        assert float32(getattr(received.sgd, name)) == float32(getattr(spec, name)), name
     assert outcome.plan.model == model
     assert float32(outcome.plan.model.quantization.scale) == float32(scale)
 
@@ -191,9 +191,8 @@ def test_the_enums_of_both_sides_have_the_same_members() -> None:
 
 
 def test_the_wire_checks_trainings_as_the_kernel_does() -> None:
-    names = {"local_epochs": "num_epochs", "shuffle": "shuffle_key"}
-    fields = {names.get(name, name) for name in m.TrainingWork.__dataclass_fields__} - {"max_weight"}
-    assert fields == set(TrainConfig.__dataclass_fields__)
+    sent = {field.name for field in plan_pb2.TrainingWork.DESCRIPTOR.fields}
+    assert sent == {*SgdOptions.__dataclass_fields__, "shuffle", "max_weight"}
 
 
 # ------------------------------------------------------------------------------------------------ weight of imports

@@ -95,7 +95,7 @@ def test_a_rate_that_the_kernel_would_not_take_is_refused(field: str, value: flo
     ("field", "value"), [("batch_size", 2**20 + 1), ("local_epochs", 10_001), ("momentum", 1.0), ("max_weight", 2**33)]
 )
 def test_a_training_beyond_its_bounds_is_refused(field: str, value: float) -> None:
-    refused(response(plan_pb2.TrainingWork(**{field: value})), f"{field.replace('local', 'num')} is {value}")
+    refused(response(plan_pb2.TrainingWork(**{field: value})), f"{field} is {value}")
 
 
 @pytest.mark.parametrize("field", ["batch_size", "max_weight"])

@@ -103,19 +103,9 @@ def client_of(spec: TaskSpec) -> ClientSpec:
 
 
 def training_work(client: ClientSpec, max_weight: int, **changes: Any) -> TrainingWork:
-    """What devices are told of a definition's ``[client]``."""
-    work = TrainingWork(
-        learning_rate=client.learning_rate,
-        batch_size=client.batch_size,
-        local_epochs=client.local_epochs,
-        l2=client.l2,
-        momentum=client.momentum,
-        proximal=client.proximal,
-        clip_norm=client.clip_norm,
-        shuffle=client.shuffle,
-        max_weight=max_weight,
-    )
-    return replace(work, **changes)
+    """What devices are told of a definition's ``[client]``, with ``changes``."""
+    client = replace(client, **changes)
+    return TrainingWork(client.sgd, client.shuffle, max_weight)
 
 
 def local_sgd(spec: TaskSpec) -> LocalSgd:

@@ -1,8 +1,10 @@
 /* Softmax with VEC_LANES examples side by side, so that each example's sum goes class by class as in the reference.
  * Included after vec512.h or vec256.h. Values lie by example; blocks of VEC_LANES examples x VEC_LANES classes are
- * transposed in registers. Up to VEC_LANES classes there is one block, which stays in registers from logit to
- * probability; more classes take a pass for the maximum, one for the exponentials and their sum, and one to divide. */
+ * transposed in registers. Up to KEPT_BLOCKS blocks are kept from logit to probability; more classes take a pass for
+ * the maximum, one for the exponentials and their sum, and one to divide. */
 #include "../variant.h"
+
+#define KEPT_BLOCKS 2u /* on the stack; with AVX2, most models of 9 to 16 classes were read and transposed twice */
 
 /* scalar_body.h's exp32. */
 X86_INLINE vec vec_exp32(vec x) {
@@ -74,13 +76,15 @@ X86_TARGET static void divide_row(float *z, size_t num_classes, float sum) {
 /* Up to VEC_LANES examples. Returns the first that has a non-finite logit, or num_rows; those before it are done. */
 X86_TARGET static size_t softmax_group(float *z, size_t num_rows, size_t num_classes, const int32_t *labels,
                                        float *loss, uint32_t *predicted) {
-    vec block[VEC_LANES];
+    vec blocks[KEPT_BLOCKS][VEC_LANES];
     float lanes[VEC_LANES] = {0.0f}; /* the label's logit, then the loss or the sum */
     uint32_t best_lanes[VEC_LANES];
     uint32_t bad = 0;
     vec max = vec_all(-__builtin_inff());
     vec best = vec_zero();
+    const bool kept = num_classes <= KEPT_BLOCKS * VEC_LANES;
     for (size_t c = 0; c < num_classes; c += VEC_LANES) {
+        vec *block = blocks[kept ? c / VEC_LANES : 0];
         const size_t count = num_classes - c < VEC_LANES ? num_classes - c : VEC_LANES;
         load_block(block, z + c, num_rows, num_classes, count);
         for (size_t j = 0; j < count; j++) {
@@ -98,18 +102,25 @@ X86_TARGET static size_t softmax_group(float *z, size_t num_rows, size_t num_cla
         lanes[i] = z[i * num_classes + (size_t)labels[i]];
     }
     const vec shifted = vec_sub(vec_load(lanes), max);
-    const bool one_block = num_classes <= VEC_LANES;
     vec sum = vec_zero();
     for (size_t c = 0; c < num_classes; c += VEC_LANES) {
+        vec *block = blocks[kept ? c / VEC_LANES : 0];
         const size_t count = num_classes - c < VEC_LANES ? num_classes - c : VEC_LANES;
-        if (!one_block) {
+        if (!kept) {
             load_block(block, z + c, num_rows, num_classes, count);
         }
         for (size_t j = 0; j < count; j++) {
             block[j] = vec_exp32(vec_sub(block[j], max));
             sum = vec_add(sum, block[j]);
         }
-        for (size_t j = 0; one_block && j < count; j++) {
+        if (!kept) {
+            store_block(block, z + c, num_rows, num_classes, count);
+        }
+    }
+    for (size_t c = 0; kept && c < num_classes; c += VEC_LANES) {
+        vec *block = blocks[c / VEC_LANES];
+        const size_t count = num_classes - c < VEC_LANES ? num_classes - c : VEC_LANES;
+        for (size_t j = 0; j < count; j++) {
             block[j] = vec_div(block[j], sum);
         }
         store_block(block, z + c, num_rows, num_classes, count);
@@ -119,7 +130,7 @@ X86_TARGET static size_t softmax_group(float *z, size_t num_rows, size_t num_cla
         memcpy(loss, lanes, num_rows * sizeof *loss);
     }
     vec_store(lanes, sum);
-    for (size_t i = 0; !one_block && i < num_rows; i++) {
+    for (size_t i = 0; !kept && i < num_rows; i++) {
         divide_row(z + i * num_classes, num_classes, lanes[i]);
     }
     return num_rows;

@@ -11,11 +11,10 @@ import sqlite3
 from dataclasses import dataclass, field
 from typing import Any
 
-from edgefl.models.softmax import SoftmaxModel
+from edgefl.protocol.dependencies import results_for
 from edgefl.protocol.messages import Accepted, AlreadyAccepted, ClientUpdate, Fate, Late, Receipt
 from edgefl.protocol.process import Process, ProcessFactory, ProcessState, RoundConditions, fold_recorded
 from edgefl.protocol.task import TaskSpec, parse_task
-from edgefl.types import Standardization
 
 Key = tuple[str, int, str]
 Row = tuple[Any, ...]
@@ -257,14 +256,8 @@ class _Tasks:
     def process(self, name: str) -> Process:
         if name not in self._processes:
             spec = self.specs[name]
-            standardization: Standardization | None = None
-            model: SoftmaxModel | None = None
-            if spec.evaluates:
-                model = self.process(spec.evaluates).plan(self._latest(spec.evaluates)).model
-            elif spec.model is not None and spec.model.standardize_by:
-                other = spec.model.standardize_by
-                standardization = self.process(other).standardization(self._latest(other))
-            self._processes[name] = self._factory(spec, standardization, model)
+            results = results_for(spec, lambda other: (self.process(other), self._latest(other)))
+            self._processes[name] = self._factory(spec, *results)
         return self._processes[name]
 
     def _latest(self, name: str) -> ProcessState:

@@ -25,8 +25,9 @@ from edgefl.learning.in_process import check_state
 from edgefl.learning.shapes import model_spec
 from edgefl.learning.training import TrainingProcess
 from edgefl.models.softmax import SoftmaxModel
+from edgefl.protocol.dependencies import dependency_of
 from edgefl.protocol.process import ProcessState
-from edgefl.protocol.task import ModelSpec, TaskSpec, parse_task
+from edgefl.protocol.task import ModelSpec, TaskKind, TaskSpec, parse_task
 from edgefl.sealed import SealedFormat
 from edgefl.settings import parse_toml, to_toml
 from edgefl.types import Standardization, check_kind
@@ -111,6 +112,7 @@ def _own_parts(process: LearningProcess) -> dict[str, Any]:
 
 
 def _build(spec: Any, model: SoftmaxModel, population: int) -> LearningProcess:
-    standardizes = spec.model is not None and bool(spec.model.standardize_by)
+    needed = dependency_of(spec)
+    standardizes = needed is not None and needed.kind is TaskKind.STATISTICS
     process = build_process(spec, model.standardization if standardizes else None, model if spec.evaluates else None)
     return replace(process, population=population) if isinstance(process, TrainingProcess) else process

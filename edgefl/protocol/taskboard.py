@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 from edgefl.errors import ConfigError, ConflictError, NotFoundError
-from edgefl.models.softmax import SoftmaxModel
 from edgefl.protocol.backoff import NONE, Setbacks
+from edgefl.protocol.dependencies import dependency_of, results_for
 from edgefl.protocol.events import FINAL, HELD, TaskRecord, TaskStatus
 from edgefl.protocol.fitness import Needs, needs_of, unfit
 from edgefl.protocol.initial import initial_model
@@ -24,7 +24,6 @@ from edgefl.protocol.messages import MAX_COUNTS_BYTES, Assignment, CheckIn, Plan
 from edgefl.protocol.process import Accumulator, Process, ProcessFactory, ProcessState
 from edgefl.protocol.round import BaseModel, RoundState
 from edgefl.protocol.task import TaskKind, TaskSpec
-from edgefl.types import Standardization
 from edgefl.wording import name_hint
 
 RECENT_ROUNDS = 4
@@ -97,9 +96,8 @@ class TaskRun:
     @property
     def depends_on(self) -> str:
         """The name of the task whose result this one needs, '' without one."""
-        if self.spec.evaluates:
-            return self.spec.evaluates
-        return self.spec.model.standardize_by if self.spec.model is not None else ""
+        needed = dependency_of(self.spec)
+        return "" if needed is None else needed.task
 
     def round_of(self, round_num: int) -> RoundState | None:
         """The round of that number while it is remembered; None for older ones."""
@@ -262,30 +260,28 @@ class TaskBoard:
     def _has_process(self, run: TaskRun) -> bool:
         if run.process is not None:
             return True
-        standardization: Standardization | None = None
-        model: SoftmaxModel | None = None
-        if run.depends_on:
-            other = self.get(run.depends_on)
-            if not self._has_process(other):
+        if (needed := dependency_of(run.spec)) is not None:
+            other = self.get(needed.task)
+            unfinished = needed.kind is TaskKind.STATISTICS and other.status is not TaskStatus.COMPLETED
+            if unfinished or not self._has_process(other):
                 return False
-            assert other.process is not None
-            if run.spec.evaluates:
-                model = other.process.plan(other.state).model
-            elif other.status is TaskStatus.COMPLETED:
-                standardization = other.process.standardization(other.state)
-            if model is None and standardization is None:
-                return False
-        run.process = self._factory(run.spec, standardization, model)
+        results = results_for(run.spec, self._process_and_state)
+        if needed is not None and results == (None, None):
+            return False
+        run.process = self._factory(run.spec, *results)
         return True
 
+    def _process_and_state(self, name: str) -> tuple[Process, ProcessState]:
+        run = self.get(name)
+        assert run.process is not None
+        return run.process, run.state
+
     def _check_dependency(self, spec: TaskSpec) -> None:
-        what, name = "evaluates", spec.evaluates
-        if spec.model is not None and spec.model.standardize_by:
-            what, name = "standardize_by", spec.model.standardize_by
-        if not name:
+        needed = dependency_of(spec)
+        if needed is None:
             return
+        what, name, kind = needed.key, needed.task, needed.kind
         other = self._runs.get(name)
-        kind = TaskKind.TRAINING if what == "evaluates" else TaskKind.STATISTICS
         if other is None:
             hint = name_hint(name, self._runs)
             raise NotFoundError(f"{what} is {name!r}; there is no such task{hint}: create it first")
@@ -294,7 +290,7 @@ class TaskBoard:
                 f"{what} is {name!r}, a task of kind {other.spec.kind.value!r} of population "
                 f"{other.spec.population!r}; expected kind {kind.value!r} of population {spec.population!r}"
             )
-        if what == "standardize_by":
+        if kind is TaskKind.STATISTICS:
             self._check_statistics(other, spec)
         else:
             self._check_evaluated(other, spec)

@@ -23,9 +23,10 @@ from dataclasses import dataclass, replace
 
 from edgefl.errors import ConfigError, ConflictError, LocalProtocolError
 from edgefl.files import used_alone
-from edgefl.learning.build import build_process
+from edgefl.learning.build import LearningProcess, build_process
 from edgefl.learning.statistics import StatisticsProcess
 from edgefl.protocol.coordinator import Coordinator
+from edgefl.protocol.dependencies import results_for
 from edgefl.protocol.events import (
     FINAL,
     HELD,
@@ -281,10 +282,7 @@ class _Pool:
     def _task_result(self, name: str) -> TaskResult:
         record = self._record.tasks[name]
         spec, state = record.spec, record.state
-        other = self._task_result(spec.evaluates) if spec.evaluates else None
-        by = spec.model.standardize_by if spec.model is not None else ""
-        found = self._task_result(by).standardization if by else None
-        process = build_process(spec, found, None if other is None else other.model)
+        process = self._process(name)
         return TaskResult(
             spec=spec,
             status=record.status,
@@ -294,6 +292,12 @@ class _Pool:
             rounds=tuple(self._rounds[name]),
             models=self._record.models(name),
             features=(process.result(state) or ()) if isinstance(process, StatisticsProcess) else (),
+        )
+
+    def _process(self, name: str) -> LearningProcess:
+        spec = self._record.tasks[name].spec
+        return build_process(
+            spec, *results_for(spec, lambda other: (self._process(other), self._record.tasks[other].state))
         )
 
     def _finished(self) -> bool:

@@ -14,11 +14,10 @@ from collections.abc import Iterator
 
 from edgefl.errors import NotFoundError, StorageError
 from edgefl.learning.build import LearningProcess, build_process
-from edgefl.models.softmax import SoftmaxModel
+from edgefl.protocol.dependencies import results_for
 from edgefl.protocol.messages import ClientUpdate
 from edgefl.protocol.process import ProcessState, RoundConditions, RoundMetrics, fold_recorded
 from edgefl.protocol.task import TaskSpec, parse_task
-from edgefl.types import Standardization
 from edgefl.wording import name_hint
 from edgefl_server.metrics_text import is_text_of
 from edgefl_server.sqlite_read import read_update
@@ -133,21 +132,14 @@ class Recomputer:
         """The task's process, with the results that it depends on."""
         if task not in self._processes:
             spec = self.spec(task)
-            standardization: Standardization | None = None
-            model: SoftmaxModel | None = None
-            if spec.evaluates:
-                evaluated = self.process(spec.evaluates)
-                model = evaluated.model
-            elif spec.model is not None and spec.model.standardize_by:
-                standardization = self._standardization(spec.model.standardize_by)
-            self._processes[task] = build_process(spec, standardization, model)
+            self._processes[task] = build_process(spec, *results_for(spec, self._process_and_state))
         return self._processes[task]
 
-    def _standardization(self, task: str) -> Standardization | None:
+    def _process_and_state(self, task: str) -> tuple[LearningProcess, ProcessState]:
         (version,) = self._db.execute("SELECT max(version) FROM states WHERE task = ?", (task,)).fetchone()
         if version is None:
             raise StorageError(f"no state of task {task!r}; restore the database from a backup")
-        return self.process(task).standardization(self.state(task, version))
+        return self.process(task), self.state(task, version)
 
     def _counted(self, task: str, round_num: int) -> Iterator[tuple[str, ClientUpdate]]:
         # By its key, one at a time: to order whole rows, SQLite would have all payloads in memory.

@@ -18,9 +18,10 @@ from edgefl.learning import build_process
 from edgefl.models.softmax import SoftmaxModel
 from edgefl.proto.v1 import control_pb2
 from edgefl.protocol.coordinator import Coordinator
+from edgefl.protocol.dependencies import dependency_of
 from edgefl.protocol.events import ReleaseCreated, ReleaseRecord, TaskRecord
 from edgefl.protocol.messages import ReleaseInfo
-from edgefl.protocol.task import check_name
+from edgefl.protocol.task import TaskKind, check_name
 from edgefl.types import Standardization, Weights
 from edgefl_server.engine import Engine
 from edgefl_server.store import Store
@@ -91,13 +92,13 @@ class Releases:
 
 def _describe(coordinator: Coordinator, task: str) -> tuple[TaskRecord, Standardization | None]:
     record = coordinator.task(task)
-    name = record.spec.model.standardize_by if record.spec.model is not None else ""
-    if not name:
+    needed = dependency_of(record.spec)
+    if needed is None or needed.kind is not TaskKind.STATISTICS:
         return record, None
-    statistics = coordinator.task(name)
+    statistics = coordinator.task(needed.task)
     standardization = build_process(statistics.spec, None, None).standardization(statistics.state)
     if standardization is None:
-        raise ConflictError(f"task {task!r} has no model that can be used before {name!r} is completed")
+        raise ConflictError(f"task {task!r} has no model that can be used before {needed.task!r} is completed")
     return record, standardization
 
 

@@ -1,4 +1,4 @@
-/* libedgefl: softmax training, exact aggregation and statistics for small devices. C11.
+/* libedgefl: softmax and mlp training, exact aggregation and statistics for small devices. C11.
  *
  * This is the only public header. The library allocates nothing, reads and prints nothing, keeps no state and reads no
  * environment variable: every buffer, the scratch memory included, comes from the caller.
@@ -29,6 +29,7 @@
 /* With both limits every product is a multiple of 2^-126: no subnormal arises, so flush-to-zero modes do not matter. */
 
 #define EDGEFL_MAX_CLASSES 4096u
+#define EDGEFL_MAX_HIDDEN 512u
 #define EDGEFL_MAX_FEATURES 65536u
 #define EDGEFL_MAX_BATCH (1u << 20)
 /* Rows are permuted by 32-bit indices. */
@@ -51,7 +52,7 @@ typedef enum edgefl_status {
     EDGEFL_BAD_LABEL = 5,              /* below 0 or not below num_classes; place: row */
     EDGEFL_BAD_EXAMPLE_WEIGHT = 6,     /* negative, not finite, or not 0 and below 2^-30; place: row */
     EDGEFL_BAD_START_WEIGHT = 7,       /* not finite; place: class, feature (column == num_features: the bias) */
-    EDGEFL_NON_FINITE_LOGIT = 8,       /* place: row */
+    EDGEFL_NON_FINITE_LOGIT = 8,       /* or a hidden unit's sum; place: row */
     EDGEFL_NON_FINITE_WEIGHT = 9,      /* after training; place as for BAD_START_WEIGHT */
     EDGEFL_GRADIENT_EXPLODED = 10,     /* clipping would scale by less than 2^-30; place: first row of the batch,
                                           in the order of processing */
@@ -116,6 +117,15 @@ typedef struct edgefl_model {
     const float *kernel; /* in: (num_classes, num_features), row-major, finite */
     const float *bias;   /* in: (num_classes,), finite */
 } edgefl_model;
+
+/* One hidden layer of rectified linear units and a softmax layer. Values as in edgefl_model. */
+typedef struct edgefl_mlp {
+    size_t num_hidden;  /* [1, EDGEFL_MAX_HIDDEN] */
+    size_t num_classes; /* [1, EDGEFL_MAX_CLASSES] */
+    /* in: the hidden kernel (num_hidden, num_features), row-major; the hidden bias (num_hidden,); the output kernel
+     * (num_classes, num_hidden), row-major; the output bias (num_classes,). One after the other, finite. */
+    const float *parameters;
+} edgefl_mlp;
 
 /* ---- training -----------------------------------------------------------------------------------------------------
  */
@@ -182,6 +192,23 @@ edgefl_status edgefl_softmax_train(const edgefl_variant *variant, const edgefl_f
                                    const edgefl_train_options *options, const edgefl_stop_flag *stop, void *scratch,
                                    size_t scratch_bytes, float *kernel, float *bias, edgefl_train_stats *stats,
                                    edgefl_place *place);
+
+/* The scratch that edgefl_mlp_train needs; SIZE_MAX as above. Of correction it matters only whether it is NULL. */
+size_t edgefl_mlp_train_scratch_bytes(const edgefl_features *features, size_t num_hidden, size_t num_classes,
+                                      const float *correction, const edgefl_train_options *options);
+
+/* As edgefl_softmax_train, for an mlp; docs/adr/0004-mlp.md states the order of the operations. What the options add
+ * to the gradient, clipping and momentum are those of all parameters as one vector; l2 leaves both biases out.
+ *
+ * start        its place in BAD_START_WEIGHT, NON_FINITE_WEIGHT and BAD_CORRECTION: row is the hidden unit, or
+ *              num_hidden + the class; column is the feature, or the hidden unit of a class, and their number stands
+ *              for the bias
+ * correction   in: as start's parameters; or NULL. options->correction must be NULL: EDGEFL_BAD_ARGUMENT
+ * parameters   out: as start's, and may be start's own; written only with EDGEFL_OK */
+edgefl_status edgefl_mlp_train(const edgefl_variant *variant, const edgefl_features *features, const int32_t *labels,
+                               const float *example_weights, const edgefl_mlp *start, const float *correction,
+                               const edgefl_train_options *options, const edgefl_stop_flag *stop, void *scratch,
+                               size_t scratch_bytes, float *parameters, edgefl_train_stats *stats, edgefl_place *place);
 
 /* ---- cohorts ------------------------------------------------------------------------------------------------------
  */
@@ -262,6 +289,17 @@ edgefl_status edgefl_softmax_evaluate(const edgefl_variant *variant, const edgef
 edgefl_status edgefl_softmax_predict(const edgefl_variant *variant, const edgefl_features *features,
                                      const edgefl_model *model, void *scratch, size_t scratch_bytes,
                                      float *probabilities, edgefl_place *place);
+
+/* As the three above, for an mlp. */
+size_t edgefl_mlp_infer_scratch_bytes(const edgefl_features *features, size_t num_hidden, size_t num_classes);
+
+edgefl_status edgefl_mlp_evaluate(const edgefl_variant *variant, const edgefl_features *features, const int32_t *labels,
+                                  const edgefl_mlp *model, void *scratch, size_t scratch_bytes, uint64_t *confusion,
+                                  double *loss_sum, edgefl_place *place);
+
+edgefl_status edgefl_mlp_predict(const edgefl_variant *variant, const edgefl_features *features,
+                                 const edgefl_mlp *model, void *scratch, size_t scratch_bytes, float *probabilities,
+                                 edgefl_place *place);
 
 /* ---- randomness: Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011) -------------
  */

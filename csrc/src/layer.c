@@ -2,8 +2,6 @@
 
 #include "numeric.h"
 
-static size_t padded(size_t num_features) { return (num_features + EDGEFL_LANES - 1) / EDGEFL_LANES * EDGEFL_LANES; }
-
 struct layer layer_take(struct arena *arena, size_t num_classes, size_t num_features) {
     struct layer layer = {num_classes, num_features, padded(num_features), NULL, NULL};
     /* Within 2^12 * 2^16 elements: no overflow even of 32 bits. */

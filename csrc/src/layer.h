@@ -4,6 +4,7 @@
 
 #include "arena.h"
 #include "edgefl.h"
+#include "numeric.h"
 #include "rows.h"
 #include "variant.h"
 
@@ -20,6 +21,9 @@ struct tile {
     float *loaded; /* (EDGEFL_TILE_ROWS, num_features), or NULL when rows are used where they lie */
     const float *rows[EDGEFL_TILE_ROWS];
 };
+
+/* The stride of a row of so many values: up to a multiple of 16. */
+static inline size_t padded(size_t n) { return (n + EDGEFL_LANES - 1) / EDGEFL_LANES * EDGEFL_LANES; }
 
 /* To be taken after the tile and what a forward pass writes: the vector that holds the end of a row of these reaches
  * past it, and finds the layer there. It uses none of that, but where the page had never been written each such load or

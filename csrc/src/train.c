@@ -8,7 +8,10 @@
  * Features are checked while the first epoch loads them: a pass of its own over data that no cache holds would cost as
  * much as a third of that epoch. A first epoch that does not come to its end, whatever the reason, is followed by the
  * whole check, whose answer comes first: the caller sees the same as if it had been made before. */
-#include "layer.h"
+#include "train.h"
+
+#include "descent.h"
+#include "hidden.h"
 #include "numeric.h"
 #include "rows.h"
 
@@ -18,43 +21,54 @@ struct trainer {
     const edgefl_train_options *options;
     const int32_t *labels;
     const float *example_weights;
-    const edgefl_model *start;
+    size_t num_hidden; /* 0 without a hidden layer */
+    size_t num_classes;
     bool direct;
     bool checked; /* every row's features, by the first epoch or before it */
-    struct layer layer;
-    struct layer gradient; /* GRADIENT path */
-    struct layer velocity; /* with momentum */
-    float *coefficients;   /* (batch, num_classes): logits, then probabilities, then output gradients */
-    uint32_t *order;       /* with a shuffle key */
+    struct network network;
+    struct descent descent; /* GRADIENT path */
+    float *coefficients;    /* (batch, num_classes): logits, then probabilities, then output gradients */
+    float *activations;     /* (batch, num_hidden) */
+    struct back_propagation back;
+    uint32_t *order; /* with a shuffle key */
     struct tile tile;
 };
 
-/* Whether anything is added to the gradient of the examples. */
-static bool has_terms(const edgefl_train_options *options) {
-    return options->l2 > 0.0f || options->proximal > 0.0f || options->correction != NULL;
-}
-
-static bool is_direct(const edgefl_train_options *options) {
-    return !has_terms(options) && options->momentum <= 0.0f && options->clip_norm <= 0.0f;
-}
-
 static size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
 
-static void take_scratch(struct trainer *trainer, struct arena *arena, size_t num_classes) {
+static struct trainer make_trainer(const struct train_problem *problem) {
+    struct trainer trainer = {.variant = problem->variant,
+                              .features = problem->features,
+                              .options = problem->options,
+                              .labels = problem->labels,
+                              .example_weights = problem->example_weights,
+                              .num_hidden = network_num_hidden(&problem->shape),
+                              .num_classes = network_num_classes(&problem->shape),
+                              .descent = {.variant = problem->variant,
+                                          .options = problem->options,
+                                          .start = problem->start,
+                                          .correction = problem->correction,
+                                          .has_correction = problem->has_correction}};
+    trainer.direct = descent_is_direct(&trainer.descent);
+    return trainer;
+}
+
+static void take_scratch(struct trainer *trainer, struct arena *arena, const struct network_shape *shape) {
     const edgefl_features *features = trainer->features;
-    const size_t num_features = features->num_features;
     const size_t batch = smaller(trainer->options->batch_size, features->num_rows);
-    trainer->coefficients = arena_take(arena, batch, num_classes * sizeof(float));
+    trainer->coefficients = arena_take(arena, batch, trainer->num_classes * sizeof(float));
+    trainer->activations = arena_take(arena, batch, trainer->num_hidden * sizeof(float));
     trainer->tile = tile_take(arena, features);
+    trainer->back = back_propagation_take(arena, shape);
     if (trainer->options->shuffle_key != NULL) {
         trainer->order = arena_take(arena, features->num_rows, sizeof(uint32_t));
     }
-    trainer->layer = layer_take(arena, num_classes, num_features);
+    trainer->network = network_take(arena, shape);
     if (!trainer->direct) {
-        trainer->gradient = layer_take(arena, num_classes, num_features);
+        trainer->descent.gradient = network_take(arena, shape);
     }
     if (trainer->options->momentum > 0.0f) {
-        trainer->velocity = layer_take(arena, num_classes, num_features);
+        trainer->descent.velocity = network_take(arena, shape);
     }
 }
 
@@ -71,19 +85,17 @@ static bool options_ok(const edgefl_train_options *o) {
     return o->momentum <= 1.0f && o->batch_size >= 1 && o->batch_size <= EDGEFL_MAX_BATCH && fits_uint32(o->num_epochs);
 }
 
-static bool arguments_ok(const edgefl_features *features, size_t num_classes, const edgefl_train_options *options) {
-    return features_shape_ok(features) && num_classes >= 1 && num_classes <= EDGEFL_MAX_CLASSES &&
-           options_ok(options) && (options->correction == NULL || options->correction->num_classes == num_classes);
+bool train_arguments_ok(const struct train_problem *problem) {
+    return features_shape_ok(problem->features) && network_shape_ok(&problem->shape) && options_ok(problem->options);
 }
 
-size_t edgefl_softmax_train_scratch_bytes(const edgefl_features *features, size_t num_classes,
-                                          const edgefl_train_options *options) {
-    if (!arguments_ok(features, num_classes, options)) {
+size_t train_scratch_bytes(const struct train_problem *problem) {
+    if (!train_arguments_ok(problem)) {
         return 0; /* the call itself names the fault */
     }
-    struct trainer trainer = {.features = features, .options = options, .direct = is_direct(options)};
+    struct trainer trainer = make_trainer(problem);
     struct arena arena = arena_open(NULL);
-    take_scratch(&trainer, &arena, num_classes);
+    take_scratch(&trainer, &arena, &problem->shape);
     return arena_bytes(&arena);
 }
 
@@ -100,13 +112,13 @@ static edgefl_status example_weights_check(const float *weights, size_t num_rows
 
 static edgefl_status check_inputs(struct trainer *trainer, edgefl_place *place) {
     const size_t num_rows = trainer->features->num_rows;
-    const edgefl_model *correction = trainer->options->correction;
-    edgefl_status status = layer_load(&trainer->layer, trainer->start, place);
-    if (status == EDGEFL_OK && correction != NULL) {
-        status = correction_check(correction, trainer->layer.num_features, place);
+    const struct descent *descent = &trainer->descent;
+    edgefl_status status = network_load(&trainer->network, &descent->start, place);
+    if (status == EDGEFL_OK && descent->has_correction) {
+        status = network_check_correction(&trainer->network, &descent->correction, place);
     }
     if (status == EDGEFL_OK) {
-        status = labels_check(trainer->labels, num_rows, trainer->layer.num_classes, place);
+        status = labels_check(trainer->labels, num_rows, trainer->num_classes, place);
     }
     if (status == EDGEFL_OK) {
         status = example_weights_check(trainer->example_weights, num_rows, place);
@@ -128,12 +140,28 @@ static size_t row_at(const struct trainer *trainer, size_t position) {
     return trainer->order != NULL ? trainer->order[position] : position;
 }
 
+/* The logits of the tile that begins at `first`. False when a feature is bad. *num_finite: how many rows have finite
+ * hidden sums before the first that has one that is not; only these have logits. */
+static bool load_and_logits(struct trainer *trainer, size_t first, size_t num_rows, float *activations,
+                            float *coefficients, size_t *num_finite) {
+    const struct layer *layers = trainer->network.layers;
+    *num_finite = num_rows;
+    if (!tile_load_logits(&trainer->tile, trainer->variant, trainer->features, trainer->order, first, num_rows,
+                          !trainer->checked, &layers[0], trainer->num_hidden > 0 ? activations : coefficients)) {
+        return false;
+    }
+    if (trainer->num_hidden > 0) {
+        *num_finite = hidden_to_logits(trainer->variant, &layers[1], activations, num_rows, coefficients);
+    }
+    return true;
+}
+
 /* The rest of the forward pass of one tile: coefficients are logits, then output gradients. factor scales them, before
  * the example weights. */
-static edgefl_status forward(struct trainer *trainer, size_t first, size_t num_rows, float factor, float *coefficients,
-                             edgefl_train_stats *stats, edgefl_place *place) {
+static edgefl_status forward(struct trainer *trainer, size_t first, size_t num_rows, size_t num_finite, float factor,
+                             float *coefficients, edgefl_train_stats *stats, edgefl_place *place) {
     const edgefl_variant *variant = trainer->variant;
-    const size_t num_classes = trainer->layer.num_classes;
+    const size_t num_classes = trainer->num_classes;
     int32_t labels[EDGEFL_TILE_ROWS];
     float weights[EDGEFL_TILE_ROWS];
     float loss[EDGEFL_TILE_ROWS];
@@ -143,7 +171,8 @@ static edgefl_status forward(struct trainer *trainer, size_t first, size_t num_r
         labels[i] = trainer->labels[row];
         weights[i] = trainer->example_weights != NULL ? trainer->example_weights[row] : 1.0f;
     }
-    const size_t bad = variant->softmax(coefficients, num_rows, num_classes, labels, loss, predicted);
+    const size_t bad =
+        num_finite > 0 ? variant->softmax(coefficients, num_finite, num_classes, labels, loss, predicted) : 0;
     if (bad < num_rows) {
         place->row = row_at(trainer, first + bad);
         place->column = 0;
@@ -168,119 +197,64 @@ static void find_upcoming(const struct trainer *trainer, size_t first, edgefl_up
     }
 }
 
-static void flush_layer(const edgefl_variant *variant, struct layer *layer) {
-    variant->flush(layer->kernel, layer->num_classes * layer->stride);
-    variant->flush(layer->bias, layer->num_classes);
-}
-
-/* add_outer of the batch's last tile and flush of the whole target. */
-static void finish_target(struct trainer *trainer, size_t rows, const float *coefficients, size_t next,
-                          struct layer *target) {
-    const edgefl_variant *variant = trainer->variant;
-    if (variant->add_outer_and_flush == NULL) {
-        variant->add_outer(trainer->tile.rows, rows, target->num_features, coefficients, target->num_classes,
-                           target->kernel, target->stride);
-        flush_layer(variant, target);
-        return;
-    }
-    edgefl_upcoming upcoming;
-    find_upcoming(trainer, next, &upcoming);
-    variant->add_outer_and_flush(trainer->tile.rows, rows, target->num_features, coefficients, target->num_classes,
-                                 target->kernel, target->stride, &upcoming);
-    variant->flush(target->bias, target->num_classes);
-}
-
-/* Adds the batch's output gradients times its features to target, tile by tile; with `last`, flushes it at the end. */
-static void backward(struct trainer *trainer, size_t first, size_t batch, struct layer *target, bool last) {
+/* Adds a tile's output gradients times its rows to target; with `last`, flushes all of target and fetches `next`. */
+static void add_tile(const edgefl_variant *variant, const float *const *rows, size_t num_rows,
+                     const float *coefficients, struct layer *target, bool last, const edgefl_upcoming *next) {
     const size_t num_classes = target->num_classes;
-    for (size_t i = 0; i < batch; i++) {
+    for (size_t i = 0; i < num_rows; i++) {
         for (size_t c = 0; c < num_classes; c++) {
-            target->bias[c] += trainer->coefficients[i * num_classes + c];
+            target->bias[c] += coefficients[i * num_classes + c];
         }
     }
+    if (last && variant->add_outer_and_flush != NULL) {
+        variant->add_outer_and_flush(rows, num_rows, target->num_features, coefficients, num_classes, target->kernel,
+                                     target->stride, next);
+    } else {
+        variant->add_outer(rows, num_rows, target->num_features, coefficients, num_classes, target->kernel,
+                           target->stride);
+        if (last) {
+            variant->flush(target->kernel, num_classes * target->stride);
+        }
+    }
+    if (last) {
+        variant->flush(target->bias, num_classes);
+    }
+}
+
+/* The output layer's part of a tile, then what it leaves as the output gradients of the hidden layer. */
+static const float *backward_through_output(struct trainer *trainer, const float *coefficients,
+                                            const float *activations, size_t num_rows, struct layer *target,
+                                            bool last) {
+    const float *rows[EDGEFL_TILE_ROWS];
+    point_at_rows(rows, activations, num_rows, trainer->num_hidden);
+    add_tile(trainer->variant, rows, num_rows, coefficients, target, last, NULL);
+    back_propagate(&trainer->back, trainer->variant, coefficients, activations, num_rows, trainer->num_hidden,
+                   trainer->num_classes);
+    return trainer->back.gradients;
+}
+
+/* Adds the batch's output gradients times its features to target, tile by tile; with `flushes`, flushes it at the end.
+ */
+static void backward(struct trainer *trainer, size_t first, size_t batch, struct network *target, bool flushes) {
     for (size_t done = 0; done < batch; done += EDGEFL_TILE_ROWS) {
         const size_t rows = smaller(batch - done, EDGEFL_TILE_ROWS);
+        const bool last = flushes && done + rows == batch;
+        const float *coefficients = trainer->coefficients + done * trainer->num_classes;
+        if (trainer->num_hidden > 0) {
+            coefficients =
+                backward_through_output(trainer, coefficients, trainer->activations + done * trainer->num_hidden, rows,
+                                        &target->layers[1], last);
+        }
         if (batch > EDGEFL_TILE_ROWS) {
             tile_load(&trainer->tile, trainer->variant, trainer->features, trainer->order, first + done, rows);
         } /* else the forward pass left the only tile loaded */
-        const float *coefficients = trainer->coefficients + done * num_classes;
-        if (last && done + rows == batch) {
-            finish_target(trainer, rows, coefficients, first + batch, target);
-        } else {
-            trainer->variant->add_outer(trainer->tile.rows, rows, target->num_features, coefficients, num_classes,
-                                        target->kernel, target->stride);
+        edgefl_upcoming upcoming;
+        if (last) {
+            find_upcoming(trainer, first + batch, &upcoming);
         }
+        add_tile(trainer->variant, trainer->tile.rows, rows, coefficients, &target->layers[0], last,
+                 last ? &upcoming : NULL);
     }
-}
-
-/* Adds the pull of l2 (kernel) and of the proximal term (kernel and bias), then the correction, to the gradient. */
-static void add_terms(struct trainer *trainer) {
-    const edgefl_variant *variant = trainer->variant;
-    const struct layer *layer = &trainer->layer;
-    struct layer *gradient = &trainer->gradient;
-    const float l2 = trainer->options->l2;
-    const float proximal = trainer->options->proximal;
-    const edgefl_model *correction = trainer->options->correction;
-    if (l2 > 0.0f) {
-        variant->add_scaled(gradient->kernel, l2, layer->kernel, layer->num_classes * layer->stride);
-    }
-    if (proximal > 0.0f) {
-        for (size_t c = 0; c < layer->num_classes; c++) {
-            variant->add_scaled_difference(gradient->kernel + c * layer->stride, proximal,
-                                           layer->kernel + c * layer->stride,
-                                           trainer->start->kernel + c * layer->num_features, layer->num_features);
-        }
-        variant->add_scaled_difference(gradient->bias, proximal, layer->bias, trainer->start->bias, layer->num_classes);
-    }
-    if (correction != NULL) {
-        for (size_t c = 0; c < layer->num_classes; c++) {
-            variant->add_stored(gradient->kernel + c * layer->stride, correction->kernel + c * layer->num_features,
-                                layer->num_features);
-        }
-        variant->add_stored(gradient->bias, correction->bias, layer->num_classes);
-    }
-}
-
-/* Scales values as a clipped gradient. */
-static void scale(float *values, size_t n, float factor) {
-    for (size_t j = 0; j < n; j++) {
-        values[j] = flush(values[j] * factor);
-    }
-}
-
-static bool clip(struct layer *gradient, float clip_norm) {
-    double lanes[EDGEFL_LANES] = {0.0};
-    const size_t num_features = gradient->num_features;
-    for (size_t c = 0; c < gradient->num_classes; c++) {
-        edgefl_add_squares(lanes, c * num_features, gradient->kernel + c * gradient->stride, num_features);
-    }
-    edgefl_add_squares(lanes, gradient->num_classes * num_features, gradient->bias, gradient->num_classes);
-    const double norm = __builtin_sqrt(edgefl_tree_double(lanes));
-    if (!(norm > (double)clip_norm)) {
-        return true;
-    }
-    const float factor = (float)((double)clip_norm / norm);
-    if (factor < EDGEFL_MIN_MAGNITUDE) {
-        return false;
-    }
-    scale(gradient->kernel, gradient->num_classes * gradient->stride, factor);
-    scale(gradient->bias, gradient->num_classes, factor);
-    return true;
-}
-
-static void step(struct trainer *trainer) {
-    const edgefl_variant *variant = trainer->variant;
-    const edgefl_train_options *options = trainer->options;
-    struct layer *layer = &trainer->layer;
-    const size_t num_weights = layer->num_classes * layer->stride;
-    const struct layer *direction = &trainer->gradient;
-    if (options->momentum > 0.0f) {
-        variant->add_momentum(trainer->velocity.kernel, options->momentum, trainer->gradient.kernel, num_weights);
-        variant->add_momentum(trainer->velocity.bias, options->momentum, trainer->gradient.bias, layer->num_classes);
-        direction = &trainer->velocity;
-    }
-    variant->descend(layer->kernel, options->learning_rate, direction->kernel, num_weights);
-    variant->descend(layer->bias, options->learning_rate, direction->bias, layer->num_classes);
 }
 
 static edgefl_status train_batch(struct trainer *trainer, size_t first, size_t batch, edgefl_train_stats *stats,
@@ -289,33 +263,32 @@ static edgefl_status train_batch(struct trainer *trainer, size_t first, size_t b
     const float factor = trainer->direct ? -(trainer->options->learning_rate / (float)batch) : 1.0f / (float)batch;
     for (size_t done = 0; done < batch; done += EDGEFL_TILE_ROWS) {
         const size_t rows = smaller(batch - done, EDGEFL_TILE_ROWS);
-        float *coefficients = trainer->coefficients + done * trainer->layer.num_classes;
-        if (!tile_load_logits(&trainer->tile, trainer->variant, trainer->features, trainer->order, first + done, rows,
-                              !trainer->checked, &trainer->layer, coefficients)) {
-            return EDGEFL_BAD_FEATURE; /* edgefl_softmax_train finds which, and the place */
+        float *coefficients = trainer->coefficients + done * trainer->num_classes;
+        float *activations = trainer->num_hidden > 0 ? trainer->activations + done * trainer->num_hidden : NULL;
+        size_t num_finite;
+        if (!load_and_logits(trainer, first + done, rows, activations, coefficients, &num_finite)) {
+            return EDGEFL_BAD_FEATURE; /* train finds which, and the place */
         }
-        const edgefl_status status = forward(trainer, first + done, rows, factor, coefficients, stats, place);
+        const edgefl_status status =
+            forward(trainer, first + done, rows, num_finite, factor, coefficients, stats, place);
         if (status != EDGEFL_OK) {
             return status;
         }
     }
+    if (trainer->num_hidden > 0) {
+        back_propagation_open(&trainer->back, &trainer->network.layers[1]);
+    }
     if (trainer->direct) {
-        backward(trainer, first, batch, &trainer->layer, true);
+        backward(trainer, first, batch, &trainer->network, true);
         return EDGEFL_OK;
     }
-    layer_clear(&trainer->gradient);
-    const bool more = has_terms(trainer->options);
-    backward(trainer, first, batch, &trainer->gradient, !more);
-    if (more) {
-        add_terms(trainer);
-        flush_layer(trainer->variant, &trainer->gradient);
-    }
-    if (trainer->options->clip_norm > 0.0f && !clip(&trainer->gradient, trainer->options->clip_norm)) {
+    network_clear(&trainer->descent.gradient);
+    backward(trainer, first, batch, &trainer->descent.gradient, !descent_has_terms(&trainer->descent));
+    if (!descent_step(&trainer->descent, &trainer->network)) {
         place->row = row_at(trainer, first);
         place->column = 0;
         return EDGEFL_GRADIENT_EXPLODED;
     }
-    step(trainer);
     return EDGEFL_OK;
 }
 
@@ -345,34 +318,25 @@ static edgefl_status train_epochs(struct trainer *trainer, const edgefl_stop_fla
     return EDGEFL_OK;
 }
 
-edgefl_status edgefl_softmax_train(const edgefl_variant *variant, const edgefl_features *features,
-                                   const int32_t *labels, const float *example_weights, const edgefl_model *start,
-                                   const edgefl_train_options *options, const edgefl_stop_flag *stop, void *scratch,
-                                   size_t scratch_bytes, float *kernel, float *bias, edgefl_train_stats *stats,
-                                   edgefl_place *place) {
-    if (!arguments_ok(features, start->num_classes, options)) {
+edgefl_status train(const struct train_problem *problem, void *scratch, size_t scratch_bytes, struct network *trained,
+                    edgefl_train_stats *stats, edgefl_place *place) {
+    if (!train_arguments_ok(problem)) {
         return EDGEFL_BAD_ARGUMENT;
     }
-    if (scratch_bytes < edgefl_softmax_train_scratch_bytes(features, start->num_classes, options)) {
+    if (scratch_bytes < train_scratch_bytes(problem)) {
         return EDGEFL_SCRATCH_TOO_SMALL;
     }
-    struct trainer trainer = {.variant = variant,
-                              .features = features,
-                              .options = options,
-                              .labels = labels,
-                              .example_weights = example_weights,
-                              .start = start,
-                              .direct = is_direct(options)};
+    struct trainer trainer = make_trainer(problem);
     struct arena arena = arena_open(scratch);
-    take_scratch(&trainer, &arena, start->num_classes);
+    take_scratch(&trainer, &arena, &problem->shape);
     *stats = (edgefl_train_stats){0};
     edgefl_status status = check_inputs(&trainer, place);
     edgefl_place checked_place = {0, 0};
     if (status == EDGEFL_OK) {
-        if (options->momentum > 0.0f) {
-            layer_clear(&trainer.velocity);
+        if (problem->options->momentum > 0.0f) {
+            network_clear(&trainer.descent.velocity);
         }
-        status = train_epochs(&trainer, stop, stats, place);
+        status = train_epochs(&trainer, problem->stop, stats, place);
         const edgefl_status checked = check_features(&trainer, &checked_place);
         if (checked != EDGEFL_OK) {
             *stats = (edgefl_train_stats){0};
@@ -380,13 +344,8 @@ edgefl_status edgefl_softmax_train(const edgefl_variant *variant, const edgefl_f
             status = checked;
         }
     }
-    if (status == EDGEFL_OK) {
-        status = layer_check_finite(&trainer.layer, place);
-    }
-    if (status == EDGEFL_OK) {
-        layer_store(&trainer.layer, kernel, bias);
-    }
-    return status;
+    *trained = trainer.network;
+    return status == EDGEFL_OK ? network_check_finite(trained, place) : status;
 }
 
 void edgefl_stop_flag_init(edgefl_stop_flag *flag) { atomic_init(&flag->value, 0); }

@@ -229,6 +229,7 @@ static struct text run_all(const edgefl_variant *variant) {
     run_ways(&text, variant, corrected_ways, COUNT(corrected_ways), 5000);
     golden_run_adaptive(&text);
     golden_run_distributions(&text, variant);
+    golden_run_mlp(&text, variant);
     return text;
 }
 

@@ -75,9 +75,15 @@ void golden_run_aggregation(struct text *text, const edgefl_variant *variant);
 void golden_run_distributions(struct text *text, const edgefl_variant *variant);
 void golden_run_adaptive(struct text *text); /* no variant has a loop of its own for it */
 
+/* golden_mlp.c */
+void golden_run_mlp(struct text *text, const edgefl_variant *variant);
+
 /* size bytes of zeros, until release_all. */
 void *golden_take(size_t count, size_t size);
 void golden_release_all(void);
+
+/* Multiples of 2^-23 in [-1, 1); one in 16 is an edge: 0, -0, and the smallest magnitude that counts. */
+float *golden_floats(uint32_t seed, uint8_t purpose, size_t count, float smallest);
 
 /* Inputs drawn by edgefl_random_words; the same seed gives the same inputs. */
 void golden_draw(struct inputs *inputs, const struct shape *shape, uint32_t seed);

@@ -31,8 +31,7 @@ static uint32_t *draw_words(uint32_t seed, uint8_t purpose, size_t count) {
     return words;
 }
 
-/* Multiples of 2^-23 in [-1, 1); one in 16 is an edge: 0, -0, and the smallest magnitude that counts. */
-static float *draw_floats(uint32_t seed, uint8_t purpose, size_t count, float smallest) {
+float *golden_floats(uint32_t seed, uint8_t purpose, size_t count, float smallest) {
     const uint32_t *words = draw_words(seed, purpose, count);
     const float edges[4] = {0.0f, -0.0f, smallest, -smallest * (1.0f + 0x1p-23f)};
     float *values = golden_take(count, sizeof *values);
@@ -62,16 +61,16 @@ void golden_draw(struct inputs *inputs, const struct shape *shape, uint32_t seed
     const size_t n = shape->num_rows, f = shape->num_features, c = shape->num_classes;
     *inputs = (struct inputs){.shape = *shape, .options = options_of(shape)};
     if (shape->dtype == EDGEFL_FLOAT32) {
-        inputs->data = draw_floats(seed, 0, n * f, EDGEFL_MIN_MAGNITUDE);
+        inputs->data = golden_floats(seed, 0, n * f, EDGEFL_MIN_MAGNITUDE);
     } else {
         inputs->stored = (uint8_t *)draw_words(seed, 0, (n * f + 3) / 4);
     }
-    inputs->kernel = draw_floats(seed, 1, c * f, EDGEFL_STORED_MIN_MAGNITUDE);
-    inputs->bias = draw_floats(seed, 2, c, EDGEFL_STORED_MIN_MAGNITUDE);
-    inputs->mean = draw_floats(seed, 3, f, EDGEFL_MIN_MAGNITUDE);
-    inputs->inverse_spread = draw_floats(seed, 4, f, EDGEFL_MIN_MAGNITUDE);
-    inputs->kernel_correction = draw_floats(seed, 6, c * f, EDGEFL_STORED_MIN_MAGNITUDE);
-    inputs->bias_correction = draw_floats(seed, 7, c, EDGEFL_STORED_MIN_MAGNITUDE);
+    inputs->kernel = golden_floats(seed, 1, c * f, EDGEFL_STORED_MIN_MAGNITUDE);
+    inputs->bias = golden_floats(seed, 2, c, EDGEFL_STORED_MIN_MAGNITUDE);
+    inputs->mean = golden_floats(seed, 3, f, EDGEFL_MIN_MAGNITUDE);
+    inputs->inverse_spread = golden_floats(seed, 4, f, EDGEFL_MIN_MAGNITUDE);
+    inputs->kernel_correction = golden_floats(seed, 6, c * f, EDGEFL_STORED_MIN_MAGNITUDE);
+    inputs->bias_correction = golden_floats(seed, 7, c, EDGEFL_STORED_MIN_MAGNITUDE);
     inputs->correction = (edgefl_model){c, inputs->kernel_correction, inputs->bias_correction};
     inputs->options.correction = shape->how & CORRECTED ? &inputs->correction : NULL;
     inputs->labels = golden_take(n, sizeof *inputs->labels);

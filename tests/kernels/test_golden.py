@@ -19,8 +19,8 @@ from places import ROOT
 from edgefl.kernels import _kernels
 
 GOLDEN = ROOT / "tests" / "golden" / "kernel.txt"
-NUM_CASES = 321
-"""Shapes 90, ways 180, edges and errors 41, aggregation 4, adaptive steps 3, extremes and counts 3.
+NUM_CASES = 339
+"""Shapes 90, ways 180, edges and errors 41, aggregation 4, adaptive steps 3, extremes and counts 3, mlp 18.
 
 A file that was cut short compares equal to nothing.
 """

@@ -15,9 +15,9 @@ from edgefl._version import __version__
 from edgefl.command import Parser, run_command
 from edgefl.errors import VerificationError
 from edgefl_server.allocator import give_back_large_buffers
-from edgefl_server.backup import back_up
 from edgefl_server.config import ServerConfig, load_config
-from edgefl_server.restore import restore
+from edgefl_server.sqlite_backup import back_up
+from edgefl_server.sqlite_restore import restore
 
 _EXAMPLES = """\
 examples:
@@ -106,11 +106,11 @@ def _parser() -> argparse.ArgumentParser:
 
 def _replay(arguments: argparse.Namespace) -> int:
     from edgefl.files import write_file
-    from edgefl_server.check import stopped
     from edgefl_server.recompute import Recomputer
+    from edgefl_server.sqlite_ledger import stopped_ledger
 
-    with stopped(load_config(arguments.config, insecure=True).data_dir) as db:
-        recomputer = Recomputer(db)
+    with stopped_ledger(load_config(arguments.config, insecure=True).data_dir) as ledger:
+        recomputer = Recomputer(ledger)
         version = recomputer.latest(arguments.task) if arguments.version is None else arguments.version
         result = recomputer.version(arguments.task, version)
     if result.differences:

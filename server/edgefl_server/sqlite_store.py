@@ -20,7 +20,6 @@ from typing import Any
 from edgefl.errors import FencedError, NotFoundError, StorageError
 from edgefl.protocol.events import Persist, Phase, RoundSummary, Snapshot
 from edgefl.protocol.messages import Fate
-from edgefl_server.retention import Retention
 from edgefl_server.sqlite_file import (
     DATABASE_NAME,
     ConnectionFactory,
@@ -32,6 +31,7 @@ from edgefl_server.sqlite_file import (
     take_lock,
 )
 from edgefl_server.sqlite_read import read_failures, read_snapshot, summary_of
+from edgefl_server.sqlite_retention import Retention
 from edgefl_server.sqlite_write import Writer
 from edgefl_server.store import ModelRecord
 
@@ -39,8 +39,8 @@ from edgefl_server.store import ModelRecord
 class SqliteStore:
     """``edgefl_server.store.Store`` in ``data_dir``/edgefl.db.
 
-    ``retention_rounds``, ``checkpoint_every``, ``history_rounds``: ``edgefl_server.retention``; before ``load`` no
-    model is forgotten.
+    ``retention_rounds``, ``checkpoint_every``, ``history_rounds``: ``edgefl_server.sqlite_retention``; before ``load``
+    no model is forgotten.
     ``factory``, ``lock``, ``rewrite``: how the database is opened, locked and its log written anew; a simulation passes
     what its own disk does. ``clock``: seconds since 1970, for ages that people see.
     Raises ``FencedError`` when another server holds ``data_dir``, ``StorageError`` when the database is not usable.

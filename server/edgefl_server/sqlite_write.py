@@ -24,8 +24,8 @@ from edgefl.protocol.events import (
 )
 from edgefl.protocol.process import ProcessState
 from edgefl_server.metrics_text import write_metrics
-from edgefl_server.retention import Retention
 from edgefl_server.shape_text import write_shape
+from edgefl_server.sqlite_retention import Retention
 
 
 class Writer:

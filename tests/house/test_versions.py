@@ -31,8 +31,8 @@ from edgefl_device.example_store import Batch, ExampleStore, Row
 from edgefl_device.state import StateDir
 from edgefl_server.check import check
 from edgefl_server.main import main
-from edgefl_server.restore import restore
 from edgefl_server.schema import MIGRATIONS
+from edgefl_server.sqlite_restore import restore
 from edgefl_server.sqlite_store import SqliteStore
 
 SAMPLE = TESTS / "samples" / "0.1"

@@ -12,7 +12,7 @@ from order_kit import watch_order
 from server_kit import Caller, definition, run
 
 from edgefl.errors import ConflictError, NotFoundError, StorageError
-from edgefl_server.backup import back_up
+from edgefl_server.sqlite_backup import back_up
 from edgefl_server.sqlite_store import SqliteStore
 
 

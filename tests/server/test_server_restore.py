@@ -15,10 +15,10 @@ from server_kit import Caller, definition, run, update_for
 from edgefl.errors import ConflictError, FencedError, NotFoundError, StorageError
 from edgefl.proto.v1 import control_pb2
 from edgefl.protocol.messages import Accepted, AlreadyAccepted, Fate, Late
-from edgefl_server.backup import back_up
 from edgefl_server.check import check
 from edgefl_server.main import main
-from edgefl_server.restore import AHEAD, REASON, restore
+from edgefl_server.sqlite_backup import back_up
+from edgefl_server.sqlite_restore import AHEAD, REASON, restore
 from edgefl_server.sqlite_store import SqliteStore
 
 YEAR_2026 = 1.79e9

@@ -20,6 +20,7 @@ from edgefl.errors import ConflictError
 from edgefl.proto.v1 import control_pb2
 from edgefl.protocol.messages import KINDS, Accepted, Assignment, ClientUpdate, DescriptionWork, Rejection
 from edgefl_server.recompute import Recomputer
+from edgefl_server.sqlite_ledger import SqliteLedger
 
 BOUND = 8.0
 TASK = f"""
@@ -87,7 +88,7 @@ def test_the_server_tells_what_a_simulation_tells(tmp_path: Path, capsys: pytest
     ]
     assert lines[5].split() == ["FEATURE", "COUNT", "MEAN", "SPREAD", "MINIMUM", "MAXIMUM", "HISTOGRAM"]
     with contextlib.closing(sqlite3.connect(tmp_path / "data" / "edgefl.db")) as db:
-        again = [Recomputer(db).version("features", version) for version in (1, 2)]
+        again = [Recomputer(SqliteLedger(db)).version("features", version) for version in (1, 2)]
     assert [one.differences for one in again] == [(), ()]
     assert again[1].state.extra
 

@@ -51,16 +51,21 @@ ACCURACIES = ClientAccuracies(0.65, 0.1 + 0.2, 0.5, 0.8, 0.5)
 METRICS = RoundMetrics(2, 20, 20, 13, 0.1 + 0.2, (1, 2, 3, 4), Gains(11, 2, 0, 0.1 + 0.3), ACCURACIES)
 
 
-@pytest.fixture(params=["sqlite"])
+STORES: dict[str, Callable[[Path], Store]] = {
+    "sqlite": lambda folder: SqliteStore(folder, retention_rounds=2),
+}
+"""Name -> opens a store that keeps its data in a folder and the payloads of two rounds."""
+
+
+@pytest.fixture(params=STORES)
 def opener(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Opener]:
     """Opens the same store again and again, closing the one before: each implementation is one parameter."""
-    assert request.param == "sqlite"
     opened: list[Store] = []
 
     def reopen() -> Store:
         for store in opened:
             store.close()
-        opened.append(SqliteStore(tmp_path / "data", retention_rounds=2))
+        opened.append(STORES[request.param](tmp_path / "data"))
         return opened[-1]
 
     yield reopen

@@ -28,8 +28,8 @@ from pathlib import Path
 
 from edgefl.errors import ConflictError, NotFoundError
 from edgefl.protocol.events import Phase
-from edgefl_server.backup import copy_database
 from edgefl_server.schema import RELEASE_FLOOR_SINCE
+from edgefl_server.sqlite_backup import copy_database
 from edgefl_server.sqlite_file import DATABASE_NAME, connect, open_database, storage_errors, sync, take_lock
 from edgefl_server.sqlite_write import end_round
 

@@ -28,7 +28,6 @@ from edgefl.protocol.messages import (
     EvaluationWork,
     PersonalizationWork,
     ReleaseInfo,
-    ScaffoldWork,
     Split,
     WorkFailure,
 )
@@ -162,11 +161,11 @@ class Jobs:
                     raise StorageError(f"the model {assignment.model_digest[:12]} left the cache; check the card")
                 model = cached
             train, held_out = self._load(assignment)
-            variate = self._own_variate(assignment)
+            memory = self._own_memory(assignment)
         except EdgeFLError as error:
             return WorkFailed(WorkFailure(assignment.task, assignment.round_num, type(error).__name__, str(error)))
         device = self._config.device.name
-        result = run_plan(assignment, model, train, held_out, device, variate=variate, stop=stop)
+        result = run_plan(assignment, model, train, held_out, device, memory=memory, stop=stop)
         if result is None:
             return WorkStopped("the round's deadline came before the work was done")
         return WorkFailed(result) if isinstance(result, WorkFailure) else WorkDone(result)
@@ -224,11 +223,9 @@ class Jobs:
             return self._store.load(Split.TRAIN), self._store.load(Split.HELD_OUT)
         return self._store.load(Split.TRAIN), none
 
-    def _own_variate(self, assignment: Assignment) -> bytes:
-        plan = assignment.plan
-        if not isinstance(plan.work, ScaffoldWork):
-            return b""
-        return self._state.variates.load(assignment.task, assignment.round_num, plan.model.update_bytes)
+    def _own_memory(self, assignment: Assignment) -> bytes:
+        size = assignment.plan.memory_bytes
+        return self._state.memory.load(assignment.task, assignment.round_num, size) if size else b""
 
     def _take_inbox(self) -> None:
         if self._config.examples.inbox is None:

@@ -6,7 +6,7 @@
       lock          held by the one agent of this folder; its text is the agent's process id
       session       durable: how often the agent started, and whose folder this is
       outbox        durable: the update that has no receipt yet (the one durable write of a round)
-      variates/     control variates: each was an outbox once; durable with the next one (edgefl_device.variates)
+      variates/     device memory: each file was an outbox once; durable with the next one (edgefl_device.memory)
       notes.json    unsynced: the assignment, the last accepted round, the last retry window
       status.json   unsynced: for people (edgefl_device.status)
       examples.db   models/  releases/
@@ -50,18 +50,18 @@ from edgefl_device.files import (
     write_durable,
     write_unsynced,
 )
-from edgefl_device.variates import Variates
+from edgefl_device.memory import DeviceMemory
 
 log = logging.getLogger("edgefl.device")
 
 FORMAT_VERSION = 1
 
 OUTBOX_VERSION = 2
-"""Since version 2 an entry holds the control variate that its update proposes; one of version 1 has none."""
+"""Since version 2 an entry holds the memory that its update proposes; one of version 1 has none."""
 
 _OUTBOX_MAGIC = b"EFLO"
 _OUTBOX_HEAD = struct.Struct("<4sHxxQI")
-_VARIATE_HEAD = struct.Struct("<I")
+_MEMORY_HEAD = struct.Struct("<I")
 _DIGEST_BYTES = 32
 
 
@@ -76,13 +76,13 @@ class StateDir:
         session: int,
         outbox: Report | None,
         notes: Notes,
-        variates: Variates,
+        memory: DeviceMemory,
     ) -> None:
         self.path = path
         self.session = session
         self.notes = notes
         self.found_outbox = outbox
-        self.variates = variates
+        self.memory = memory
         self._ops = ops
         self._lock_fd = lock_fd
 
@@ -101,13 +101,13 @@ class StateDir:
             session = _read_session(ops, path / "session", device)
             outbox, outbox_session = _read_outbox(ops, path / "outbox")
             session = 1 + max(session, outbox_session, notes.session)
-            variates = Variates(path / "variates", ops, unpack_outbox)
-            variates.secure()  # what an outbox became, before the next sync of this folder makes the outbox disappear
+            memory = DeviceMemory(path / "variates", ops, unpack_outbox)
+            memory.secure()  # what an outbox became, before the next sync of this folder makes the outbox disappear
             write_durable(ops, path / "session", _pack_json({"device": device, "session": session}))
         except BaseException:
             os.close(lock_fd)
             raise
-        return cls(path, ops, lock_fd, session, outbox, notes, variates)
+        return cls(path, ops, lock_fd, session, outbox, notes, memory)
 
     def close(self) -> None:
         """Give the folder back."""
@@ -115,18 +115,18 @@ class StateDir:
 
     def save_update(self, update: ClientUpdate) -> None:
         """Make the outbox entry durable: the one durable write of a round. Raises ``StorageError``."""
-        self.variates.secure()
+        self.memory.secure()
         write_durable(self._ops, self.path / "outbox", pack_outbox(update, self.session))
 
     def clear_outbox(self, proposal: RoundKey | None = None) -> None:
         """Forget the outbox entry, unsynced: if it comes back, the server answers ALREADY_ACCEPTED.
 
-        With ``proposal`` the entry's control variate is kept under it.
+        With ``proposal`` the entry's memory is kept under it.
         """
         if proposal is not None:
-            self.variates.propose(proposal.task, self.path / "outbox")
+            self.memory.propose(proposal.task, self.path / "outbox")
             return
-        self.variates.settle()
+        self.memory.settle()
         with storage_errors(self.path / "outbox", "remove"):
             self._ops.unlink(self.path / "outbox")
 
@@ -153,10 +153,10 @@ def agent_is_running(path: Path) -> bool:
 
 
 def pack_outbox(update: ClientUpdate, session: int) -> bytes:
-    """``EFLO``, version, session, length, a serialized ReportRequest, length, variate, SHA-256 of all before it."""
+    """``EFLO``, version, session, length, a serialized ReportRequest, length, memory, SHA-256 of all before it."""
     body = report_to_proto(update).SerializeToString()
     head = _OUTBOX_HEAD.pack(_OUTBOX_MAGIC, OUTBOX_VERSION, session, len(body))
-    parts = (head, body, _VARIATE_HEAD.pack(len(update.variate)), update.variate)
+    parts = (head, body, _MEMORY_HEAD.pack(len(update.memory)), update.memory)
     digest = hashlib.sha256()
     for part in parts:  # an update may be large: no second copy of it for the digest
         digest.update(part)
@@ -171,7 +171,7 @@ def unpack_outbox(raw: bytes) -> tuple[ClientUpdate, int]:
     if magic != _OUTBOX_MAGIC or version not in (1, OUTBOX_VERSION):
         raise StorageError(f"starts with {magic!r} version {version}; expected {_OUTBOX_MAGIC!r} {OUTBOX_VERSION}")
     body, rest = raw[_OUTBOX_HEAD.size : -_DIGEST_BYTES][:length], raw[_OUTBOX_HEAD.size + length : -_DIGEST_BYTES]
-    variate = _read_variate(rest) if version == OUTBOX_VERSION else b""
+    memory = _read_memory(rest) if version == OUTBOX_VERSION else b""
     if len(body) != length or hashlib.sha256(raw[:-_DIGEST_BYTES]).digest() != raw[-_DIGEST_BYTES:]:
         raise StorageError("the checksum is wrong")
     try:
@@ -180,14 +180,14 @@ def unpack_outbox(raw: bytes) -> tuple[ClientUpdate, int]:
         raise StorageError(f"cannot be decoded: {error}") from error
     if isinstance(report, WorkFailure):
         raise StorageError("holds a failure; expected an update")
-    return replace(report, variate=variate), session
+    return replace(report, memory=memory), session
 
 
-def _read_variate(raw: bytes) -> bytes:
+def _read_memory(raw: bytes) -> bytes:
     """What follows the update: the checksum has still to be compared."""
-    if len(raw) < _VARIATE_HEAD.size or len(raw) != _VARIATE_HEAD.size + _VARIATE_HEAD.unpack_from(raw)[0]:
-        raise StorageError(f"{len(raw)} bytes after the update; expected a control variate")
-    return raw[_VARIATE_HEAD.size :]
+    if len(raw) < _MEMORY_HEAD.size or len(raw) != _MEMORY_HEAD.size + _MEMORY_HEAD.unpack_from(raw)[0]:
+        raise StorageError(f"{len(raw)} bytes after the update; expected device memory")
+    return raw[_MEMORY_HEAD.size :]
 
 
 def _lock(path: Path) -> int:

@@ -217,13 +217,13 @@ class SimDevice:
     def _work(self, assignment: Assignment) -> on.WorkDone | on.WorkFailed:
         model = self._model if assignment.model_digest else b""
         assert self._state is not None
-        variate = self._state.variates.load(assignment.task, assignment.round_num, assignment.plan.model.update_bytes)
-        report = self._world.fleet.work(assignment, model, self.name, self.copy, variate)
+        memory = self._state.memory.load(assignment.task, assignment.round_num, assignment.plan.memory_bytes)
+        report = self._world.fleet.work(assignment, model, self.name, self.copy, memory)
         if isinstance(report, WorkFailure):
             return on.WorkFailed(report)
         self._world.promises.computed(self.name, report)
         if not self._world.is_cloned(self.name):
-            self._world.variates.worked(self.name, report, variate)
+            self._world.memory.worked(self.name, report, memory)
         return on.WorkDone(report)
 
     def _check_outbox(self, report: Report) -> None:

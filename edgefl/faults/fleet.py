@@ -60,11 +60,11 @@ class Fleet(Protocol):
         ...
 
     def work(
-        self, assignment: Assignment, model: bytes, device: str, copy: int, variate: bytes
+        self, assignment: Assignment, model: bytes, device: str, copy: int, memory: bytes
     ) -> ClientUpdate | WorkFailure:
         """What ``copy`` of ``device`` computes, at every try the same. 1 is the copy of a cloned card.
 
-        ``variate``: the control variate that the device keeps for the task; b"" while it has none.
+        ``memory``: what the device remembers of the task; b"" while it has nothing.
         """
         ...
 
@@ -124,11 +124,11 @@ class TaskFleet:
         return build_process(spec, found, model)
 
     def work(
-        self, assignment: Assignment, model: bytes, device: str, copy: int, variate: bytes
+        self, assignment: Assignment, model: bytes, device: str, copy: int, memory: bytes
     ) -> ClientUpdate | WorkFailure:
         own = self._holdings[device]
         train = own.train if copy == 0 else _without_last(own.train)
-        report = run_plan(assignment, model, train, own.held_out, device, variate=variate)
+        report = run_plan(assignment, model, train, own.held_out, device, memory=memory)
         assert report is not None  # only a stop flag makes it so
         return report
 

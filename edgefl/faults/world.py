@@ -24,12 +24,12 @@ from edgefl.faults.device import SimDevice
 from edgefl.faults.disk import Crash, Disk
 from edgefl.faults.fleet import Fleet
 from edgefl.faults.link import Link
+from edgefl.faults.memory import DeviceMemory
 from edgefl.faults.operator import Operator
 from edgefl.faults.points import Points
 from edgefl.faults.scenario import Fault, Kind, Scenario
 from edgefl.faults.server import SimServer
 from edgefl.faults.tally import Tally
-from edgefl.faults.variates import Variates
 from edgefl.protocol.events import Draining, TaskStatus
 from edgefl_server.sqlite_file import rewrite_log, take_lock
 
@@ -59,7 +59,7 @@ class World:
         self.now = 0.0
         self.tally = Tally()
         self.promises = Promises()
-        self.variates = Variates()
+        self.memory = DeviceMemory()
         self.checks = Checks(fleet.process, self.promises, scenario.retention)
         self.offered: dict[str, int] = {}
         self.paused: set[str] = set()
@@ -124,7 +124,7 @@ class World:
         self.tally.faults = struck  # this power cut is a question to the ledger, and none of the faults
         self._start_server()  # which looks at all that it finds
         require(self.finished(), "I4: what was completed is not, after a power cut")
-        self.variates.check(self.servers[-1].store.db)
+        self.memory.check(self.servers[-1].store.db)
         self.promises.check_fates(self.servers[-1].store.db)
         self.tally.close(self.servers[-1].store.db, self.promises, self.now)
         require(self.tally.lost == 0, f"I1: {self.tally.lost} acknowledged updates are in no round that ended")
@@ -187,7 +187,7 @@ class World:
             self.perhaps_done = True
 
     def is_cloned(self, device: str) -> bool:
-        """Whether two devices go by this name: the server takes them for one, whose variates it cannot follow."""
+        """Whether two devices go by this name: the server takes them for one, whose memory it cannot follow."""
         return sum(one.name == device for one in self.devices) > 1
 
     @property

@@ -44,7 +44,7 @@ class _Result:
     num_examples: int
     num_correct: int = 0
     loss_grid: int = 0
-    variate: bytes = b""
+    memory: bytes = b""
 
 
 def run_plan(
@@ -54,18 +54,18 @@ def run_plan(
     held_out: Examples,
     device: str,
     *,
-    variate: bytes = b"",
+    memory: bytes = b"",
     stop: kernels.StopFlag | None = None,
 ) -> ClientUpdate | WorkFailure | None:
     """Execute the plan of ``assignment`` on this device's examples.
 
-    ``model`` is what the device downloaded, whose digest the caller has verified; b"" for statistics. ``variate`` is
-    the control variate that the device keeps for this task; b"" while it has none.
+    ``model`` is what the device downloaded, whose digest the caller has verified; b"" for statistics. ``memory`` is
+    what the device remembers of this task; b"" while it has nothing.
     ``device`` is the device's id: it enters the seed of its work. Returns None when ``stop`` ended the work early, and
     a ``WorkFailure`` for whatever the data, the model or the plan make impossible; it raises nothing of ours.
     """
     try:
-        result = _run(assignment, model, train, held_out, device, variate, stop)
+        result = _run(assignment, model, train, held_out, device, memory, stop)
         if result is None:
             return None
         return update_of(assignment, result)
@@ -75,7 +75,7 @@ def run_plan(
 
 @dataclass(frozen=True)
 class Start:
-    """What every client of a training starts from. ``server`` is the server's variate; None without variates."""
+    """What every client of a training starts from. ``server``: what SCAFFOLD's server sends with the model, or None."""
 
     model: SoftmaxModel
     training: TrainingWork
@@ -89,7 +89,7 @@ class Start:
         return cls(model, work, weights_of(model, content), None)
 
     def correction(self, own: bytes) -> Weights | None:
-        """What joins every gradient of the client whose variate is ``own``."""
+        """What joins every gradient of the client that remembers ``own``."""
         if self.server is None:
             return None
         return variates_of.correction(self.model, self.server, variates_of.own_variate(self.model, own))
@@ -100,7 +100,7 @@ class Start:
             return result
         own = variates_of.own_variate(self.model, own)
         after = variates_of.next_variate(self.server, own, delta, stats.num_steps, self.training.sgd.learning_rate)
-        return replace(result, variate=after)
+        return replace(result, memory=after)
 
 
 def failure_of(assignment: Assignment, error: EdgeFLError) -> WorkFailure:
@@ -121,7 +121,7 @@ def update_of(assignment: Assignment, result: _Result) -> ClientUpdate:
         num_examples=result.num_examples,
         num_correct=result.num_correct,
         loss_grid=result.loss_grid,
-        variate=result.variate,
+        memory=result.memory,
     )
 
 
@@ -131,7 +131,7 @@ def _run(
     train: Examples,
     held_out: Examples,
     device: str,
-    variate: bytes,
+    memory: bytes,
     stop: kernels.StopFlag | None,
 ) -> _Result | None:
     plan = assignment.plan
@@ -142,7 +142,7 @@ def _run(
     if isinstance(work, (TrainingWork, ScaffoldWork)):
         check_examples(plan.model, train, "training", work.max_weight)
         key = shuffle_key_of(assignment, work.training, device)
-        return _train(Start.of(plan.model, work, model), train, key, variate, stop)
+        return _train(Start.of(plan.model, work, model), train, key, memory, stop)
     if isinstance(work, EvaluationWork):
         check_examples(plan.model, held_out, "held-out", work.max_weight)
         return _evaluate(plan.model, weights_of(plan.model, model), held_out)
@@ -162,15 +162,15 @@ def _train(
     start: Start,
     examples: Examples,
     shuffle_key: bytes | None,
-    variate: bytes,
+    memory: bytes,
     stop: kernels.StopFlag | None,
 ) -> _Result | None:
-    correction = start.correction(variate)
+    correction = start.correction(memory)
     end, stats = _descend(start.training, start.model, start.weights, examples, shuffle_key, stop, correction)
     if stats.stopped:
         return None
     delta = kernels.subtract(end.to_bytes(), start.weights.to_bytes())
-    return start.result(delta, stats, len(examples), variate)
+    return start.result(delta, stats, len(examples), memory)
 
 
 def _run_local(work: LocalWork, model: SoftmaxModel, content: bytes, examples: Examples, key: bytes) -> _Result:

@@ -24,7 +24,7 @@ from edgefl.learning.client import (
 from edgefl.protocol.messages import Assignment, ClientUpdate, ScaffoldWork, TrainingWork, WorkFailure
 from edgefl.types import ClientDataset, TrainConfig, Weights
 
-NO_VARIATES: Mapping[str, bytes] = {}
+NO_MEMORIES: Mapping[str, bytes] = {}
 
 
 def run_cohort(
@@ -32,13 +32,13 @@ def run_cohort(
     model: bytes,
     clients: Sequence[ClientDataset],
     held_out: Sequence[ClientDataset],
-    variates: Mapping[str, bytes] = NO_VARIATES,
+    memories: Mapping[str, bytes] = NO_MEMORIES,
     *,
     threads: int | None = None,
 ) -> list[ClientUpdate | WorkFailure]:
     """What ``run_plan`` returns for each client, in order; a training runs on ``threads`` cores, None for every one.
 
-    ``held_out`` is in the order of ``clients``; ``variates`` has those of clients that have one, by id. All updates are
+    ``held_out`` is in the order of ``clients``; ``memories``: what each client remembers, by id. All updates are
     held at once.
     """
     work = assignment.plan.work
@@ -49,11 +49,11 @@ def run_cohort(
         except EdgeFLError:
             pass  # of the plan or the model, and so of every client: each says it below, in its own order of checks
         else:
-            return _train_cohort(assignment, start, config, clients, variates, threads)
-    own = (variates.get(client.client_id, b"") for client in clients)
+            return _train_cohort(assignment, start, config, clients, memories, threads)
+    own = (memories.get(client.client_id, b"") for client in clients)
     reports = [
-        run_plan(assignment, model, one.examples, kept.examples, one.client_id, variate=variate)
-        for one, kept, variate in zip(clients, held_out, own, strict=True)
+        run_plan(assignment, model, one.examples, kept.examples, one.client_id, memory=memory)
+        for one, kept, memory in zip(clients, held_out, own, strict=True)
     ]
     return [report for report in reports if report is not None]  # None is for a stop flag
 
@@ -63,7 +63,7 @@ def _train_cohort(
     start: Start,
     config: TrainConfig,
     clients: Sequence[ClientDataset],
-    variates: Mapping[str, bytes],
+    memories: Mapping[str, bytes],
     threads: int | None,
 ) -> list[ClientUpdate | WorkFailure]:
     """Raises nothing of ours: what is wrong with a client becomes its failure."""
@@ -73,7 +73,7 @@ def _train_cohort(
     for index, client in enumerate(clients):
         try:
             check_examples(model, client.examples, "training", work.max_weight)
-            correction = start.correction(variates.get(client.client_id, b""))
+            correction = start.correction(memories.get(client.client_id, b""))
         except EdgeFLError as error:
             reports[index] = failure_of(assignment, error)
             continue
@@ -83,7 +83,7 @@ def _train_cohort(
         client = clients[index]
         try:
             delta, stats = result.get()
-            own = variates.get(client.client_id, b"")
+            own = memories.get(client.client_id, b"")
             reports[index] = update_of(assignment, start.result(delta.to_bytes(), stats, len(client), own))
         except EdgeFLError as error:
             reports[index] = failure_of(assignment, error)

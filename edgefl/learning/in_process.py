@@ -72,24 +72,24 @@ def run_round(
         return process.finalize(state, folded, conditions)
     if content:
         assignment = replace(assignment, model_digest=hashlib.sha256(content).hexdigest())
-    accumulator, variates = _fold_each(process, _reports(assignment, content, taking_part, kept, state.clients))
+    accumulator, memories = _fold_each(process, _reports(assignment, content, taking_part, kept, state.clients))
     after, metrics = process.finalize(state, accumulator, conditions)
-    return replace(after, clients={**state.clients, **variates}) if variates else after, metrics
+    return replace(after, clients={**state.clients, **memories}) if memories else after, metrics
 
 
 def _fold_each(
     process: Process, reports: Iterable[tuple[ClientDataset, ClientUpdate | WorkFailure]]
 ) -> tuple[Accumulator, dict[str, bytes]]:
-    """The sums, and the variates that the clients have from now on."""
+    """The sums, and what the clients remember from now on."""
     accumulator = process.new_accumulator()
-    variates: dict[str, bytes] = {}
+    memories: dict[str, bytes] = {}
     for client, report in reports:
         if isinstance(report, WorkFailure):
             raise _as_error(client.client_id, report)
         fold_recorded(process, accumulator, [(client.client_id, report)])
-        if report.variate:
-            variates[client.client_id] = report.variate
-    return accumulator, variates
+        if report.memory:
+            memories[client.client_id] = report.memory
+    return accumulator, memories
 
 
 def check_state(state: object) -> None:
@@ -130,11 +130,11 @@ def _reports(
     content: bytes,
     clients: Sequence[ClientDataset],
     held_out: Sequence[ClientDataset],
-    variates: Mapping[str, bytes],
+    memories: Mapping[str, bytes],
 ) -> Iterator[tuple[ClientDataset, ClientUpdate | WorkFailure]]:
     for first in range(0, len(clients), CLIENTS_AT_ONCE):
         part = slice(first, first + CLIENTS_AT_ONCE)
-        reports = run_cohort(assignment, content, clients[part], held_out[part], variates)
+        reports = run_cohort(assignment, content, clients[part], held_out[part], memories)
         yield from zip(clients[part], reports, strict=True)
 
 

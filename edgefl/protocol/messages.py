@@ -136,10 +136,10 @@ class PersonalizationWork:
 
 @dataclass(frozen=True)
 class ScaffoldWork:
-    """Local SGD whose every gradient is corrected by the server's control variate less the device's own.
+    """Local SGD whose every gradient is corrected by what the server sends less what the device remembers.
 
-    What a device downloads for it is the model and, after it, the server's variate: as many float32 again. Payload: the
-    delta alone. The device's next variate stays on the device (``ClientUpdate.variate``).
+    What a device downloads for it is the model and, after it, the server's correction: as many float32 again. Payload:
+    the delta alone. What the device remembers stays there (``ClientUpdate.memory``).
     """
 
     training: TrainingWork
@@ -187,6 +187,11 @@ class Plan:
     model: SoftmaxModel
     work: Work
     encoding: str
+
+    @property
+    def memory_bytes(self) -> int:
+        """How much a device remembers between the rounds of such work; 0 where it remembers nothing."""
+        return self.model.update_bytes if isinstance(self.work, ScaffoldWork) else 0
 
 
 def learning_rate(plan: Plan) -> float:
@@ -286,7 +291,8 @@ class ClientUpdate:
     ``weight`` is the integer example weight. ``payload`` is the encoded delta, counts or sums. ``loss_grid`` is the
     sum of losses as an integer of step 2**-20, so that sums of it do not depend on order.
 
-    ``variate`` never leaves the device: the control variate (float32) that it adopts if this update is counted.
+    ``memory`` never leaves the device: what it remembers of the task from then on, if this update is counted. It has
+    the ``memory_bytes`` of the plan; its content belongs to the kind of work.
     """
 
     task: str
@@ -299,7 +305,7 @@ class ClientUpdate:
     num_correct: int
     loss_grid: int
     attempt: int = 1
-    variate: bytes = field(default=b"", repr=False)
+    memory: bytes = field(default=b"", repr=False)
 
     @property
     def payload_digest(self) -> str:

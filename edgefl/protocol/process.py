@@ -31,7 +31,7 @@ class ProcessState:
 
     ``model``: the canonical bytes of the global model (b"" where a task has none: statistics, evaluation).
     ``extra``: the server optimizer's state, or the sums so far; its layout belongs to the process.
-    ``clients``: what each client keeps between rounds (Scaffold's control variates), where all run in this process; a
+    ``clients``: what each client remembers between rounds, where all run in this process; a
     server has none of it, for there it stays on the devices.
     """
 

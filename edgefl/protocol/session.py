@@ -19,7 +19,7 @@ Invariants
 - The outbox is cleared only by a receipt or by a refusal for good.
 - A release version is fetched only if it is above the highest one seen (I7).
 - A failure is not saved: if it is lost, the server's deadline says the same.
-- A control variate is adopted only when its round counted the device (``edgefl.protocol.session_variates``).
+- Device memory is adopted only when its round counted the device (``edgefl.protocol.session_memory``).
 
 Retries: full jitter, ``uniform(0, min(cap, base * 2**failures))``, or the server's window where it gave one
 (AWS Architecture Blog, "Exponential Backoff and Jitter", 2015). What is refused for good comes back near the cap.
@@ -80,8 +80,8 @@ from edgefl.protocol.session_events import (
     WorkFailed,
     WorkStopped,
 )
+from edgefl.protocol.session_memory import begin, propose, settle
 from edgefl.protocol.session_state import Context, Result, SessionConfig, SessionPhase, SessionState, Uniform
-from edgefl.protocol.session_variates import begin, propose, settle
 
 __all__ = ["TRANSITIONS", "SessionConfig", "SessionMachine", "SessionPhase", "SessionState", "step"]
 
@@ -169,7 +169,7 @@ def _answered(ctx: Context, state: SessionState, event: CheckInAnswered) -> Resu
         return ctx.wait(state, ctx.draw(answer.retry), *settled, *fetches, phase=SessionPhase.IDLE)
     state, dropped, reason = begin(state, answer.outcome, asked)
     if reason:
-        after, effects = _fail(ctx, state, answer.outcome, "VariateUnsettled", reason)
+        after, effects = _fail(ctx, state, answer.outcome, "MemoryUnsettled", reason)
     else:
         after, effects = _assigned(ctx, state, answer.outcome, answer.retry)
     return after, (*settled, *dropped, *fetches, *effects)

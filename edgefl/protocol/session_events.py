@@ -33,7 +33,7 @@ class Started:
     assignment that killed the agent too often. It is reported before anything else.
     ``window``: the last retry window that was stored: the first delay is drawn from it, so that a fleet that boots
     together does not arrive together. ``releases``: the highest version *seen* of each name, whether kept or refused.
-    ``proposals``: rounds whose control variate is kept until it is known whether they counted this device.
+    ``proposals``: rounds whose proposed memory is kept until it is known whether they counted this device.
     """
 
     outbox: Report | None = None
@@ -224,7 +224,7 @@ class ClearOutbox:
     """Forget outbox entry and assignment, and note the rest, unsynced: a repeated report is harmless.
 
     ``receipt`` is None when the call was refused for good. The last round is what the next check-in asks the fate of.
-    ``proposal``: the entry's control variate is to be kept under it until that is known; None where there is none.
+    ``proposal``: the entry's memory is to be kept under it until that is known; None where there is none.
     """
 
     receipt: Receipt | None
@@ -235,15 +235,15 @@ class ClearOutbox:
 
 
 @dataclass(frozen=True)
-class AdoptVariate:
-    """The round counted this device: from now on the variate that it proposed is its own."""
+class AdoptMemory:
+    """The round counted this device: from now on the memory that it proposed is its own."""
 
     proposal: RoundKey
 
 
 @dataclass(frozen=True)
-class DropVariate:
-    """The round did not count this device: the variate that it proposed never was."""
+class DropMemory:
+    """The round did not count this device: the memory that it proposed never was."""
 
     proposal: RoundKey
 
@@ -281,8 +281,8 @@ SessionEffect = (
     | SaveUpdate
     | SendReport
     | ClearOutbox
-    | AdoptVariate
-    | DropVariate
+    | AdoptMemory
+    | DropMemory
     | FetchRelease
     | StartTimer
     | StopTimer

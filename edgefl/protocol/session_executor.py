@@ -6,7 +6,7 @@ folder and the timer; the jobs (calls, work, the durable write) are begun in the
 Invariants
 ----------
 - Effects are carried out in the order in which the session gave them, and all of one event before the next event.
-- Notes, a cleared outbox and control variates are unsynced: where one fails, the session goes on.
+- Notes, a cleared outbox and device memory are unsynced: where one fails, the session goes on.
 - A timer that was stopped or replaced never fires.
 
 After an error that passed through ``handle`` the executor is not used again.
@@ -24,9 +24,9 @@ from edgefl.errors import StorageError
 from edgefl.protocol.messages import ReleaseInfo, Report, RetryWindow, RoundKey, WorkFailure
 from edgefl.protocol.session import SessionMachine
 from edgefl.protocol.session_events import (
-    AdoptVariate,
+    AdoptMemory,
     ClearOutbox,
-    DropVariate,
+    DropMemory,
     FetchModel,
     FetchRelease,
     Halt,
@@ -73,8 +73,8 @@ class Notes:
         return RetryWindow(self.window_min_s, self.window_max_s)
 
 
-class VariateStorage(Protocol):
-    """Where control variates are kept, one of each task. All methods raise ``StorageError``."""
+class DeviceMemory(Protocol):
+    """Where device memory is kept, by task. All methods raise ``StorageError``."""
 
     def proposals(self) -> tuple[RoundKey, ...]:
         """The rounds whose fate is not known."""
@@ -98,14 +98,14 @@ class Storage(Protocol):
     def found_outbox(self) -> Report | None: ...
 
     @property
-    def variates(self) -> VariateStorage: ...
+    def memory(self) -> DeviceMemory: ...
 
     def note(self, notes: Notes) -> None:
         """Replace the notes. Raises ``StorageError``."""
         ...
 
     def clear_outbox(self, proposal: RoundKey | None = None) -> None:
-        """Forget the outbox entry, or keep its control variate under ``proposal``. Raises ``StorageError``."""
+        """Forget the outbox entry, or keep its device memory under ``proposal``. Raises ``StorageError``."""
         ...
 
 
@@ -163,7 +163,7 @@ class Executor:
     def start(self, releases: tuple[ReleaseInfo, ...] = (), *, at_once: bool = False) -> None:
         """Begin with what storage has. ``at_once``: do not wait for the stored window.
 
-        Raises ``StorageError`` when the control variates cannot be read.
+        Raises ``StorageError`` when the device memory cannot be read.
         """
         storage, notes = self._storage, self._storage.notes
         outbox = storage.found_outbox
@@ -171,7 +171,7 @@ class Executor:
             text = f"the agent ended {notes.starts} times in the middle of this work; see its log"
             outbox = WorkFailure(notes.task, notes.round_num, "CrashLoop", text)
         window = None if at_once else notes.window
-        proposals = storage.variates.proposals()
+        proposals = storage.memory.proposals()
         self.handle(Started(outbox, notes.last_task, notes.last_round, window, releases, proposals))
 
     def handle(self, event: SessionEvent) -> None:
@@ -212,8 +212,8 @@ class Executor:
                 self._note_assignment(effect)
             case ClearOutbox():
                 self._clear_outbox(effect)
-            case AdoptVariate(proposal) | DropVariate(proposal):
-                step = storage.variates.adopt if isinstance(effect, AdoptVariate) else storage.variates.drop
+            case AdoptMemory(proposal) | DropMemory(proposal):
+                step = storage.memory.adopt if isinstance(effect, AdoptMemory) else storage.memory.drop
                 self._try(lambda: step(proposal.task), "it is done before the next work that needs it")
             case Halt():
                 pass  # the caller hands in nothing any more

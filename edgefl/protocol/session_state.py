@@ -61,7 +61,7 @@ class SessionState:
 
     ``failures`` counts transient failures in a row; ``last_error`` and ``last_receipt`` are for people.
     ``releases`` holds the highest version seen of each name, ``fetching`` the releases on their way.
-    ``proposals``: rounds that accepted an update with a control variate, until their fate is known.
+    ``proposals``: rounds that accepted an update with device memory, until their fate is known.
     """
 
     phase: SessionPhase = SessionPhase.NEW

@@ -66,7 +66,7 @@ class Keeper:
         self._ended: set[tuple[str, int]] = set()
         self._failures: dict[Key, WorkFailure] = {}
         self._refusals: dict[Key, Refused] = {}
-        self._variates: dict[tuple[str, str], tuple[int, bytes]] = {}
+        self._memories: dict[tuple[str, str], tuple[int, bytes]] = {}
         self._proposed: dict[Key, bytes] = {}
         self._expected: set[Key] = set()
         self._saved = 0
@@ -104,8 +104,8 @@ class Keeper:
             self._expected.discard(key)
             if isinstance(report, WorkFailure):
                 self._failures[key] = report
-            elif report.variate:
-                self._proposed[key] = report.variate
+            elif report.memory:
+                self._proposed[key] = report.memory
 
     def note_receipt(self, device: str, report: Report, receipt: Receipt) -> None:
         if self._options is not None and isinstance(receipt, Refused):
@@ -129,9 +129,9 @@ class Keeper:
                 states[-1] = replace(states[-1], extra=b"")  # the next round has used it
             states.append(record.tasks[summary.task].state)
         for key in [key for key in self._proposed if key[:2] == (summary.task, summary.round_num)]:
-            variate, (task, round_num, device) = self._proposed.pop(key), key
+            memory, (task, round_num, device) = self._proposed.pop(key), key
             if record.fate(task, round_num, device) is Fate.COUNTED:
-                self._variates[task, device] = (round_num, variate)
+                self._memories[task, device] = (round_num, memory)
 
     # ------------------------------------------------------------------------------------------ what is kept
 
@@ -151,7 +151,7 @@ class Keeper:
             states={task: tuple(states) for task, states in self._states.items()},
             failures={key: failure for key, failure in self._failures.items() if key[:2] in self._ended},
             refusals={key: refused for key, refused in self._refusals.items() if key[:2] in self._ended},
-            variates=self._variates,
+            memories=self._memories,
         )
         write_checkpoint(self._options.path, self._origin, past)
         self._saved = len(self._rounds)
@@ -165,11 +165,11 @@ class _KeptWorkers:
         self._keeper = keeper
 
     def work(
-        self, assignment: Assignment, model: bytes, devices: Sequence[str], variates: Mapping[str, bytes]
+        self, assignment: Assignment, model: bytes, devices: Sequence[str], memories: Mapping[str, bytes]
     ) -> list[Report]:
         reports = self._keeper.past.reports(assignment, devices)
         if reports is None:
-            reports = self._workers.work(assignment, model, devices, variates)
+            reports = self._workers.work(assignment, model, devices, memories)
         self._keeper.note_work(devices, assignment, reports)
         return reports
 

@@ -2,7 +2,7 @@
 
     text    what the run is of (``Origin``), its rounds, failures and refusals, and the sizes of the models
     models  for each task its states from 1 on, each a model and what the process keeps with it; then the control
-            variates of devices
+            memories of devices
 
 The size is that of all model versions, which the result of a run has too: a model of 784 x 10 is 31 kB, a thousand
 versions are 31 MB.
@@ -50,15 +50,15 @@ def write_checkpoint(path: Path, origin: Origin, past: Past) -> None:
     for task, states in past.states.items():
         sizes[task] = [[len(state.model), len(state.extra)] for state in states]
         parts += [part for state in states for part in (state.model, state.extra)]
-    variates = [[*key, round_num, len(variate)] for key, (round_num, variate) in past.variates.items()]
-    parts += [variate for _, variate in past.variates.values()]
+    memories = [[*key, round_num, len(memory)] for key, (round_num, memory) in past.memories.items()]
+    parts += [memory for _, memory in past.memories.values()]
     value = {
         "edgefl": origin.edgefl,
         "tasks": [list(task) for task in origin.tasks],
         "devices": origin.devices,
         "data": origin.data,
         "sizes": sizes,
-        "variates": variates,
+        "variates": memories,
         "rounds": [to_plain(one) for one in past.rounds],
         "failures": [[*key, failure.kind, failure.message] for key, failure in past.failures.items()],
         "refusals": [[*key, refused.reason.name, refused.message] for key, refused in past.refusals.items()],
@@ -80,13 +80,13 @@ def read_checkpoint(path: Path) -> tuple[Origin, Past] | None:
         task: tuple(ProcessState(version, take(model), take(extra)) for version, (model, extra) in enumerate(sizes, 1))
         for task, sizes in value["sizes"].items()
     }
-    variates = {(task, device): (round_num, take(size)) for task, device, round_num, size in value["variates"]}
+    memories = {(task, device): (round_num, take(size)) for task, device, round_num, size in value["variates"]}
     past = Past(
         rounds=tuple(from_plain(RoundSummary, one) for one in value["rounds"]),
         states=states,
         failures=_by_key(value["failures"], lambda key, kind, text: WorkFailure(key[0], key[1], kind, text)),
         refusals=_by_key(value["refusals"], lambda _, reason, text: Refused(UpdateRefusal[reason], text)),
-        variates=variates,
+        memories=memories,
     )
     return origin, past
 

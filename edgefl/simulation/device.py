@@ -56,13 +56,13 @@ class World(Protocol):
 
     def model(self, digest: str) -> bytes | None: ...
 
-    def work(self, device: SimulatedDevice, assignment: Assignment, model: bytes, variate: bytes) -> None:
+    def work(self, device: SimulatedDevice, assignment: Assignment, model: bytes, memory: bytes) -> None:
         """Have the work done; ``device.worked`` is called with what came of it, at the same virtual time."""
         ...
 
 
-class MemoryVariates:
-    """The control variates of one device, by task."""
+class DeviceMemory:
+    """What one device remembers, by task."""
 
     def __init__(self) -> None:
         self._proposed: dict[str, bytes] = {}
@@ -71,8 +71,8 @@ class MemoryVariates:
     def proposals(self) -> tuple[RoundKey, ...]:
         return ()  # asked at a start, and a simulated device has only one
 
-    def propose(self, task: str, variate: bytes) -> None:
-        self._proposed[task] = variate
+    def propose(self, task: str, memory: bytes) -> None:
+        self._proposed[task] = memory
 
     def adopt(self, task: str) -> None:
         self._adopted[task] = self._proposed.pop(task)
@@ -81,7 +81,7 @@ class MemoryVariates:
         del self._proposed[task]
 
     def load(self, task: str) -> bytes:
-        """The device's own variate of ``task``; b"" while it has none."""
+        """The device's own memory of ``task``; b"" while it has none."""
         return self._adopted.get(task, b"")
 
 
@@ -93,7 +93,7 @@ class MemoryStorage:
 
     def __init__(self) -> None:
         self.notes = Notes()
-        self.variates = MemoryVariates()
+        self.memory = DeviceMemory()
         self._update: ClientUpdate | None = None
 
     def note(self, notes: Notes) -> None:
@@ -104,7 +104,7 @@ class MemoryStorage:
 
     def clear_outbox(self, proposal: RoundKey | None = None) -> None:
         if proposal is not None and self._update is not None:
-            self.variates.propose(proposal.task, self._update.variate)
+            self.memory.propose(proposal.task, self._update.memory)
         self._update = None
 
 
@@ -145,7 +145,7 @@ class SimulatedDevice:
                 self._fetch(digest)
             case StartWork(assignment):
                 model = self._model if assignment.model_digest else b""
-                self._world.work(self, assignment, model, self._storage.variates.load(assignment.task))
+                self._world.work(self, assignment, model, self._storage.memory.load(assignment.task))
             case SaveUpdate(update):
                 self._storage.save_update(update)
                 self._executor.handle(UpdateSaved())

@@ -226,18 +226,18 @@ class _Pool:
         kept = self._record.content(digest)
         return self._coordinator.content(digest) if kept is None else kept
 
-    def work(self, device: SimulatedDevice, assignment: Assignment, model: bytes, variate: bytes) -> None:
+    def work(self, device: SimulatedDevice, assignment: Assignment, model: bytes, memory: bytes) -> None:
         """The work of all that start now is done at once, after the last of them: their assignments are one."""
         key = RoundKey(assignment.task, assignment.round_num)
         if key not in self._starting:
             self._starting[key] = []
             self.later(0.0, lambda: self._do_work(assignment, model, self._starting.pop(key)))
-        self._starting[key].append((device, variate))
+        self._starting[key].append((device, memory))
 
     def _do_work(self, assignment: Assignment, model: bytes, starting: Sequence[tuple[SimulatedDevice, bytes]]) -> None:
-        variates = {device.holdings.device: variate for device, variate in starting if variate}
+        memories = {device.holdings.device: memory for device, memory in starting if memory}
         members = [device.holdings.device for device, _ in starting]
-        reports = self._workers.work(assignment, model, members, variates)
+        reports = self._workers.work(assignment, model, members, memories)
         for (device, _), report in zip(starting, reports, strict=True):
             device.worked(report)
 

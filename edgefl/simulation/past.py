@@ -16,14 +16,14 @@ from dataclasses import dataclass, field
 
 from edgefl.errors import InvalidUpdateError
 from edgefl.protocol.events import RoundSummary
-from edgefl.protocol.messages import Assignment, ClientUpdate, Plan, Refused, Report, ScaffoldWork, WorkFailure
+from edgefl.protocol.messages import Assignment, ClientUpdate, Plan, Refused, Report, WorkFailure
 from edgefl.protocol.process import Accumulator, Process, ProcessState, RoundConditions, RoundMetrics
 from edgefl.simulation.record import Key
 from edgefl.sums.running import Contribution
 from edgefl.types import RoundKey, Standardization
 
 _NEVER_USED = b"-"
-"""A control variate that is dropped, or replaced by a later one, before the device works again."""
+"""Device memory that is dropped, or replaced by a later one, before the device works again."""
 
 
 @dataclass(frozen=True)
@@ -32,15 +32,15 @@ class Past:
 
     ``states``: the versions of each task from 1 on. Of one with a model, but the last, ``extra`` is empty: only the
     round after the last needs it.
-    ``variates``: by task and device, the round that last counted the device, and the control variate that it proposed
-    there and has adopted since, or will: see ``edgefl.protocol.session_variates``.
+    ``memories``: by task and device, the round that last counted the device, and the device memory that it proposed
+    there and has adopted since, or will: see ``edgefl.protocol.session_memory``.
     """
 
     rounds: tuple[RoundSummary, ...] = ()
     states: dict[str, tuple[ProcessState, ...]] = field(default_factory=dict)
     failures: dict[Key, WorkFailure] = field(default_factory=dict)
     refusals: dict[Key, Refused] = field(default_factory=dict)
-    variates: dict[tuple[str, str], tuple[int, bytes]] = field(default_factory=dict)
+    memories: dict[tuple[str, str], tuple[int, bytes]] = field(default_factory=dict)
     _ended: frozenset[tuple[str, int]] = field(init=False, repr=False, compare=False)
     _metrics: dict[tuple[str, int], RoundMetrics] = field(init=False, repr=False, compare=False)
 
@@ -68,11 +68,11 @@ class Past:
         return [self.failures.get((*where, device)) or self._empty_update(assignment, device) for device in devices]
 
     def _empty_update(self, assignment: Assignment, device: str) -> ClientUpdate:
-        variate = b""
-        if isinstance(assignment.plan.work, ScaffoldWork):
-            round_num, variate = self.variates.get((assignment.task, device), (0, _NEVER_USED))
+        memory = b""
+        if assignment.plan.memory_bytes:
+            round_num, memory = self.memories.get((assignment.task, device), (0, _NEVER_USED))
             if round_num != assignment.round_num:
-                variate = _NEVER_USED
+                memory = _NEVER_USED
         return ClientUpdate(
             task=assignment.task,
             round_num=assignment.round_num,
@@ -83,7 +83,7 @@ class Past:
             num_examples=0,
             num_correct=0,
             loss_grid=0,
-            variate=variate,
+            memory=memory,
         )
 
 

@@ -63,14 +63,14 @@ class ProcessWorkers:
         self.close()
 
     def work(
-        self, assignment: Assignment, model: bytes, devices: Sequence[str], variates: Mapping[str, bytes]
+        self, assignment: Assignment, model: bytes, devices: Sequence[str], memories: Mapping[str, bytes]
     ) -> list[Report]:
         """As ``Workers`` says. Every worker gets its part before the first report is awaited."""
         parts: dict[int, list[str]] = {}
         for device in devices:
             parts.setdefault(self._home[device], []).append(device)
         for index, part in parts.items():
-            theirs = {device: variates[device] for device in part if device in variates}
+            theirs = {device: memories[device] for device in part if device in memories}
             self._workers[index].send(Assigned(assignment, model, tuple(part), theirs))
         found: dict[str, Report] = {}
         for index, part in parts.items():

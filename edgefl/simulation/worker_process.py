@@ -27,7 +27,7 @@ class Assigned:
     assignment: Assignment
     model: bytes = field(repr=False)
     devices: tuple[str, ...]
-    variates: Mapping[str, bytes] = field(repr=False)
+    memories: Mapping[str, bytes] = field(repr=False)
 
 
 def serve(connection: Connection) -> None:
@@ -39,7 +39,7 @@ def serve(connection: Connection) -> None:
     workers = OwnWorkers(shard, threads)
     while True:
         asked: Assigned = connection.recv()
-        connection.send(workers.work(asked.assignment, asked.model, asked.devices, asked.variates))
+        connection.send(workers.work(asked.assignment, asked.model, asked.devices, asked.memories))
 
 
 if __name__ == "__main__":

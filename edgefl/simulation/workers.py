@@ -20,11 +20,11 @@ class Workers(Protocol):
     """Does the work of many devices."""
 
     def work(
-        self, assignment: Assignment, model: bytes, devices: Sequence[str], variates: Mapping[str, bytes]
+        self, assignment: Assignment, model: bytes, devices: Sequence[str], memories: Mapping[str, bytes]
     ) -> list[Report]:
         """What each of ``devices`` reports, in their order. Each holds examples here.
 
-        ``variates``: the control variates of those that have one.
+        ``memories``: what the devices remember, of those that remember something.
         """
         ...
 
@@ -38,11 +38,11 @@ class OwnWorkers:
         self._threads = threads
 
     def work(
-        self, assignment: Assignment, model: bytes, devices: Sequence[str], variates: Mapping[str, bytes]
+        self, assignment: Assignment, model: bytes, devices: Sequence[str], memories: Mapping[str, bytes]
     ) -> list[Report]:
         reports: list[Report] = []
         for first in range(0, len(devices), CLIENTS_AT_ONCE):
             part = devices[first : first + CLIENTS_AT_ONCE]
             train, held_out = [self._train[name] for name in part], [self._held_out[name] for name in part]
-            reports += run_cohort(assignment, model, train, held_out, variates, threads=self._threads)
+            reports += run_cohort(assignment, model, train, held_out, memories, threads=self._threads)
         return reports

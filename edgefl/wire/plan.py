@@ -117,7 +117,7 @@ def _description_from_proto(d: plan_pb2.DescriptionWork, num_features: int) -> m
 
 
 def _scaffold_from_proto(s: plan_pb2.ScaffoldWork) -> m.ScaffoldWork:
-    """A variate is the mean gradient of the steps: so there must be some, and nothing else may move the model."""
+    """A device remembers the mean gradient of the steps: so there must be some, and nothing else may move the model."""
     work = _training_from_proto(s.training)
     sgd = work.sgd
     if sgd.learning_rate <= 0 or sgd.local_epochs < 1 or sgd.momentum or sgd.proximal or sgd.clip_norm:

@@ -25,7 +25,7 @@ from edgefl.faults.run import Failure, Runner, runner
 from edgefl.faults.scenario import Kind, scenario
 from edgefl.protocol.task import parse_task
 from edgefl.simulation import simulate
-from edgefl_device.variates import Variates
+from edgefl_device.memory import DeviceMemory
 
 EDGEFL = str(Path(sys.executable).with_name("edgefl"))
 SEEDS = 6
@@ -109,10 +109,10 @@ def test_the_models_are_those_of_a_fleet_that_does_not_break(files: Path) -> Non
 
 
 CAUGHT_BY_RUN = 6
-"""Of a variate that is not synced: saves time alone. The others are tried where it is not caught by this one."""
+"""Of memory that is not synced: saves time alone. The others are tried where it is not caught by this one."""
 
 
-def test_devices_work_with_the_variate_of_the_last_round_that_counted_them(
+def test_devices_work_with_the_memory_of_the_last_round_that_counted_them(
     files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """SCAFFOLD, with devices that lose power again and again; and what is seen where a device does not sync."""
@@ -123,10 +123,10 @@ def test_devices_work_with_the_variate_of_the_last_round_that_counted_them(
     command = ["simulate", str(task), "--dataset", str(files / "people.csv"), "--faults", str(faults)]
     assert main([*command, "--runs", "10"]) == 0
     capsys.readouterr()
-    monkeypatch.setattr(Variates, "secure", lambda _: None)
+    monkeypatch.setattr(DeviceMemory, "secure", lambda _: None)
     tries = (CAUGHT_BY_RUN, *range(10))
     assert any(main([*command, "--run", str(one)]) == VerificationError.exit_code for one in tries)
-    assert re.search(r"worked in gestures \d+ without the variate of round \d+", capsys.readouterr().err)
+    assert re.search(r"worked in gestures \d+ without the memory of round \d+", capsys.readouterr().err)
 
 
 # ------------------------------------------------------------------------------------------------ when a promise breaks

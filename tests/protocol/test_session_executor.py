@@ -48,7 +48,7 @@ class Device:
         )
 
     @property
-    def variates(self) -> Device:
+    def memory(self) -> Device:
         return self
 
     def proposals(self) -> tuple[RoundKey, ...]:

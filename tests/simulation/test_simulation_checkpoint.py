@@ -210,7 +210,7 @@ def test_a_checkpoint_reads_as_it_was_written(tmp_path: Path) -> None:
         {"a": (ProcessState(1, b"old"), ProcessState(2, b"new", b"extra")), "b": ()},
         {("a", 1, "person 0"): WorkFailure("a", 1, "DataError", "row 1")},
         {("a", 1, "person 1"): Refused(UpdateRefusal.NORM, "the L2 norm is 9")},
-        {("a", "person 2"): (1, b"variate")},
+        {("a", "person 2"): (1, b"memory")},
     )
     origin = Origin("0.1.0", (("a", 'name = "a"\n'), ("b", "")), 7, "ab" * 32)
     write_checkpoint(tmp_path / "deep" / "c", origin, past)

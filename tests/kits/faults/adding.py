@@ -58,7 +58,7 @@ class AddingFleet:
     def process(self, spec: TaskSpec, found: Standardization | None, model: SoftmaxModel | None) -> Adding:
         return Adding(spec, found, model)
 
-    def work(self, assignment: Assignment, model: bytes, device: str, copy: int, variate: bytes) -> ClientUpdate:  # noqa: ARG002
+    def work(self, assignment: Assignment, model: bytes, device: str, copy: int, memory: bytes) -> ClientUpdate:  # noqa: ARG002
         """A multiple of 7: no sum is ``protocol_kit.POISON``. Some updates are larger than the gate lets pass."""
         text = f"{device} {copy} {assignment.task} {assignment.round_num} {assignment.model_digest}"
         value = zlib.crc32(text.encode())

@@ -1,7 +1,7 @@
-"""What must hold of control variates: a device works with the one of the last round that counted it.
+"""What must hold of device memory: a device works with what it proposed in the last round that counted it.
 
-The server adds up what the variates of the counted devices become. A device that has another one than the server
-counts on corrects its gradients by the difference, in every round that follows.
+The server may count on it: with SCAFFOLD it adds up what the counted devices remember. A device that has other memory
+corrects its gradients by the difference, in every round that follows.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ _LAST_COUNTED = (
 
 
 @dataclass
-class Variates:
+class DeviceMemory:
     """``made``: what each update proposed. ``used``: with what each device went to work in each round."""
 
     made: dict[tuple[str, int, str, str], bytes] = field(default_factory=dict)
     used: set[tuple[str, int, str, bytes]] = field(default_factory=set)
 
     def worked(self, device: str, update: ClientUpdate, own: bytes) -> None:
-        """``device`` made ``update`` with the variate ``own``; an update without a variate says nothing."""
-        if update.variate:
-            self.made[update.task, update.round_num, device, update.payload_digest] = update.variate
+        """``device`` made ``update`` with the memory ``own``; an update without memory says nothing."""
+        if update.memory:
+            self.made[update.task, update.round_num, device, update.payload_digest] = update.memory
             self.used.add((update.task, update.round_num, device, own))
 
     def check(self, db: sqlite3.Connection) -> None:
@@ -37,4 +37,4 @@ class Variates:
             row = db.execute(_LAST_COUNTED, (task, device, round_num)).fetchone()
             wanted = b"" if row is None else self.made[task, row[0], device, row[1]]
             last = "none" if row is None else f"round {row[0]}"
-            require(own == wanted, f"{device} worked in {task} {round_num} without the variate of {last}")
+            require(own == wanted, f"{device} worked in {task} {round_num} without the memory of {last}")

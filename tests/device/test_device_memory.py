@@ -1,4 +1,4 @@
-"""Control variates on a device: what the session decides, what the folder keeps over crashes, and a real agent."""
+"""Device memory: what the session decides, what the folder keeps over crashes, and a real agent."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ from edgefl.protocol.messages import (
 )
 from edgefl.protocol.session import SessionMachine
 from edgefl.protocol.session_events import (
-    AdoptVariate,
+    AdoptMemory,
     CheckInAnswered,
     ClearOutbox,
-    DropVariate,
+    DropMemory,
     ModelReady,
     ReceiptReceived,
     RpcFailed,
@@ -57,7 +57,7 @@ from edgefl_device.state import StateDir, pack_outbox, unpack_outbox
 
 KEY = RoundKey("train", 3)
 OTHER = RoundKey("other", 8)
-PROPOSING = replace(REPORT, variate=b"\0\0\x80\x3f" * 3)
+PROPOSING = replace(REPORT, memory=b"\0\0\x80\x3f" * 3)
 assert isinstance(JOB.plan.work, TrainingWork)
 SCAFFOLD = replace(JOB, round_num=4, plan=replace(JOB.plan, work=ScaffoldWork(JOB.plan.work)))
 
@@ -78,7 +78,7 @@ def told(made: SessionMachine, fate: Fate, outcome: object = None) -> tuple[Sess
     return made.handle(CheckInAnswered(CheckInAnswer(outcome, WINDOW, last_fate=fate)), 1.0)  # type: ignore[arg-type]
 
 
-def test_an_accepted_update_proposes_its_variate_and_a_counted_one_is_adopted() -> None:
+def test_an_accepted_update_proposes_its_memory_and_a_counted_one_is_adopted() -> None:
     made = SessionMachine(CONFIG, upper)
     job = replace(SCAFFOLD, round_num=3)
     for event in (Started(), TimerFired(), answer(job), ModelReady(), WorkDone(PROPOSING), UpdateSaved()):
@@ -87,7 +87,7 @@ def test_an_accepted_update_proposes_its_variate_and_a_counted_one_is_adopted() 
     effects = made.handle(ReceiptReceived(Accepted(5), WINDOW), 2.0)
     assert effects[0] == ClearOutbox(Accepted(5), "train", 3, WINDOW, KEY)
     assert made.handle(TimerFired(), 3.0) == (SendCheckIn("train", 3, CONFIG.check_in_timeout_s),)
-    assert told(made, Fate.COUNTED)[0] == AdoptVariate(KEY)
+    assert told(made, Fate.COUNTED)[0] == AdoptMemory(KEY)
     assert made.state.proposals == ()
     assert (made.state.last_task, made.state.last_fate) == ("", Fate.COUNTED)
 
@@ -108,10 +108,10 @@ def test_what_may_have_been_accepted_is_asked_for() -> None:
     effects = made.handle(RpcFailed("no such device", transient=False), 3.0)
     assert effects[0] == ClearOutbox(None, "", 0, None, KEY)
     assert made.handle(TimerFired(), 4.0) == (SendCheckIn("train", 3, CONFIG.check_in_timeout_s),)
-    assert told(made, Fate.COUNTED)[0] == AdoptVariate(KEY)
+    assert told(made, Fate.COUNTED)[0] == AdoptMemory(KEY)
 
 
-def test_an_update_found_after_a_crash_proposes_its_variate_too() -> None:
+def test_an_update_found_after_a_crash_proposes_its_memory_too() -> None:
     made = SessionMachine(CONFIG, upper)
     made.handle(Started(outbox=PROPOSING), 0.0)
     receipt = AlreadyAccepted(5)
@@ -120,7 +120,7 @@ def test_an_update_found_after_a_crash_proposes_its_variate_too() -> None:
 
 def test_a_round_that_did_not_count_the_device_drops_the_proposal() -> None:
     made = proposed(KEY)
-    assert told(made, Fate.NOT_COUNTED)[0] == DropVariate(KEY)
+    assert told(made, Fate.NOT_COUNTED)[0] == DropMemory(KEY)
     assert made.state.proposals == ()
 
 
@@ -138,7 +138,7 @@ def test_open_proposals_are_asked_for_in_turn() -> None:
 def test_the_fate_comes_before_the_work_that_needs_it() -> None:
     made = proposed(KEY)
     effects = told(made, Fate.COUNTED, SCAFFOLD)
-    assert effects[0] == AdoptVariate(KEY)
+    assert effects[0] == AdoptMemory(KEY)
     assert isinstance(effects[1], SaveAssignment)
 
 
@@ -153,7 +153,7 @@ def test_no_work_on_a_task_whose_proposal_was_not_asked_for() -> None:
 def test_a_round_that_the_server_has_forgotten_is_dropped_when_a_later_one_begins() -> None:
     made = proposed(KEY)
     effects = told(made, Fate.OPEN, SCAFFOLD)
-    assert effects[0] == DropVariate(KEY)
+    assert effects[0] == DropMemory(KEY)
     assert isinstance(effects[1], SaveAssignment)
     assert made.state.proposals == ()
 
@@ -167,67 +167,67 @@ def test_other_work_does_not_wait_for_a_proposal() -> None:
 
 # ------------------------------------------------------------------------------------------------ the folder
 
-WITH_VARIATE = replace(UPDATE, variate=struct.pack("<3f", 1.5, -2.0, 0.25))
-NEXT = replace(WITH_VARIATE, round_num=4, variate=bytes(12))
+WITH_MEMORY = replace(UPDATE, memory=struct.pack("<3f", 1.5, -2.0, 0.25))
+NEXT = replace(WITH_MEMORY, round_num=4, memory=bytes(12))
 SHOULDER = RoundKey("shoulder", 3)
 
 
 def own(state: StateDir, round_num: int = 9) -> bytes:
     """What the device works with in ``round_num``."""
-    return state.variates.load("shoulder", round_num, 12)
+    return state.memory.load("shoulder", round_num, 12)
 
 
-def test_a_variate_is_in_the_outbox_and_then_proposed_and_then_the_devices_own(tmp_path: Path) -> None:
+def test_memory_is_in_the_outbox_and_then_proposed_and_then_the_devices_own(tmp_path: Path) -> None:
     state = reopen(tmp_path)
     assert own(state) == b""
-    state.save_update(WITH_VARIATE)
-    assert closed(state).variates.proposals() == ()
+    state.save_update(WITH_MEMORY)
+    assert closed(state).memory.proposals() == ()
     state = reopen(tmp_path)
-    assert state.found_outbox == WITH_VARIATE
+    assert state.found_outbox == WITH_MEMORY
     state.clear_outbox(SHOULDER)
     assert own(closed(state)) == b""
     state = reopen(tmp_path)
-    assert (state.found_outbox, state.variates.proposals()) == (None, (SHOULDER,))
-    state.variates.adopt("shoulder")
-    assert closed(state).variates.proposals() == ()
-    assert own(closed(reopen(tmp_path))) == WITH_VARIATE.variate
+    assert (state.found_outbox, state.memory.proposals()) == (None, (SHOULDER,))
+    state.memory.adopt("shoulder")
+    assert closed(state).memory.proposals() == ()
+    assert own(closed(reopen(tmp_path))) == WITH_MEMORY.memory
 
 
 def test_a_dropped_proposal_leaves_the_devices_own(tmp_path: Path) -> None:
     state = reopen(tmp_path)
-    state.save_update(WITH_VARIATE)
+    state.save_update(WITH_MEMORY)
     state.clear_outbox(SHOULDER)
-    state.variates.adopt("shoulder")
+    state.memory.adopt("shoulder")
     state.save_update(NEXT)
     state.clear_outbox(RoundKey("shoulder", 4))
-    state.variates.drop("shoulder")
-    assert closed(state).variates.proposals() == ()
-    assert own(state) == WITH_VARIATE.variate
+    state.memory.drop("shoulder")
+    assert closed(state).memory.proposals() == ()
+    assert own(state) == WITH_MEMORY.memory
 
 
 @pytest.mark.parametrize("cut", [False, True])
 @pytest.mark.parametrize("lives", range(8))
-def test_no_crash_loses_a_variate_or_adopts_one_twice(tmp_path: Path, lives: int, cut: bool) -> None:
-    """Whatever step the device dies at, asking again leads to the variate of the round that counted."""
+def test_no_crash_loses_memory_or_adopts_it_twice(tmp_path: Path, lives: int, cut: bool) -> None:
+    """Whatever step the device dies at, asking again leads to the memory of the round that counted."""
     closed(reopen(tmp_path))
     ops = MortalOps()
     state = StateDir.open(tmp_path, "pi-01", ops)
     ops.lives = len(ops.steps) + lives
     with contextlib.suppress(Died):
-        state.save_update(WITH_VARIATE)
+        state.save_update(WITH_MEMORY)
         state.clear_outbox(SHOULDER)
-        state.variates.adopt("shoulder")
+        state.memory.adopt("shoulder")
     closed(state)
     if cut:
         ops.power_cut()
     state = reopen(tmp_path)
     if state.found_outbox is not None:  # reported again, and ALREADY_ACCEPTED
-        assert state.found_outbox == WITH_VARIATE
+        assert state.found_outbox == WITH_MEMORY
         state.clear_outbox(SHOULDER)
-    if state.variates.proposals():
-        state.variates.adopt("shoulder")
+    if state.memory.proposals():
+        state.memory.adopt("shoulder")
     durable = lives >= 4  # write, sync, rename, sync of the folder
-    assert own(state) in ((WITH_VARIATE.variate,) if durable else (WITH_VARIATE.variate, b""))
+    assert own(state) in ((WITH_MEMORY.memory,) if durable else (WITH_MEMORY.memory, b""))
     closed(state)
 
 
@@ -247,31 +247,31 @@ def counted(state: StateDir, update: ClientUpdate) -> None:
     """A whole round that counts the device."""
     state.save_update(update)
     state.clear_outbox(RoundKey(update.task, update.round_num))
-    state.variates.adopt(update.task)
+    state.memory.adopt(update.task)
 
 
-def test_no_power_cut_takes_a_variate_that_the_next_outbox_followed(tmp_path: Path) -> None:
+def test_no_power_cut_takes_memory_that_the_next_outbox_followed(tmp_path: Path) -> None:
     """The folders are synced apart: an outbox that is durable does not make what came before it so."""
     card = ForgetfulCard()
     state = StateDir.open(tmp_path, "pi-01", card)
-    counted(state, WITH_VARIATE)
+    counted(state, WITH_MEMORY)
     state.save_update(NEXT)
     closed(state)
     card.power_cut()
     state = StateDir.open(tmp_path, "pi-01", card)
-    assert (state.found_outbox, own(closed(state))) == (NEXT, WITH_VARIATE.variate)
+    assert (state.found_outbox, own(closed(state))) == (NEXT, WITH_MEMORY.memory)
 
 
 def test_no_restart_and_power_cut_take_a_proposal(tmp_path: Path) -> None:
     """The session counter is synced at a start, and with it that the outbox is gone."""
     card = ForgetfulCard()
     state = StateDir.open(tmp_path, "pi-01", card)
-    state.save_update(WITH_VARIATE)
+    state.save_update(WITH_MEMORY)
     state.clear_outbox(SHOULDER)
     closed(state)
     closed(StateDir.open(tmp_path, "pi-01", card))
     card.power_cut()
-    assert closed(StateDir.open(tmp_path, "pi-01", card)).variates.proposals() == (SHOULDER,)
+    assert closed(StateDir.open(tmp_path, "pi-01", card)).memory.proposals() == (SHOULDER,)
 
 
 class FullCard(FileOps):
@@ -288,26 +288,26 @@ class FullCard(FileOps):
 def test_a_step_that_failed_comes_before_all_that_would_overtake_it(tmp_path: Path) -> None:
     ops = FullCard()
     state = StateDir.open(tmp_path, "pi-01", ops)
-    state.save_update(WITH_VARIATE)
+    state.save_update(WITH_MEMORY)
     for step in (
         lambda: state.clear_outbox(SHOULDER),
-        lambda: state.variates.adopt("shoulder"),
+        lambda: state.memory.adopt("shoulder"),
         lambda: own(state),
         lambda: state.save_update(NEXT),
         lambda: state.clear_outbox(),
     ):
         with pytest.raises(StorageError, match="No space left"):
             step()
-    assert unpack_outbox((tmp_path / "outbox").read_bytes())[0] == WITH_VARIATE
+    assert unpack_outbox((tmp_path / "outbox").read_bytes())[0] == WITH_MEMORY
     ops.full = False
-    assert own(state) == WITH_VARIATE.variate
+    assert own(state) == WITH_MEMORY.memory
     state.save_update(NEXT)
-    assert closed(state).variates.proposals() == ()
+    assert closed(state).memory.proposals() == ()
 
 
 def test_a_step_whose_file_somebody_removed_is_given_up(tmp_path: Path) -> None:
     state = reopen(tmp_path)
-    state.save_update(WITH_VARIATE)
+    state.save_update(WITH_MEMORY)
     (tmp_path / "outbox").unlink()
     with pytest.raises(StorageError, match="No such file"):
         state.clear_outbox(SHOULDER)
@@ -315,31 +315,31 @@ def test_a_step_whose_file_somebody_removed_is_given_up(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("round_num", "size"), [(3, 12), (2, 12), (4, 16)])
-def test_a_variate_of_another_servers_task_is_none(
+def test_memory_of_another_servers_task_is_none(
     tmp_path: Path, round_num: int, size: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A new server counts its rounds from 1 again, and may know another task by the same name."""
     state = reopen(tmp_path)
-    counted(state, WITH_VARIATE)
-    assert own(state, 4) == WITH_VARIATE.variate
-    assert closed(state).variates.load("shoulder", round_num, size) == b""
+    counted(state, WITH_MEMORY)
+    assert own(state, 4) == WITH_MEMORY.memory
+    assert closed(state).memory.load("shoulder", round_num, size) == b""
     assert "another task of that name" in caplog.text
 
 
 def test_a_file_that_cannot_be_used_is_put_aside(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = tmp_path / "variates"
     folder.mkdir()
-    (folder / "shoulder.adopted").write_bytes(pack_outbox(WITH_VARIATE, 1)[:-1] + b"x")
+    (folder / "shoulder.adopted").write_bytes(pack_outbox(WITH_MEMORY, 1)[:-1] + b"x")
     (folder / "shoulder.proposed").write_bytes(b"")
     state = closed(reopen(tmp_path))
     assert own(state) == b""
-    assert state.variates.proposals() == ()
+    assert state.memory.proposals() == ()
     assert sorted(file.name for file in folder.iterdir()) == ["shoulder.adopted.corrupt", "shoulder.proposed.corrupt"]
     assert caplog.text.count("the agent goes on without it") == 2
 
 
 def test_an_outbox_of_the_version_before_is_read(tmp_path: Path) -> None:
-    """It has no variate; one of a version to come is refused."""
+    """It has no memory; one of a version to come is refused."""
     raw = pack_outbox(UPDATE, 7)
     old = raw[:4] + b"\1" + raw[5 : -32 - 4]
     old += hashlib.sha256(old).digest()
@@ -364,7 +364,7 @@ def fleet() -> Iterator[ScriptedFleet]:
     server.stop()
 
 
-def test_an_agent_corrects_by_the_variate_that_counted(tmp_path: Path, fleet: ScriptedFleet) -> None:
+def test_an_agent_corrects_by_the_memory_that_counted(tmp_path: Path, fleet: ScriptedFleet) -> None:
     """Two rounds by real gRPC and a restart between: the second starts from what the first left on the card."""
     config = write_config(tmp_path, fleet.address)
     fill(config)
@@ -382,9 +382,9 @@ def test_an_agent_corrects_by_the_variate_that_counted(tmp_path: Path, fleet: Sc
         assert run_device("run", "--config", str(config), "--once") == 0
     one = run_plan(first, content, stored(config), none, "pi-01")
     assert isinstance(one, ClientUpdate)
-    two = run_plan(second, content, stored(config), none, "pi-01", variate=one.variate)
+    two = run_plan(second, content, stored(config), none, "pi-01", memory=one.memory)
     assert isinstance(two, ClientUpdate)
-    assert fleet.reports == [replace(one, variate=b""), replace(two, variate=b"")]
+    assert fleet.reports == [replace(one, memory=b""), replace(two, memory=b"")]
     without = run_plan(second, content, stored(config), none, "pi-01")
     assert isinstance(without, ClientUpdate)
     assert without.payload != two.payload

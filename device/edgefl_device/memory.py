@@ -1,4 +1,4 @@
-"""The control variates that this device keeps for its tasks (SCAFFOLD): proposed with an update, adopted if it counted.
+"""What this device remembers of its tasks (``Plan.memory_bytes``): proposed with an update, adopted if it counted.
 
 ::
 
@@ -10,7 +10,8 @@ power cut may undo it, and its step is then taken again, for the outbox is repor
 the proposal is asked for once more. Before another outbox is written the renames are made durable (``secure``), for
 then nothing would lead to their steps again. A step that failed is owed: it comes before all that would overtake it.
 
-A file that cannot be used is put aside. Without its own variate a device begins again at zero, like a new one.
+A file that cannot be used is put aside. Without its memory a device begins again like a new one.
+The folder is called ``variates`` since release 0.1, which had no other memory.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ ADOPTED = ".adopted"
 Unpack = Callable[[bytes], tuple[ClientUpdate, int]]
 
 
-class Variates:
+class DeviceMemory:
     """The folder ``path``, which is made when it is first needed. ``unpack`` reads an outbox entry."""
 
     def __init__(self, path: Path, ops: FileOps, unpack: Unpack) -> None:
@@ -47,7 +48,7 @@ class Variates:
         return tuple(RoundKey(update.task, update.round_num) for update in found if update is not None)
 
     def propose(self, task: str, outbox: Path) -> None:
-        """Keep the variate of the file ``outbox``, which is gone then. Raises ``StorageError``."""
+        """Keep the memory of the file ``outbox``, which is gone then. Raises ``StorageError``."""
         self._move(outbox, self._file(task, PROPOSED))
 
     def adopt(self, task: str) -> None:
@@ -62,27 +63,27 @@ class Variates:
             self._ops.unlink(file)
 
     def load(self, task: str, round_num: int, size_bytes: int) -> bytes:
-        """The device's own variate of ``task`` for its work in ``round_num``; b"" while it has none.
+        """What the device remembers of ``task`` for its work in ``round_num``; b"" while it has nothing.
 
         One of that round or a later one, or of another size than ``size_bytes``, is of another server's task of that
-        name: the device has none of this. Raises ``StorageError``.
+        name: the device remembers nothing of this. Raises ``StorageError``.
         """
         self.settle()
         update = self._read(self._file(task, ADOPTED))
         if update is None:
             return b""
-        if update.round_num >= round_num or len(update.variate) != size_bytes:
+        if update.round_num >= round_num or len(update.memory) != size_bytes:
             log.warning(
-                "the control variate of task %s is of round %d and has %d bytes; round %d expects one of an earlier "
-                "round with %d: it is of another task of that name, and this one begins at zero",
+                "the memory of task %s is of round %d and has %d bytes; round %d expects one of an earlier "
+                "round with %d: it is of another task of that name, and this one begins without memory",
                 task,
                 update.round_num,
-                len(update.variate),
+                len(update.memory),
                 round_num,
                 size_bytes,
             )
             return b""
-        return update.variate
+        return update.memory
 
     def settle(self) -> None:
         """Take the steps that failed before. To be called before the outbox changes. Raises ``StorageError``."""

@@ -5,7 +5,8 @@
 An aggregator is an immutable value; what it has summed stands in the ``Sums`` that the caller holds. Each that a task
 definition may name is one file of this package that defines ``AGGREGATOR``: a frozen dataclass with the fields
 ``num_values``, ``norm_bound``, ``clip_norm``, ``max_weight`` and options of its own. The name of the file is the name
-in the definition (``edgefl.registry``). What they add up is ``edgefl.sums``. Source: design §4.4.
+in the definition (``edgefl.registry``). One that needs all updates of a round derives from ``WholeRound``.
+What they add up is ``edgefl.sums``. Source: design §4.4.
 """
 
 from __future__ import annotations
@@ -18,16 +19,20 @@ from edgefl.sums.extremes import ExtremeSums, SumsAndExtremes
 from edgefl.sums.grid import MAX_TOTAL_WEIGHT
 from edgefl.sums.integer_sum import IntegerSum
 from edgefl.sums.running import Contribution, Sums
+from edgefl.sums.whole_round import MAX_RECORDED_BYTES, RecordedSums, WholeRound
 
 __all__ = [
     "AGGREGATORS",
+    "MAX_RECORDED_BYTES",
     "MAX_TOTAL_WEIGHT",
     "Contribution",
     "ExtremeSums",
     "IntegerSum",
+    "RecordedSums",
     "Sums",
     "SumsAndExtremes",
     "TrainingAggregator",
+    "WholeRound",
     "training_aggregator",
 ]
 

@@ -14,9 +14,9 @@ import math
 from dataclasses import dataclass
 
 from edgefl import kernels
-from edgefl.errors import InvalidUpdateError, LocalProtocolError, UpdateRefusal
+from edgefl.errors import LocalProtocolError
 from edgefl.sums.grid import GRID_BITS, MAX_TOTAL_WEIGHT, ceil_log2
-from edgefl.sums.running import Contribution, Sums, check_total, check_weight
+from edgefl.sums.running import Contribution, Sums, check_norm, check_total, check_weight
 
 
 @dataclass(frozen=True)
@@ -44,13 +44,7 @@ class WeightedMean:
     def check(self, contribution: Contribution) -> None:
         """Raises ``InvalidUpdateError``: WEIGHT, NORM."""
         check_weight(contribution.weight, self.max_weight)
-        squared, limit = kernels.squared_norm(contribution.values), self.norm_bound * self.norm_bound
-        if not squared <= limit:  # so that a norm that is not a number is refused
-            raise InvalidUpdateError(
-                UpdateRefusal.NORM,
-                f"the L2 norm is {math.sqrt(squared)!r} (squared: {squared!r}); expected at most {self.norm_bound!r} "
-                f"(squared: {limit!r})",
-            )
+        check_norm(contribution.values, self.norm_bound)
 
     def fold(self, sums: Sums, contribution: Contribution) -> None:
         check_total(sums.total_weight, contribution.weight, MAX_TOTAL_WEIGHT)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from edgefl import codecs
-from edgefl.aggregators import MAX_TOTAL_WEIGHT, Contribution, Sums, TrainingAggregator
+from edgefl.aggregators import MAX_TOTAL_WEIGHT, Contribution, Sums, TrainingAggregator, WholeRound
 from edgefl.aggregators.weighted_mean import WeightedMean
 from edgefl.errors import ConfigError, KernelError, LocalProtocolError
 from edgefl.learning.cohort import fold_cohort
@@ -65,9 +65,12 @@ class TrainingProcess:
     def initialize(self, weights: Weights | None = None) -> ProcessState:
         """The state of version 0, which begins at ``weights``: None for zeros.
 
-        Raises ``ConfigError`` for weights of another shape, and ``DataError`` for one that is not finite.
+        Raises ``ConfigError`` for weights of another shape, and for an aggregator of the whole round whose updates take
+        too much memory; ``DataError`` for weights that are not finite.
         """
         self.new_accumulator()  # what cannot be folded is said before the first round
+        if isinstance(self.aggregator, WholeRound):
+            self.aggregator.check_round(self.spec.round.goal)
         model = self.model.initial_weights().to_bytes()
         if weights is not None:
             check_weights(weights)

@@ -7,6 +7,7 @@ counts keep of each client is its accuracy on a grid, four bytes, among those of
 from __future__ import annotations
 
 import bisect
+import math
 from array import array
 from dataclasses import dataclass, field
 from typing import Self
@@ -85,6 +86,17 @@ def check_weight(weight: int, max_weight: int) -> None:
     if type(weight) is not int or not 1 <= weight <= max_weight:
         raise InvalidUpdateError(
             UpdateRefusal.WEIGHT, f"example weight is {weight!r}; expected a whole number from 1 to {max_weight}"
+        )
+
+
+def check_norm(values: bytes, norm_bound: float) -> None:
+    """The gate's check of a float32 delta. Raises ``InvalidUpdateError`` with reason NORM."""
+    squared, limit = kernels.squared_norm(values), norm_bound * norm_bound
+    if not squared <= limit:  # so that a norm that is not a number is refused
+        raise InvalidUpdateError(
+            UpdateRefusal.NORM,
+            f"the L2 norm is {math.sqrt(squared)!r} (squared: {squared!r}); expected at most {norm_bound!r} "
+            f"(squared: {limit!r})",
         )
 
 

@@ -133,13 +133,14 @@ class Coordinator:
         self._board.prepare()
         for record in snapshot.rounds:
             run = self._board.get(record.task)
-            base = run.base
-            if base is None or base.version != record.base_version or record.round_num != run.round.round_num:
+            ready = run.ready
+            base = None if ready is None else ready.base
+            if ready is None or ready.base.version != record.base_version or record.round_num != run.round.round_num:
                 raise StorageError(
                     f"round {record.round_num} of task {record.task!r} on version {record.base_version} does not fit "
                     f"its task: round {run.round.round_num} on {base}; the store is inconsistent"
                 )
-            self._keeper.restore(run, record, base, now)
+            self._keeper.restore(run, record, ready, now)
         self._refresh()
         return self._ordered()
 

@@ -37,9 +37,8 @@ from edgefl.protocol.messages import (
     WorkFailure,
     learning_rate,
 )
-from edgefl.protocol.process import BEFORE_ROUND, Process, RoundConditions, fold_recorded
+from edgefl.protocol.process import BEFORE_ROUND, RoundConditions, fold_recorded
 from edgefl.protocol.round import (
-    BaseModel,
     CandidatesWaiting,
     MemberFailed,
     RoundEnded,
@@ -51,7 +50,7 @@ from edgefl.protocol.round import (
     restore,
     step,
 )
-from edgefl.protocol.taskboard import TaskBoard, TaskRun
+from edgefl.protocol.taskboard import Ready, TaskBoard, TaskRun
 from edgefl.sums.running import Contribution
 
 FindAccepted = Callable[[str, int, str], int | None]
@@ -81,14 +80,11 @@ class RoundKeeper:
 
         ``num_examples`` of each, where the round's sampling reads them.
         """
-        assert run.base is not None
-        assert run.process is not None
-        assert run.plan is not None
-        conditions = RoundConditions(self._devices.num_able(run.name), learning_rate(run.plan))
-        self._step(run, CandidatesWaiting(devices, run.base, conditions, num_examples), now)
+        ready = run.at_work
+        conditions = RoundConditions(self._devices.num_able(run.name), learning_rate(ready.plan))
+        self._step(run, CandidatesWaiting(devices, ready.base, conditions, num_examples), now)
         if run.round.phase is not Phase.COLLECTING:
             return False
-        run.accumulator = run.process.new_accumulator()
         self.out.append(PublishRound(run.round.summary))
         return True
 
@@ -98,8 +94,7 @@ class RoundKeeper:
         try:
             if run is None:
                 raise InvalidUpdateError(UpdateRefusal.WRONG_TASK, f"no task {update.task!r}; check in for another")
-            # Without a process there is no assigned round, and the answer does not depend on the payload.
-            taken = None if run.process is None else _taken(run.process, device, update)
+            taken = _taken(run, device, update)
             receipt = self._admit(run, device, update)
             self._note_latency(run, device, update.round_num, now)
             if receipt is not None:
@@ -111,10 +106,8 @@ class RoundKeeper:
             if run is not None:
                 self.fail(device, refusal(update.task, update.round_num, error), now)
             return Refused(error.reason, str(error))
-        assert run.process is not None
-        assert run.accumulator is not None
-        assert taken is not None
-        run.process.fold(run.accumulator, taken)
+        ready = run.at_work
+        ready.process.fold(ready.accumulator, taken)
         self._devices.delivered(device)
         sequence, self.next_sequence = self.next_sequence, self.next_sequence + 1
         self.advance(run, UpdateAccepted(sequence, device, update), now)
@@ -154,13 +147,10 @@ class RoundKeeper:
             run.next_round()
             self.changed = True
 
-    def restore(self, run: TaskRun, record: RoundRecord, base: BaseModel, now: float) -> None:
+    def restore(self, run: TaskRun, record: RoundRecord, ready: Ready, now: float) -> None:
         """Take up a COLLECTING round again: fold what its ledger holds, and close it if that was the last."""
-        assert run.process is not None
-        run.base, run.plan = base, run.process.plan(run.state)
-        run.round = restore(record, run.spec.seed, run.spec.round, base, now)
-        run.accumulator = run.process.new_accumulator()
-        fold_recorded(run.process, run.accumulator, ((device, update) for _, device, update in record.accepted))
+        run.round = restore(record, run.spec.seed, run.spec.round, ready.base, now)
+        fold_recorded(ready.process, ready.accumulator, ((device, update) for _, device, update in record.accepted))
         self.advance(run, TimePassed(), now)
 
     def set_status(self, run: TaskRun, status: TaskStatus, reason: str = "") -> None:
@@ -228,10 +218,9 @@ class RoundKeeper:
             self._latencies.note(device, now - reported.selected_at)
 
     def _finalize(self, run: TaskRun, now: float) -> None:
-        assert run.process is not None
-        assert run.accumulator is not None
+        ready = run.at_work
         try:
-            state, metrics = run.process.finalize(run.state, run.accumulator, run.round.conditions)
+            state, metrics = ready.process.finalize(run.state, ready.accumulator, run.round.conditions)
         except EdgeFLError as error:
             # The same reports would give the same error: a person has to look before more rounds are spent.
             reason = f"{type(error).__name__}: {error}"
@@ -251,10 +240,12 @@ class RoundKeeper:
         self._board.drop_models(run)
 
 
-def _taken(process: Process, device: str, update: ClientUpdate) -> Contribution | InvalidUpdateError:
-    """What ``process`` takes, or its refusal if others come before it. Raises those that come first."""
+def _taken(run: TaskRun, device: str, update: ClientUpdate) -> Contribution | InvalidUpdateError:
+    """What the task's process takes, or its refusal if others come before it. Raises those that come first."""
+    if run.process is None:  # then no round was ever selected, and that comes first whatever the payload
+        return InvalidUpdateError(UpdateRefusal.WRONG_ROUND, f"task {run.name!r} has no work yet; check in for another")
     try:
-        return process.take(device, update)
+        return run.process.take(device, update)
     except InvalidUpdateError as error:
         if error.reason in BEFORE_ROUND:
             raise

@@ -67,7 +67,7 @@ class Selector:
     def select(self, now: float, assign: Callable[[Waiting, TaskRun], None]) -> None:
         """Let the open rounds select; ``assign`` is called for each member that waits."""
         claimed: set[str] = set()
-        runs = [run for run in self._board if run.status is TaskStatus.RUNNING and run.base is not None]
+        runs = [run for run in self._board if run.status is TaskStatus.RUNNING and run.ready is not None]
         for run in sorted(runs, key=lambda run: (run.served, run.name)):
             if run.round.phase is not Phase.OPEN or now < run.not_before:
                 continue
@@ -96,7 +96,7 @@ class Selector:
         return self._keeper.select(run, present, num_examples, now)
 
     def _may_select(self, run: TaskRun, check_in: CheckIn, *, parked: bool) -> bool:
-        if run.base is None or (parked and not self._is_large(run)):
+        if run.ready is None or (parked and not self._is_large(run)):
             return False
         return check_in.population == run.spec.population and not unfit(run.needs, run.plan, check_in)
 

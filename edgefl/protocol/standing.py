@@ -89,7 +89,7 @@ class Standings:
             return _cut(f"{text}; no answer yet from {self._silent(run, now)}") if text else ""
         if state.phase is not Phase.OPEN:
             return ""
-        if run.base is None:
+        if run.ready is None:
             return self._dependency(run)
         if now < run.not_before:
             held = run.setbacks
@@ -138,7 +138,7 @@ class Standings:
         effects: list[Effect] = []
         for run in self._board:
             wait = run.wait
-            if run.status is not TaskStatus.RUNNING or run.base is None or run.round.phase is not Phase.OPEN:
+            if run.status is not TaskStatus.RUNNING or run.ready is None or run.round.phase is not Phase.OPEN:
                 wait.since = None
                 continue
             if wait.since is None:

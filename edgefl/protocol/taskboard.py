@@ -1,7 +1,7 @@
 """The tasks of a server: their state, what each waits for, and which devices fit.
 
 A training that names a statistics task waits until that one is COMPLETED; an evaluation waits until its training has
-committed the version that its round reads (``TaskSpec.reads``). Until then a task has no base model (``TaskRun.base``
+committed the version that its round reads (``TaskSpec.reads``). Until then a task has no base model (``TaskRun.ready``
 is None) and selects nothing.
 
 Source: design §5; §10 (the task is the process that a simulation runs).
@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
-from edgefl.errors import ConfigError, ConflictError, NotFoundError
+from edgefl.errors import ConfigError, ConflictError, LocalProtocolError, NotFoundError
 from edgefl.protocol.backoff import NONE, Setbacks
 from edgefl.protocol.dependencies import dependency_of, results_for
 from edgefl.protocol.events import FINAL, HELD, TaskRecord, TaskStatus
@@ -54,12 +54,26 @@ class Wait:
     logged_at: float | None = None
 
 
+@dataclass(frozen=True)
+class Ready:
+    """What a task's next or present round works with: there from when its dependencies are met until the round ends.
+
+    ``accumulator``: what the round's accepted reports add up to so far.
+    """
+
+    process: Process
+    plan: Plan
+    base: BaseModel
+    accumulator: Accumulator
+
+
 @dataclass
 class TaskRun:
     """A task as it runs. ``round`` is its open or collecting round; ``ended`` its last ones, the newest last.
 
     ``served`` orders the tasks: it grows at each selection. ``candidates`` are the devices that fit and are free.
     ``arrived``: how long after the selection each device of the round first reported, in seconds.
+    ``process``: None until what it depends on is known. ``ready``: None where no round can begin or go on.
     ``needs``: what it asks of a device. ``reason``: why it is SUSPENDED. ``setbacks``, ``not_before``: what kept it
     from committing, and when its next round may begin for that. ``wait``: what was told of its waiting.
     """
@@ -71,9 +85,7 @@ class TaskRun:
     round: RoundState
     needs: Needs
     process: Process | None = None
-    base: BaseModel | None = None
-    plan: Plan | None = None
-    accumulator: Accumulator | None = None
+    ready: Ready | None = None
     served: int = 0
     candidates: dict[str, None] = field(default_factory=dict)
     arrived: dict[str, float] = field(default_factory=dict)
@@ -99,6 +111,18 @@ class TaskRun:
         needed = dependency_of(self.spec)
         return "" if needed is None else needed.task
 
+    @property
+    def plan(self) -> Plan | None:
+        """What devices execute in its round; None where it is not ready."""
+        return None if self.ready is None else self.ready.plan
+
+    @property
+    def at_work(self) -> Ready:
+        """``ready``, of a task that must be. Raises ``LocalProtocolError``."""
+        if self.ready is None:
+            raise LocalProtocolError(f"task {self.name!r} has no work in round {self.round.round_num}; expected a base")
+        return self.ready
+
     def round_of(self, round_num: int) -> RoundState | None:
         """The round of that number while it is remembered; None for older ones."""
         if round_num == self.round.round_num:
@@ -107,16 +131,14 @@ class TaskRun:
 
     def assignment(self, now: float) -> Assignment:
         """What a member of its collecting round gets."""
-        base, plan = self.base, self.plan
-        assert base is not None
-        assert plan is not None
+        ready = self.at_work
         return Assignment(
             task=self.name,
             round_num=self.round.round_num,
             task_seed=self.spec.seed,
-            plan=plan,
-            model_digest=base.digest,
-            model_size_bytes=base.size_bytes,
+            plan=ready.plan,
+            model_digest=ready.base.digest,
+            model_size_bytes=ready.base.size_bytes,
             deadline_s=max(0.0, self.round.deadline_at - now),
         )
 
@@ -124,7 +146,7 @@ class TaskRun:
         """Put the round that ended away and open the next."""
         self.ended.append(self.round)
         self.round = RoundState(self.name, self.spec.seed, self.spec.round, self.round.round_num + 1)
-        self.base = self.plan = self.accumulator = None
+        self.ready = None
         self.candidates.clear()
         self.arrived.clear()
 
@@ -178,23 +200,22 @@ class TaskBoard:
         self._models.update(models)
 
     def prepare(self) -> list[TaskRun]:
-        """Give each running task whose dependencies are now met its process, plan and base; returns those tasks."""
-        ready = []
+        """Make each running task ready whose dependencies are now met; returns those tasks."""
+        prepared = []
         for run in self._runs.values():
-            if run.status in FINAL or run.base is not None or not self._has_process(run):
+            if run.status in FINAL or run.ready is not None or (process := self._process_of(run)) is None:
                 continue
-            run.base = self._base(run)
-            if run.base is not None:
-                assert run.process is not None
-                run.plan = run.process.plan(run.state)
-                ready.append(run)
-        return ready
+            base = self._base(run, process)
+            if base is not None:
+                run.ready = Ready(process, process.plan(run.state), base, process.new_accumulator())
+                prepared.append(run)
+        return prepared
 
     def may_serve(self, run: TaskRun) -> bool:
         """Whether ``run`` has, or may come to have, work for some device."""
         if run.status is not TaskStatus.RUNNING:
             return False
-        return run.base is not None or (bool(run.depends_on) and self.get(run.depends_on).status not in FINAL)
+        return run.ready is not None or (bool(run.depends_on) and self.get(run.depends_on).status not in FINAL)
 
     def no_work(self, check_in: CheckIn) -> str:
         """Why no task could ever serve a device that checked in so; '' when one may. For people."""
@@ -236,19 +257,18 @@ class TaskBoard:
     def content(self, digest: str) -> bytes | None:
         """What a round that goes on now gives its devices to download, by SHA-256; None when no round gives it."""
         for run in self._runs.values():
-            if run.base is not None and run.base.digest == digest and not run.spec.evaluates:
-                assert run.process is not None
-                return run.process.content(run.state)
+            ready = run.ready
+            if ready is not None and ready.base.digest == digest and not run.spec.evaluates:
+                return ready.process.content(run.state)
         return None
 
     def reads(self, run: TaskRun) -> int:
         """The version that the next round of an evaluation reads."""
         return run.spec.reads(run.state.version, _last_version(self.get(run.spec.evaluates)))
 
-    def _base(self, run: TaskRun) -> BaseModel | None:
+    def _base(self, run: TaskRun, process: Process) -> BaseModel | None:
         if not run.spec.evaluates:
-            assert run.process is not None
-            content = run.process.content(run.state)
+            content = process.content(run.state)
             digest = hashlib.sha256(content).hexdigest() if content else ""
             return BaseModel(run.state.version, digest, len(content))
         version = self.reads(run)
@@ -257,24 +277,27 @@ class TaskBoard:
             return None
         return BaseModel(version, hashlib.sha256(model).hexdigest(), len(model))
 
-    def _has_process(self, run: TaskRun) -> bool:
+    def _process_of(self, run: TaskRun) -> Process | None:
+        """The task's process; None while what it depends on is not known."""
         if run.process is not None:
-            return True
+            return run.process
         if (needed := dependency_of(run.spec)) is not None:
             other = self.get(needed.task)
             unfinished = needed.kind is TaskKind.STATISTICS and other.status is not TaskStatus.COMPLETED
-            if unfinished or not self._has_process(other):
-                return False
+            if unfinished or self._process_of(other) is None:
+                return None
         results = results_for(run.spec, self._process_and_state)
         if needed is not None and results == (None, None):
-            return False
+            return None
         run.process = self._factory(run.spec, *results)
-        return True
+        return run.process
 
     def _process_and_state(self, name: str) -> tuple[Process, ProcessState]:
         run = self.get(name)
-        assert run.process is not None
-        return run.process, run.state
+        process = self._process_of(run)
+        if process is None:
+            raise LocalProtocolError(f"task {name!r} has no process yet; expected its results to be known")
+        return process, run.state
 
     def _check_dependency(self, spec: TaskSpec) -> None:
         needed = dependency_of(spec)

@@ -89,7 +89,7 @@ class Walk:
         self._send(device, value, max(1, self.run.round.round_num - 1 - value % 3))
 
     def _send(self, device: str, value: int, round_num: int) -> None:
-        base = self.run.base.digest if self.run.base is not None else ""
+        base = self.run.ready.base.digest if self.run.ready is not None else ""
         effects = self.server.handle(
             ReportReceived(self.token, device, update(base, value, round_num=round_num)), self.now
         )

@@ -161,7 +161,7 @@ class ServerScript:
 
     def _base(self, task: str) -> str:
         run = self.server.coordinator._board.find(task)
-        return run.base.digest if run is not None and run.base is not None else ""
+        return run.ready.base.digest if run is not None and run.ready is not None else ""
 
 
 class DeviceScript:

@@ -155,10 +155,8 @@ def _swallows_errors(apply: Any) -> Any:
 
 
 def _forgets_the_sum(_: Any) -> Any:
-    def mutant(self: Any, run: Any, record: Any, base: Any, now: float) -> None:
-        run.base, run.plan = base, run.process.plan(run.state)
-        run.round = round_module.restore(record, run.spec.seed, run.spec.round, base, now)
-        run.accumulator = run.process.new_accumulator()
+    def mutant(self: Any, run: Any, record: Any, ready: Any, now: float) -> None:
+        run.round = round_module.restore(record, run.spec.seed, run.spec.round, ready.base, now)
         self.advance(run, round_module.TimePassed(), now)
 
     return mutant
@@ -233,15 +231,16 @@ def _folds_unchecked(receive: Any) -> Any:
     def mutant(self: Any, device: str, update: Any, now: float) -> Any:
         """The gate's last check comes after the sum has taken the update in."""
         run = self._board.find(update.task)
-        process = None if run is None else run.process
-        if process is None or run.accumulator is None or self._admit(run, device, update) is not None:
+        ready = None if run is None else run.ready
+        collects = ready is not None and run.round.phase is Phase.COLLECTING
+        if not collects or self._admit(run, device, update) is not None:
             return receive(self, device, update, now)
         try:
-            process.take(device, update)
+            ready.process.take(device, update)
         except InvalidUpdateError as error:
             if error.reason not in BEFORE_ROUND:  # the simulated codecs are payloads as they are
                 counts = (update.weight, update.num_examples, update.num_correct, update.loss_grid)
-                process.fold(run.accumulator, Contribution(update.payload, *counts, device=device))
+                ready.process.fold(ready.accumulator, Contribution(update.payload, *counts, device=device))
         return receive(self, device, update, now)
 
     return mutant

@@ -19,6 +19,7 @@ from edgefl.kernels._status import StatusError
 
 NUM_STATUSES = <int>EDGEFL_NUM_STATUSES
 MAX_BINS = EDGEFL_MAX_BINS
+MAX_HIDDEN = EDGEFL_MAX_HIDDEN
 
 VARIABLE = "EDGEFL_KERNEL"
 
@@ -213,9 +214,22 @@ cdef int check(edgefl_status status, const edgefl_place *place) except -1:
 
 # ---- softmax ---------------------------------------------------------------------------------------------------------
 
+cdef int set_options(edgefl_train_options *options, rates, size_t batch_size, size_t num_epochs,
+                     bytes shuffle_key) except -1:
+    """``rates``: learning_rate, l2, momentum, proximal, clip_norm. The key must outlive the options."""
+    options.learning_rate, options.l2, options.momentum, options.proximal, options.clip_norm = rates
+    options.batch_size = batch_size
+    options.num_epochs = num_epochs
+    options.shuffle_key = NULL
+    options.correction = NULL
+    if shuffle_key is not None:
+        options.shuffle_key = <const uint8_t *>PyBytes_AS_STRING(shuffle_key)
+    return 0
+
+
 def train(Features features not None, const int32_t[::1] labels not None, example_weights, Model start not None, rates,
           size_t batch_size, size_t num_epochs, shuffle_key, Model correction, StopFlag stop):
-    """``rates``: learning_rate, l2, momentum, proximal, clip_norm. Returns kernel, bias and the five counts.
+    """``rates``: as in ``set_options``. Returns kernel, bias and the five counts.
 
     ``correction``: None, or of start's shape, which the caller has checked.
     """
@@ -229,15 +243,9 @@ def train(Features features not None, const int32_t[::1] labels not None, exampl
     cdef const int32_t *label_data = int32_pointer(labels)
     cdef const edgefl_stop_flag *flag = NULL
     cdef bytes key = shuffle_key
-    options.learning_rate, options.l2, options.momentum, options.proximal, options.clip_norm = rates
-    options.batch_size = batch_size
-    options.num_epochs = num_epochs
-    options.shuffle_key = NULL
-    options.correction = NULL
+    set_options(&options, rates, batch_size, num_epochs, key)
     if correction is not None:
         options.correction = &correction.c
-    if key is not None:
-        options.shuffle_key = <const uint8_t *>PyBytes_AS_STRING(key)
     if example_weights is not None:
         weights_view = example_weights
         weights = float_pointer(weights_view)
@@ -310,6 +318,7 @@ def permutation(bytes key not None, uint32_t epoch, size_t n):
     return out
 
 
+include "_mlp.pxi"
 include "_cohort.pxi"
 include "_vectors.pxi"
 include "_statistics.pxi"

@@ -45,8 +45,19 @@ ValueAt = Callable[[int, int], object]
 """The value at (row, column) of what was checked: a message names it."""
 
 
-def softmax_error(error: StatusError, feature: ValueAt, label: ValueAt, example_weight: ValueAt) -> EdgeFLError:
-    """The error of a training, an evaluation, a prediction or a sum of features."""
+def layer_place(row: int, column: int) -> str:
+    """Where a weight of a softmax layer is."""
+    return f"class {row}, place {column} of its features and bias"
+
+
+def softmax_error(
+    error: StatusError,
+    feature: ValueAt,
+    label: ValueAt,
+    example_weight: ValueAt,
+    weight: Callable[[int, int], str] = layer_place,
+) -> EdgeFLError:
+    """The error of a training, an evaluation, a prediction or a sum of features; ``weight`` names a weight's place."""
     row, column = error.row, error.column
     where = f"row {row}, column {column}"
     match error.status:
@@ -70,10 +81,10 @@ def softmax_error(error: StatusError, feature: ValueAt, label: ValueAt, example_
                 "2**-30"
             )
         case Status.BAD_START_WEIGHT:
-            return KernelError(f"the model holds a non-finite weight ({_weight(row, column)}); train from another")
+            return KernelError(f"the model holds a non-finite weight ({weight(row, column)}); train from another")
         case Status.BAD_CORRECTION:
             return KernelError(
-                f"the correction holds a non-finite value ({_weight(row, column)}); expected finite numbers: make it "
+                f"the correction holds a non-finite value ({weight(row, column)}); expected finite numbers: make it "
                 "from finite control variates"
             )
         case Status.NON_FINITE_LOGIT:
@@ -82,7 +93,7 @@ def softmax_error(error: StatusError, feature: ValueAt, label: ValueAt, example_
             )
         case Status.NON_FINITE_WEIGHT:
             return KernelError(
-                f"training ended with a non-finite weight ({_weight(row, column)}); lower the learning rate"
+                f"training ended with a non-finite weight ({weight(row, column)}); lower the learning rate"
             )
         case Status.GRADIENT_EXPLODED:
             return KernelError(
@@ -116,7 +127,3 @@ def vector_error(error: StatusError, value: ValueAt) -> EdgeFLError:
 def unexpected(error: StatusError) -> EdgeFLError:
     """For a status that the callers' checks should have made impossible."""
     return KernelError(f"libedgefl refused a call that was checked ({error.status.name}); this is a defect of EdgeFL")
-
-
-def _weight(row: int, column: int) -> str:
-    return f"class {row}, place {column} of its features and bias"

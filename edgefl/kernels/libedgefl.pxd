@@ -6,6 +6,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 cdef extern from "edgefl.h" nogil:
     const Py_ssize_t EDGEFL_MAX_ROWS
     const size_t EDGEFL_MAX_BINS
+    const size_t EDGEFL_MAX_HIDDEN
 
     ctypedef enum edgefl_status:
         EDGEFL_OK
@@ -75,6 +76,27 @@ cdef extern from "edgefl.h" nogil:
         const float *example_weights, const edgefl_model *start, const edgefl_train_options *options,
         const edgefl_stop_flag *stop, void *scratch, size_t scratch_bytes, float *kernel, float *bias,
         edgefl_train_stats *stats, edgefl_place *place)
+    ctypedef struct edgefl_mlp:
+        size_t num_hidden
+        size_t num_classes
+        const float *parameters
+
+    size_t edgefl_mlp_train_scratch_bytes(const edgefl_features *features, size_t num_hidden, size_t num_classes,
+                                          const float *correction, const edgefl_train_options *options)
+    edgefl_status edgefl_mlp_train(
+        const edgefl_variant *variant, const edgefl_features *features, const int32_t *labels,
+        const float *example_weights, const edgefl_mlp *start, const float *correction,
+        const edgefl_train_options *options, const edgefl_stop_flag *stop, void *scratch, size_t scratch_bytes,
+        float *parameters, edgefl_train_stats *stats, edgefl_place *place)
+    size_t edgefl_mlp_infer_scratch_bytes(const edgefl_features *features, size_t num_hidden, size_t num_classes)
+    edgefl_status edgefl_mlp_evaluate(
+        const edgefl_variant *variant, const edgefl_features *features, const int32_t *labels,
+        const edgefl_mlp *model, void *scratch, size_t scratch_bytes, uint64_t *confusion, double *loss_sum,
+        edgefl_place *place)
+    edgefl_status edgefl_mlp_predict(
+        const edgefl_variant *variant, const edgefl_features *features, const edgefl_mlp *model, void *scratch,
+        size_t scratch_bytes, float *probabilities, edgefl_place *place)
+
     ctypedef struct edgefl_cohort_job:
         edgefl_features features
         const int32_t *labels

@@ -7,13 +7,14 @@ changed by other threads meanwhile. Source: design §4.2, §4.3.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from edgefl.errors import DataError, EdgeFLError
 from edgefl.kernels import _kernels
 from edgefl.kernels._buffers import feature_matrix, label_vector, shape_of, value_at, vector
 from edgefl.kernels._kernels import StopFlag
-from edgefl.kernels._status import StatusError, softmax_error
+from edgefl.kernels._status import StatusError, layer_place, softmax_error
 from edgefl.types import MAX_FEATURES, EvalStats, Quantization, Standardization, TrainConfig, TrainStats, Weights
 
 if TYPE_CHECKING:
@@ -54,8 +55,9 @@ class Inputs:
             raise DataError(f"features of {self.num_features} columns; the weights take {weights.num_features}")
         return _model(weights)
 
-    def explain(self, error: StatusError) -> EdgeFLError:
-        return softmax_error(error, self._feature, self._label, self._example_weight)
+    def explain(self, error: StatusError, weight: Callable[[int, int], str] = layer_place) -> EdgeFLError:
+        """The error of a call on these inputs; ``weight`` names the place of a weight of the model."""
+        return softmax_error(error, self._feature, self._label, self._example_weight, weight)
 
     def _feature(self, row: int, column: int) -> object:
         return value_at(self.view, row * self.num_features + column)

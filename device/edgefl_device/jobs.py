@@ -21,6 +21,7 @@ from edgefl.command import one_line
 from edgefl.errors import ConfigError, EdgeFLError, StorageError
 from edgefl.kernels import StopFlag
 from edgefl.learning.client import run_plan
+from edgefl.protocol.delivery import CallError
 from edgefl.protocol.messages import (
     KINDS,
     Assignment,
@@ -60,7 +61,7 @@ from edgefl.types import Examples
 from edgefl_device.config import DeviceConfig, ExampleSpec
 from edgefl_device.content import ModelCache, ReleaseStore
 from edgefl_device.example_store import ExampleStore
-from edgefl_device.rpc import OTHER, CallError, FleetClient
+from edgefl_device.rpc import OTHER, FleetClient
 from edgefl_device.state import StateDir
 
 log = logging.getLogger("edgefl.device")

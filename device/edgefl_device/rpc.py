@@ -19,15 +19,9 @@ from typing import Any
 
 import grpc
 
-from edgefl.errors import (
-    ConflictError,
-    EdgeFLError,
-    NotFoundError,
-    RemoteProtocolError,
-    UnavailableError,
-    VerificationError,
-)
+from edgefl.errors import EdgeFLError, RemoteProtocolError, UnavailableError, VerificationError
 from edgefl.proto.v1 import fleet_pb2, fleet_pb2_grpc
+from edgefl.protocol.delivery import CallError, Delivery, QueryUpload, ReportBySha256, UploadFrom
 from edgefl.protocol.messages import (
     INLINE_UPDATE_MAX_BYTES,
     PLAN_NOT_UNDERSTOOD,
@@ -61,9 +55,6 @@ DOWNLOAD_CALL_S = 60.0
 UPLOAD_CALL_S = 60.0
 """The same for an upload."""
 
-UPLOADS_A_REPORT = 2
-"""A report tries so often to bring what the server lacks: the second time for one that restarted or dropped it."""
-
 CHANNEL_OPTIONS = (
     # A waiting check-in whose server vanished is noticed; a longer silence than a long poll never occurs in health.
     ("grpc.keepalive_time_ms", 30_000),
@@ -77,15 +68,6 @@ CHANNEL_OPTIONS = (
     # A download needs no thread of its own besides the caller's.
     ("SingleThreadedUnaryStream", 1),
 )
-
-
-class CallError(Exception):
-    """A call failed: ``error`` says how, ``retry`` is the server's wish, if it had one."""
-
-    def __init__(self, error: EdgeFLError, retry: RetryWindow | None) -> None:
-        super().__init__(str(error))
-        self.error = error
-        self.retry = retry
 
 
 OTHER = "other"
@@ -151,19 +133,22 @@ class FleetClient:
         until = time.monotonic() + timeout_s
         content = UploadedContent(report.payload_digest, len(report.payload))
         request = referring_report_to_proto(report, content)
-        for _ in range(UPLOADS_A_REPORT):
+        delivery = Delivery()
+        while delivery.result is None:
+            answer: Any = None
             try:
-                return self._send_report(request, _left(until), purpose)
+                match delivery.call:
+                    case ReportBySha256():
+                        answer = self._send_report(request, _left(until), purpose)
+                    case QueryUpload():
+                        answer = self._query_upload(content, until)
+                    case UploadFrom(offset):
+                        self._upload_from(report.payload, content, offset, until, purpose)
             except CallError as error:
-                if not isinstance(error.error, NotFoundError):
-                    raise
-            self._upload(report.payload, content, until, purpose)
-        try:
-            return self._send_report(request, _left(until), purpose)
-        except CallError as error:
-            if not isinstance(error.error, NotFoundError):
-                raise
-            raise CallError(UnavailableError(f"the server lost the upload: {error}"), error.retry) from None
+                delivery.failed(error)
+            else:
+                delivery.answered(answer)
+        return delivery.result
 
     def _send_report(
         self, request: fleet_pb2.ReportRequest, timeout_s: float, purpose: str
@@ -174,25 +159,6 @@ class FleetClient:
             return receipt_from_proto(response)
         except EdgeFLError as error:
             raise CallError(error, None) from error
-
-    def _upload(self, payload: bytes, content: UploadedContent, until: float, purpose: str) -> None:
-        """Bring the server what it lacks. Returns when it has all, or when it takes no more: the report tells why."""
-        have, damaged = self._query_upload(content, until), False
-        while True:
-            try:
-                self._upload_from(payload, content, have, until, purpose)
-                return
-            except CallError as error:
-                if isinstance(error.error, ConflictError):
-                    return
-                # What it had of an earlier try may have been damaged: once more, whole.
-                again = isinstance(error.error, VerificationError) and have > 0 and not damaged
-                if self._closed or not (again or error.error.transient):
-                    raise
-                now = self._query_upload(content, until)
-                if not again and now <= have:
-                    raise
-                have, damaged = now, damaged or again
 
     def _query_upload(self, content: UploadedContent, until: float) -> int:
         response = self._call(self._stub.QueryUpload, query_to_proto(content), _left(until))

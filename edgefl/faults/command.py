@@ -20,10 +20,10 @@ from edgefl.console.output import print_json, print_table
 from edgefl.errors import ConfigError, InterruptedByUser, VerificationError
 from edgefl.faults.config import FaultsConfig, load_faults
 from edgefl.faults.fleet import TaskFleet
-from edgefl.faults.link import UPLOAD_MESSAGES
 from edgefl.faults.run import Failure, Runner, runner
 from edgefl.faults.scenario import Kind, all_but, only
 from edgefl.faults.tally import Totals
+from edgefl.faults.upload import UPLOAD_MESSAGES
 from edgefl.inputs.clients import load_clients, options_of
 from edgefl.inputs.definitions import changes_of, read_tasks
 from edgefl.inputs.initial import check_no_start, with_initial

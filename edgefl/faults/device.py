@@ -89,7 +89,7 @@ class SimDevice:
         life = self.life
 
         def later(delay_s: float, action: Callable[[], None]) -> None:
-            self._world.later(delay_s, lambda: self._if_alive(life, action))
+            self._world.later(delay_s, lambda: self.act(life, action))
 
         return Executor(
             SessionMachine(self._world.fleet.session, self._chance.uniform),
@@ -142,9 +142,10 @@ class SimDevice:
 
     def event(self, life: int, event: Any) -> None:
         """Something happened to the run ``life`` of this device."""
-        self._if_alive(life, lambda: self._handle(event))
+        self.act(life, lambda: self._handle(event))
 
-    def _if_alive(self, life: int, action: Callable[[], None]) -> None:
+    def act(self, life: int, action: Callable[[], None]) -> None:
+        """Run ``action`` if this device still lives ``life``; a crash inside it is this device's."""
         if life == self.life:
             self._guard(action)
 
@@ -175,7 +176,7 @@ class SimDevice:
                 world.link.call(self, self._check_in(state.session, last_task, last_round), timeout_s)
             case on.SendReport(report, timeout_s):
                 self._check_outbox(report)
-                world.link.call(self, report, timeout_s)
+                world.link.report(self, report, timeout_s)
             case on.FetchModel(digest):
                 world.link.fetch(self, digest, lambda got: self.event(life, self._fetched(got)))
             case on.StartWork(assignment):
@@ -184,7 +185,7 @@ class SimDevice:
                 done = self._work(assignment)
                 world.later(self._chance.uniform(*world.config.work_s), lambda: self.event(life, done))
             case on.SaveUpdate(update):
-                world.later(0.02, lambda: self._if_alive(life, lambda: self._save(state, update)))
+                world.later(0.02, lambda: self.act(life, lambda: self._save(state, update)))
             case on.FetchRelease(info):
                 self._queue.append(info)
                 if len(self._queue) == 1:

@@ -17,6 +17,7 @@ from edgefl.faults.checks import require
 from edgefl.faults.device import SimDevice
 from edgefl.faults.scenario import Kind
 from edgefl.faults.server import SimServer
+from edgefl.faults.upload import LargeReport, Pieces, Query, Referred, UploadMessage, served
 from edgefl.protocol.events import DeviceCheckedIn, DeviceGone, ReportReceived
 from edgefl.protocol.messages import (
     CheckIn,
@@ -24,32 +25,25 @@ from edgefl.protocol.messages import (
     ClientUpdate,
     ReleaseInfo,
     Report,
-    UploadedContent,
     WorkFailure,
 )
+from edgefl.wire import query_to_proto, referring_report_to_proto, upload_start_to_proto
 from edgefl.wire.fleet import answer_to_proto, check_in_to_proto, receipt_to_proto, report_to_proto
 
 if TYPE_CHECKING:
     from edgefl.faults.world import World
 
 
-SHORTEST_PIECE_BYTES = 64
-"""What is shorter comes in one piece, anything else in two: each costs the run another message."""
-
-UPLOAD_MESSAGES = 2
-"""At most so many pieces come before a report."""
-
-
 @dataclass
 class Call:
-    """One call of a device; ``tokens``: where copies of it wait. ``content``: of an update that comes in pieces."""
+    """One call of a device; ``tokens``: where copies of it wait. ``answered``: who takes the answer."""
 
     device: SimDevice
     life: int
-    message: CheckIn | Report
+    message: CheckIn | Report | UploadMessage
+    answered: Callable[[Any], None]
     open: bool = True
     tokens: list[tuple[SimServer, int]] = field(default_factory=list)
-    content: UploadedContent | None = None
 
 
 class Link:
@@ -63,12 +57,27 @@ class Link:
         self._open: dict[str, Call] = {}
         self._first_offer: tuple[ReleaseInfo, ...] = ()
 
-    def call(self, device: SimDevice, message: CheckIn | Report, timeout_s: float) -> None:
-        call = self._open[device.who] = Call(device, device.life, message)
-        if isinstance(message, ClientUpdate) and self._world.scenario.uploads:
-            call.content = UploadedContent(message.payload_digest, len(message.payload))
+    def report(self, device: SimDevice, report: Report, timeout_s: float) -> None:
+        """Deliver ``report``, in pieces where the scenario says so."""
+        if isinstance(report, ClientUpdate) and self._world.scenario.uploads:
+            LargeReport(self._world, device, report, timeout_s)
+        else:
+            self.call(device, report, timeout_s)
+
+    def call(
+        self,
+        device: SimDevice,
+        message: CheckIn | Report | UploadMessage,
+        timeout_s: float,
+        answered: Callable[[Any], None] | None = None,
+    ) -> None:
+        """Send ``message``; its answer goes to ``answered``, else as an event to the session of ``device``."""
+        life = device.life
+        call = Call(device, life, message, answered or (lambda event: device.event(life, event)))
+        self._open[device.who] = call
         size = _size(message)
-        for _ in range(2 if self._strikes(Kind.COPIES, self._world.scenario.copies) else 1):
+        copied = not isinstance(message, Pieces) and self._strikes(Kind.COPIES, self._world.scenario.copies)
+        for _ in range(2 if copied else 1):
             self._world.tally.device_bytes += size
             if not self._lost(device):
                 self._world.later(self._delay(), lambda: self._arrive(call))
@@ -97,15 +106,12 @@ class Link:
             return
         server = self._chance.choice(self._world.servers)
         message = call.message
-        if call.content is not None and isinstance(message, ClientUpdate):
-            try:
-                whole = self._uploaded(server, call, message, call.content)
-            except EdgeFLError as error:
-                self._reply_soon(call, str(error))
-                return
-            if whole is None:
-                return
-            message = whole
+        if isinstance(message, CheckIn | ClientUpdate | WorkFailure):
+            self._hand_in(server, call, message)
+        else:
+            self._upload_call(server, call, message)
+
+    def _hand_in(self, server: SimServer, call: Call, message: CheckIn | Report) -> None:
         token = self._world.new_token()
         self._waiting[token] = call
         call.tokens.append((server, token))
@@ -115,29 +121,39 @@ class Link:
         else:
             server.put(token, ReportReceived(token, name, message))
 
-    def _uploaded(
-        self, server: SimServer, call: Call, update: ClientUpdate, content: UploadedContent
-    ) -> ClientUpdate | None:
-        """What the server hands to its gate, when the pieces are there; None when nothing is to be handed to it.
+    def _upload_call(self, server: SimServer, call: Call, message: UploadMessage) -> None:
+        name = call.device.name
+        try:
+            found = served(server, name, message)
+        except EdgeFLError as error:
+            self._send_back(call, error)
+            return
+        if isinstance(found, ClientUpdate):
+            self._hand_in(server, call, found)
+        elif isinstance(found, tuple):
+            if isinstance(message, Referred):
+                self._world.promises.leaves(name, message.update, found[0])
+            self._send_back(call, on.ReceiptReceived(*found))
+        elif isinstance(message, Pieces) and found < message.content.size_bytes:
+            self._send_piece(server, call, replace(message, offset=found))
+        else:
+            self._send_back(call, found)
 
-        The next piece is then on its way; or the receipt is, where it does not depend on the bytes. Raises what makes a
-        device send them again.
-        """
-        name, uploads = call.device.name, server.uploads
-        if (early := server.coordinator.early_receipt(name, update)) is not None:
-            self._world.promises.leaves(name, update, early[0])
-            uploads.remove(name, content)
-            self._send_back(call, on.ReceiptReceived(*early))
-            return None
-        have = uploads.have(name, content)
-        if have < content.size_bytes:
-            uploads.begin(name, content)
-            piece = max(SHORTEST_PIECE_BYTES, 1 + content.size_bytes // 2)
-            uploads.append(name, content, have, update.payload[have : have + piece])
-            if not self._lost(call.device):
-                self._world.later(self._delay(), lambda: self._arrive(call))
-            return None
-        return replace(update, payload=uploads.read(name, content))
+    def _send_piece(self, server: SimServer, call: Call, rest: Pieces) -> None:
+        """The next piece of a stream to ``server``; where it is lost the stream breaks, and may hang."""
+
+        def arrive() -> None:
+            if not call.open or call.life != call.device.life:
+                return
+            if server.up:
+                self._upload_call(server, call, rest)
+            else:
+                self._reply_soon(call, "reset")
+
+        if not self._lost(call.device):
+            self._world.later(self._delay(), arrive)
+        elif self._chance.random() < 0.5:
+            self._reply_soon(call, "the stream broke")
 
     def answer(self, token: int, value: Any) -> bool:
         """A server answers ``token``; False when that is not a call of a device."""
@@ -154,10 +170,10 @@ class Link:
             event = on.CheckInAnswered(self._with_offer(value))
         else:
             event = on.ReceiptReceived(*value)
-            if call.content is not None:
+            if isinstance(call.message, Referred):
                 for server, waits in call.tokens:
                     if waits == token:
-                        server.uploads.remove(call.device.name, call.content)
+                        server.uploads.remove(call.device.name, call.message.content)
         self._send_back(call, event)
         return True
 
@@ -186,7 +202,7 @@ class Link:
     def _reply(self, call: Call, event: Any) -> None:
         if call.open:
             call.open = False
-            call.device.event(call.life, event)
+            call.answered(event)
 
     def _timed_out(self, call: Call) -> None:
         self._hang_up(call)
@@ -234,4 +250,10 @@ def _size(message: Any) -> int:
             return int(receipt_to_proto(receipt, retry).ByteSize())
         case ClientUpdate() | WorkFailure():
             return int(report_to_proto(message).ByteSize())
+        case Referred(update, content):
+            return int(referring_report_to_proto(update, content).ByteSize())
+        case Query(content):
+            return int(query_to_proto(content).ByteSize())
+        case Pieces(_, content, offset):
+            return int(upload_start_to_proto(content, offset).ByteSize()) + content.size_bytes - offset
     return 0

@@ -219,8 +219,8 @@ class Coordinator:
         return self._board.content(digest)
 
     def awaits(self, device: str) -> bool:
-        """Whether a round waits for a report of ``device``."""
-        return any(run.round.awaits(device) for run in self._board)
+        """Whether the payload of a report of ``device`` can still matter to a round."""
+        return any(run.round.may_accept(device) for run in self._board)
 
     # -------------------------------------------------------------------------------------------- devices
 

@@ -110,6 +110,10 @@ class RoundState:
             return False
         return device not in self.accepted and device not in self.had_failed
 
+    def may_accept(self, device: str) -> bool:
+        """Whether an update of ``device`` can still count; also one of a member that failed before."""
+        return self.phase is Phase.COLLECTING and device in self.members and device not in self.accepted
+
     @property
     def summary(self) -> RoundSummary:
         return RoundSummary(

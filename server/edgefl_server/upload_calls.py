@@ -2,7 +2,7 @@
 
 Invariants
 ----------
-- Bytes are taken from a device only while a round waits for its report.
+- Bytes are taken from a device only while a round may still accept its update.
 - One upload of a device runs: a newer one ends the older, which a broken link may have left hanging.
 - At most ``LARGE_REPORTS_AT_ONCE`` uploaded payloads are in memory; uploads themselves hold one message each.
 - Bytes leave the disk's staging only when their report was answered, so a crash at any point costs an upload at most.

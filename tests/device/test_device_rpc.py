@@ -20,6 +20,7 @@ from edgefl.errors import (
     VerificationError,
 )
 from edgefl.proto.v1 import fleet_pb2
+from edgefl.protocol.delivery import CallError
 from edgefl.protocol.messages import (
     CheckIn,
     CheckInAnswer,
@@ -32,7 +33,7 @@ from edgefl.protocol.messages import (
     WorkFailure,
 )
 from edgefl.wire import answer_to_proto, check_in_to_proto
-from edgefl_device.rpc import CallError, FleetClient
+from edgefl_device.rpc import FleetClient
 
 CHECK_IN = CheckIn("watch", "0.1", 1, 2, 3, ("training",), ("float32",))
 UPDATE = ClientUpdate("shoulder", 3, "ab" * 32, "float32", b"1234", 17, 34, 20, -5)

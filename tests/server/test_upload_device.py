@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import signal
 import struct
 from array import array
@@ -31,6 +32,7 @@ from upload_kit import (
 
 from edgefl.learning import build_process
 from edgefl.proto.v1 import control_pb2
+from edgefl.protocol.delivery import CallError
 from edgefl.protocol.messages import (
     INLINE_UPDATE_MAX_BYTES,
     Accepted,
@@ -38,13 +40,14 @@ from edgefl.protocol.messages import (
     ClientUpdate,
     Late,
     Receipt,
+    Refused,
     Split,
 )
 from edgefl.protocol.task import parse_task
 from edgefl.types import ClientDataset
 from edgefl_device.config import load_config
 from edgefl_device.example_store import ExampleStore, Row
-from edgefl_device.rpc import CallError, FleetClient
+from edgefl_device.rpc import FleetClient
 from edgefl_device.state import pack_outbox, unpack_outbox
 from edgefl_device.status import peak_rss_bytes
 from edgefl_server.fleet_service import MAX_CACHED_BYTES, ContentCache
@@ -110,6 +113,22 @@ def test_a_late_device_uploads_nothing(tmp_path: Path) -> None:
         async with linked(caller.address) as (link, client):
             assert await report(client, update) == Late()
             assert link.bytes_up < 10_000
+
+    run(tmp_path, body)
+
+
+def test_a_member_that_failed_uploads_all_the_same(tmp_path: Path) -> None:
+    """The round can still accept its update, as it would if the update came inline."""
+
+    async def body(caller: Caller) -> None:
+        await caller.create(wide(goal=2).replace("minimum = 2", "minimum = 1"))
+        given, _ = await asyncio.gather(caller.assignment("a"), caller.assignment("b"))
+        update = update_for(given, "a")
+        async with linked(caller.address) as (_, client):
+            refused = await report(client, dataclasses.replace(update, base_model_digest="ab" * 32))
+            assert isinstance(refused, Refused)
+            receipt, _ = await asyncio.to_thread(client.report, update, 30.0, "training")
+            assert receipt == Accepted(1)
 
     run(tmp_path, body)
 

@@ -18,7 +18,7 @@ import apsw
 from edgefl.errors import InvalidUpdateError, StorageError
 from edgefl.faults.disk import Disk
 from edgefl.faults.world import World
-from edgefl.protocol import coordinator, roundkeeper
+from edgefl.protocol import coordinator, delivery, roundkeeper
 from edgefl.protocol import round as round_module
 from edgefl.protocol.catalogue import Catalogue
 from edgefl.protocol.coordinator import Coordinator
@@ -227,6 +227,19 @@ def _nothing(_: Any) -> Any:
     return lambda *_: None
 
 
+def _from_the_start(upload_from: Any) -> Any:
+    """An upload begins at the first byte, whatever the server has of it."""
+    return lambda _: upload_from(0)
+
+
+def _gives_up(_: Any) -> Any:
+    def mutant() -> Any:
+        """A report whose bytes the server lacks has failed for good."""
+        return (yield delivery.ReportBySha256())
+
+    return mutant
+
+
 def _folds_unchecked(receive: Any) -> Any:
     def mutant(self: Any, device: str, update: Any, now: float) -> Any:
         """The gate's last check comes after the sum has taken the update in."""
@@ -282,6 +295,8 @@ MUTANTS: dict[str, Mutant] = {
     "restart begins the sequences anew": _patched(sqlite_store, "read_snapshot", _sequences_start_anew),
     "restart forgets a pause": _patched(Writer, "_task_status", _nothing),
     "draining server draws a cohort": _handling(Draining, _drains_in_words_only),
+    "upload begins anew": _patched(delivery, "UploadFrom", _from_the_start),
+    "report without its bytes is given up": _patched(delivery, "_deliver", _gives_up),
     "forgotten outbox": _patched(StateDir, "save_update", _nothing),
     "outbox not synced": _patched(state, "write_durable", _not_synced("outbox")),
     "session not synced": _patched(state, "write_durable", _not_synced("session")),

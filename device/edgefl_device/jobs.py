@@ -26,8 +26,6 @@ from edgefl.protocol.messages import (
     KINDS,
     Assignment,
     CheckIn,
-    EvaluationWork,
-    PersonalizationWork,
     ReleaseInfo,
     Split,
     WorkFailure,
@@ -218,11 +216,9 @@ class Jobs:
         """Only what the work reads: another split stays on disk."""
         spec = self._config.examples
         none = Examples(spec.num_features, b"", b"", spec.dtype, spec.quantization)
-        if isinstance(assignment.plan.work, EvaluationWork):
-            return none, self._store.load(Split.HELD_OUT)
-        if isinstance(assignment.plan.work, PersonalizationWork):
-            return self._store.load(Split.TRAIN), self._store.load(Split.HELD_OUT)
-        return self._store.load(Split.TRAIN), none
+        reads = assignment.plan.work.reads
+        train, held_out = (self._store.load(one) if one in reads else none for one in (Split.TRAIN, Split.HELD_OUT))
+        return train, held_out
 
     def _own_memory(self, assignment: Assignment) -> bytes:
         size = assignment.plan.memory_bytes

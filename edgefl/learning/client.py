@@ -268,8 +268,7 @@ def meaning_of(examples: Examples) -> Quantization | None:
 
 
 def check_encoding(plan: Plan) -> None:
-    wanted = "f" if isinstance(plan.work, (TrainingWork, ScaffoldWork, LocalWork)) else "q"
-    if codecs.codec(plan.encoding).value_format != wanted:
+    if codecs.codec(plan.encoding).value_format != plan.work.value_format:
         raise ConfigError(f"encoding is {plan.encoding!r}, which does not fit {type(plan.work).__name__}")
 
 

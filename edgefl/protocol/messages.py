@@ -62,6 +62,9 @@ class TrainingWork:
     ``max_weight`` bounds the example weight a client may claim (its example count, at most this).
     """
 
+    reads = (Split.TRAIN,)
+    value_format = "f"
+
     sgd: SgdOptions
     shuffle: bool
     max_weight: int
@@ -76,6 +79,9 @@ class TrainingWork:
 class EvaluationWork:
     """Count the model's right and wrong answers on the device's held-out examples. Payload: C*C int64 counts."""
 
+    reads = (Split.HELD_OUT,)
+    value_format = "q"
+
     max_weight: int
 
 
@@ -86,6 +92,9 @@ class StatisticsWork:
     Without ``center`` the sums of each feature; with it (F float32 as bytes) the sums of squares about it.
     A feature beyond ``feature_bound`` in magnitude is refused on the device.
     """
+
+    reads = (Split.TRAIN,)
+    value_format = "q"
 
     feature_bound: float
     grid_shift: int
@@ -110,6 +119,9 @@ class DescriptionWork:
     an agent that knows the sums alone refuses it instead of leaving the rest out.
     """
 
+    reads = (Split.TRAIN,)
+    value_format = "q"
+
     statistics: StatisticsWork
     num_bins: int
     extremes: bool
@@ -125,6 +137,9 @@ class PersonalizationWork:
 
     Payload: C*C int64 counts of the fine-tuned model, then the number of right answers of the model as it came.
     """
+
+    reads = (Split.TRAIN, Split.HELD_OUT)
+    value_format = "q"
 
     training: TrainingWork
 
@@ -142,6 +157,9 @@ class ScaffoldWork:
     the delta alone. What the device remembers stays there (``ClientUpdate.memory``).
     """
 
+    reads = (Split.TRAIN,)
+    value_format = "f"
+
     training: TrainingWork
 
     @property
@@ -155,6 +173,9 @@ class LocalWork(abc.ABC):
     ``max_weight`` bounds a client's example count; ``local_epochs``: how often it may count an example.
     """
 
+    reads = (Split.TRAIN,)
+    value_format = "f"
+
     max_weight: int
     local_epochs: int
 
@@ -167,6 +188,11 @@ class LocalWork(abc.ABC):
 
 
 Work = TrainingWork | EvaluationWork | StatisticsWork | DescriptionWork | PersonalizationWork | ScaffoldWork | LocalWork
+"""Each kind says of itself, so that nobody else asks which kind a work is:
+
+``reads``         the splits that it needs; a device loads no others.
+``value_format``  of the codecs that can carry its payload: "f" for float32, "q" for int64.
+"""
 
 
 KINDS: Mapping[type, str] = {

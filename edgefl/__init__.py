@@ -26,7 +26,7 @@ if TYPE_CHECKING:
         UpdateRefusal,
         VerificationError,
     )
-    from edgefl.models.softmax import SoftmaxModel
+    from edgefl.models.kinds.softmax import SoftmaxModel
     from edgefl.types import (
         ClientDataset,
         DType,
@@ -78,7 +78,7 @@ __all__ = [
 _PACKAGES = frozenset(name for name in __all__ if name.islower() and not name.startswith("_"))
 
 _MODULES = {
-    "SoftmaxModel": "edgefl.models.softmax",
+    "SoftmaxModel": "edgefl.models.kinds.softmax",
     "UpdateRefusal": "edgefl.errors",
     **{name: "edgefl.errors" for name in __all__ if name.endswith("Error")},
     **dict.fromkeys(

@@ -113,60 +113,117 @@ class Standardization:
         return len(self.mean) // 4
 
 
-@dataclass(frozen=True)
-class Weights:
-    """A softmax layer: ``kernel`` (num_classes, num_features) row-major and ``bias`` (num_classes,), float32.
+Shapes = tuple[tuple[str, tuple[int, ...]], ...]
+"""The arrays of a model by name, in the order of the canonical form: a kernel (outputs, inputs), then its bias."""
 
-    Both are held as ``bytes``: immutable, hashable, without NumPy. The canonical form of a model, and of a delta, is
-    the kernel's bytes followed by the bias's (``to_bytes``); ``digest`` is its SHA-256.
+
+def layer_shapes(num_classes: int, num_features: int) -> Shapes:
+    """The arrays of a softmax layer. Raises ``ConfigError`` for a shape that no kernel takes."""
+    check_shape(num_classes, num_features)
+    return ("kernel", (num_classes, num_features)), ("bias", (num_classes,))
+
+
+def num_values(shapes: Shapes) -> int:
+    """How many float32 values arrays of these shapes have together."""
+    return sum(math.prod(shape) for _, shape in shapes)
+
+
+@dataclass(frozen=True, init=False, repr=False)
+class Weights:
+    """The parameters of a model of any kind, or a delta of them: ``values`` are the arrays of ``shapes`` joined.
+
+    ``values`` is the canonical form of a model: float32, each array row-major, as ``bytes``: immutable, hashable,
+    without NumPy. ``digest`` is its SHA-256. ``Weights(num_classes, num_features, kernel, bias)`` makes those of a
+    softmax layer: ``kernel`` (num_classes, num_features) and ``bias`` (num_classes,); ``of`` those of other kinds.
     """
 
-    num_classes: int
-    num_features: int
-    kernel: bytes = field(repr=False)
-    bias: bytes = field(repr=False)
+    shapes: Shapes
+    values: bytes
 
-    def __post_init__(self) -> None:
-        check_shape(self.num_classes, self.num_features)
-        if len(self.kernel) != 4 * self.num_classes * self.num_features or len(self.bias) != 4 * self.num_classes:
+    def __init__(self, num_classes: int, num_features: int, kernel: bytes, bias: bytes) -> None:
+        shapes = layer_shapes(num_classes, num_features)
+        if len(kernel) != 4 * num_classes * num_features or len(bias) != 4 * num_classes:
             raise DataError(
-                f"weights of {len(self.kernel)} + {len(self.bias)} bytes; expected "
-                f"{4 * self.num_classes * self.num_features} + {4 * self.num_classes} for "
-                f"{self.num_classes} classes of {self.num_features} features"
+                f"weights of {len(kernel)} + {len(bias)} bytes; expected "
+                f"{4 * num_classes * num_features} + {4 * num_classes} for "
+                f"{num_classes} classes of {num_features} features"
             )
+        object.__setattr__(self, "shapes", shapes)
+        object.__setattr__(self, "values", kernel + bias)
+
+    @classmethod
+    def of(cls, shapes: Shapes, values: Buffer) -> Weights:
+        """Read the canonical form of arrays of ``shapes``. Raises ``DataError`` when the size does not fit them."""
+        view, size = memoryview(values).cast("B"), 4 * num_values(shapes)
+        if len(view) != size:
+            raise DataError(f"a model of {len(view)} bytes; expected {size}")
+        made = object.__new__(cls)
+        object.__setattr__(made, "shapes", shapes)
+        object.__setattr__(made, "values", values if isinstance(values, bytes) else bytes(view))
+        return made
 
     @classmethod
     def zeros(cls, num_classes: int, num_features: int) -> Weights:
-        check_shape(num_classes, num_features)
-        return cls(num_classes, num_features, bytes(4 * num_classes * num_features), bytes(4 * num_classes))
+        """A softmax layer of zeros."""
+        shapes = layer_shapes(num_classes, num_features)
+        return cls.of(shapes, bytes(4 * num_values(shapes)))
 
     @classmethod
     def from_bytes(cls, raw: Buffer, num_classes: int, num_features: int) -> Weights:
-        """Read the canonical form. Raises ``DataError`` when the size does not fit the shape."""
-        check_shape(num_classes, num_features)
-        view = memoryview(raw).cast("B")
-        cut = 4 * num_classes * num_features
-        if len(view) != cut + 4 * num_classes:
-            raise DataError(f"a model of {len(view)} bytes; expected {cut + 4 * num_classes}")
-        return cls(num_classes, num_features, bytes(view[:cut]), bytes(view[cut:]))
+        """Read the canonical form of a softmax layer. Raises ``DataError`` when the size does not fit the shape."""
+        return cls.of(layer_shapes(num_classes, num_features), raw)
+
+    def __repr__(self) -> str:
+        if len(self.shapes) > 2:
+            return f"Weights(shapes={self.shapes})"
+        return f"Weights(num_classes={self.num_classes}, num_features={self.num_features})"
+
+    @property
+    def num_classes(self) -> int:
+        return self.shapes[-1][1][0]
+
+    @property
+    def num_features(self) -> int:
+        return self.shapes[0][1][1]
 
     def to_bytes(self) -> bytes:
-        return self.kernel + self.bias
+        return self.values
 
     @property
     def digest(self) -> str:
         """SHA-256 of the canonical form, 64 hexadecimal digits."""
-        return hashlib.sha256(self.to_bytes()).hexdigest()
+        return hashlib.sha256(self.values).hexdigest()
+
+    def array(self, name: str) -> memoryview[float]:
+        """One array as a flat float32 buffer, not copied. Raises ``DataError`` when the model does not have it."""
+        start = 0
+        for found, shape in self.shapes:
+            end = start + 4 * math.prod(shape)
+            if found == name:
+                return memoryview(self.values)[start:end].cast("f")
+            start = end
+        known = ", ".join(found for found, _ in self.shapes)
+        raise DataError(f"these weights have no {name!r}; they have {known}: they are of another kind of model")
+
+    @property
+    def kernel(self) -> bytes:
+        """The bytes of the kernel of a softmax layer; a copy."""
+        return self.array("kernel").tobytes()
+
+    @property
+    def bias(self) -> bytes:
+        """The bytes of the bias of a softmax layer; a copy."""
+        return self.array("bias").tobytes()
 
     @property
     def kernel_view(self) -> memoryview[float]:
         """The kernel as a float32 buffer of shape (num_classes, num_features); ``numpy.asarray`` takes it uncopied."""
-        return memoryview(self.kernel).cast("f", shape=[self.num_classes, self.num_features])
+        return self.array("kernel").cast("B").cast("f", shape=[self.num_classes, self.num_features])
 
     @property
     def bias_view(self) -> memoryview[float]:
         """The bias as a float32 buffer of shape (num_classes,)."""
-        return memoryview(self.bias).cast("f")
+        return self.array("bias")
 
 
 @dataclass(frozen=True)
@@ -282,6 +339,11 @@ class Examples:
 
     def __len__(self) -> int:
         return len(self.labels) // 4
+
+    @property
+    def meaning(self) -> Quantization | None:
+        """What 8-bit features mean; None for float32 ones."""
+        return None if self.dtype is DType.FLOAT32 else self.quantization
 
     @cached_property  # both views: casting anew each round is a part of a small client's time
     def features_view(self) -> memoryview[float] | memoryview[int]:

@@ -38,7 +38,7 @@ from edgefl.operator.connection import RELEASE_TIMEOUT_S, Connection, Target
 from edgefl.operator.models import FORMATS, download_model
 from edgefl.proto.v1 import control_pb2
 from edgefl.protocol.task import TaskSpec
-from edgefl.types import ClientDataset, Weights
+from edgefl.types import ClientDataset
 
 RELEASE = "shoulder"
 TITLE = "EdgeFL: ten people train one model; no data moves"
@@ -243,7 +243,7 @@ def _release(demo: Demo, evaluated: float) -> Released:
         raw = download_model(server, spec.name, answer.model_version, "weights")
     path = demo.out / f"{RELEASE}.tflite"
     write_file(path, tflite)
-    weights = Weights.from_bytes(raw, spec.model.num_classes, spec.model.num_features)
+    weights = spec.model.build().weights(raw)
     model = Model(weights, demo.baselines.standardization)
     mine = accuracy(model, demo.data.held_out)
     if mine != evaluated:

@@ -16,7 +16,7 @@ from edgefl.datasets import FederatedDataset
 from edgefl.errors import ConfigError
 from edgefl.learning.build import build_process
 from edgefl.learning.client import run_plan
-from edgefl.models.softmax import SoftmaxModel
+from edgefl.models.model import Model
 from edgefl.protocol.messages import Assignment, ClientUpdate, WorkFailure
 from edgefl.protocol.process import Process
 from edgefl.protocol.session_state import SessionConfig
@@ -55,7 +55,7 @@ class Fleet(Protocol):
         """The weights that come with its definition; b"" for none."""
         ...
 
-    def process(self, spec: TaskSpec, found: Standardization | None, model: SoftmaxModel | None) -> Process:
+    def process(self, spec: TaskSpec, found: Standardization | None, model: Model | None) -> Process:
         """See ``edgefl.protocol.process.ProcessFactory``."""
         ...
 
@@ -120,7 +120,7 @@ class TaskFleet:
     def initial(self, task: str) -> bytes:
         return self._initial[task].to_bytes() if task in self._initial else b""
 
-    def process(self, spec: TaskSpec, found: Standardization | None, model: SoftmaxModel | None) -> Process:
+    def process(self, spec: TaskSpec, found: Standardization | None, model: Model | None) -> Process:
         return build_process(spec, found, model)
 
     def work(

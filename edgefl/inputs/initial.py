@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgefl.errors import ConfigError, DataError, EdgeFLError
-from edgefl.protocol.initial import check_digest, check_shape_of, starts_from, usable
+from edgefl.protocol.initial import check_digest, check_shapes, starts_from, usable
 from edgefl.protocol.task import TaskSpec
 from edgefl.settings import to_toml
 from edgefl.types import Weights
@@ -80,7 +80,7 @@ def _read(spec: TaskSpec, path: Path) -> Weights:
         process, state = load(path)
         if not state.model:
             raise ConfigError(f"{path} is a saved {process.spec.kind.value}, which has no model; expected a training")
-        weights = Weights.from_bytes(state.model, process.model.num_classes, process.model.num_features)
+        weights = process.model.weights(state.model)
     elif path.suffix == ".tflite":
         from edgefl.models.tflite_reader import read_tflite_weights
 
@@ -90,8 +90,8 @@ def _read(spec: TaskSpec, path: Path) -> Weights:
         if shape is None:
             raise ConfigError(f"task {spec.name!r} has no table [model]")
         try:
-            weights = Weights.from_bytes(raw, shape.num_classes, shape.num_features)
+            weights = shape.build().weights(raw)
         except DataError as error:
             raise ConfigError(f"{path}: {error}, as `edgefl models export --format weights` writes") from None
-    check_shape_of(spec, weights.num_classes, weights.num_features, str(path))
+    check_shapes(spec, weights.shapes, str(path))
     return usable(weights)

@@ -99,7 +99,7 @@ def train_cohort(
     """
     if threads is not None and threads < 1:
         raise ConfigError(f"threads is {threads}; expected 1 or more, or None for one per core")
-    model = _kernels.Model(memoryview(weights.kernel).cast("f"), memoryview(weights.bias).cast("f"))
+    model = _kernels.Model(weights.array("kernel"), weights.array("bias"))
     cohort = _kernels.Cohort(model, weights.num_features, len(clients), deltas, stop)
     refused = _add_all(cohort, weights, clients)
     num_jobs = len(clients) - len(refused)
@@ -125,7 +125,7 @@ def fold_cohort(
     if threads is not None and threads < 1:
         raise ConfigError(f"threads is {threads}; expected 1 or more, or None for one per core")
     check_grid_shift(grid_shift)
-    model = _kernels.Model(memoryview(weights.kernel).cast("f"), memoryview(weights.bias).cast("f"))
+    model = _kernels.Model(weights.array("kernel"), weights.array("bias"))
     cohort = _kernels.Cohort(model, weights.num_features, len(clients), True, None, folds=True)
     if _add_all(cohort, weights, clients):
         return None

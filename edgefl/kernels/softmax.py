@@ -184,4 +184,4 @@ def predict_softmax(
 
 
 def _model(weights: Weights) -> _kernels.Model:
-    return _kernels.Model(memoryview(weights.kernel).cast("f"), memoryview(weights.bias).cast("f"))
+    return _kernels.Model(weights.array("kernel"), weights.array("bias"))

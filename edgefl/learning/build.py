@@ -9,16 +9,14 @@ from edgefl.learning.evaluation import EvaluationProcess
 from edgefl.learning.personalization import PersonalizationProcess
 from edgefl.learning.statistics import StatisticsProcess
 from edgefl.learning.training import TrainingProcess
-from edgefl.models.softmax import SoftmaxModel
+from edgefl.models.model import Model
 from edgefl.protocol.task import TaskSpec
 from edgefl.types import Standardization
 
 LearningProcess: TypeAlias = TrainingProcess | EvaluationProcess | PersonalizationProcess | StatisticsProcess
 
 
-def build_process(
-    spec: TaskSpec, standardization: Standardization | None, evaluated: SoftmaxModel | None
-) -> LearningProcess:
+def build_process(spec: TaskSpec, standardization: Standardization | None, evaluated: Model | None) -> LearningProcess:
     """The process of a task; see ``edgefl.protocol.process.ProcessFactory``.
 
     Raises ``ConfigError`` for a name in ``spec`` that is not registered, for options that the process does not take,

@@ -14,7 +14,7 @@ from edgefl.errors import ConfigError, DataError, EdgeFLError
 from edgefl.learning import variates as variates_of
 from edgefl.learning.description import describe
 from edgefl.learning.loss_grid import loss_to_grid
-from edgefl.models.softmax import SoftmaxModel
+from edgefl.models.model import Model
 from edgefl.protocol.messages import (
     Assignment,
     ClientUpdate,
@@ -29,7 +29,7 @@ from edgefl.protocol.messages import (
     WorkFailure,
 )
 from edgefl.randomness import SHUFFLE, derive_key
-from edgefl.types import DType, Examples, Quantization, RoundKey, TrainStats, Weights
+from edgefl.types import Examples, RoundKey, TrainStats, Weights
 
 INTEGER_ENCODING = "int64"
 """How counts and sums travel: exactly."""
@@ -77,16 +77,16 @@ def run_plan(
 class Start:
     """What every client of a training starts from. ``server``: what SCAFFOLD's server sends with the model, or None."""
 
-    model: SoftmaxModel
+    model: Model
     training: TrainingWork
     weights: Weights
     server: bytes | None
 
     @classmethod
-    def of(cls, model: SoftmaxModel, work: TrainingWork | ScaffoldWork, content: bytes) -> Start:
+    def of(cls, model: Model, work: TrainingWork | ScaffoldWork, content: bytes) -> Start:
         if isinstance(work, ScaffoldWork):
             return cls(model, work.training, *variates_of.split_content(model, content))
-        return cls(model, work, weights_of(model, content), None)
+        return cls(model, work, model.weights(content), None)
 
     def correction(self, own: bytes) -> Weights | None:
         """What joins every gradient of the client that remembers ``own``."""
@@ -145,12 +145,12 @@ def _run(
         return _train(Start.of(plan.model, work, model), train, key, memory, stop)
     if isinstance(work, EvaluationWork):
         check_examples(plan.model, held_out, "held-out", work.max_weight)
-        return _evaluate(plan.model, weights_of(plan.model, model), held_out)
+        return _evaluate(plan.model, plan.model.weights(model), held_out)
     check_examples(plan.model, train, "training", work.max_weight)
     if isinstance(work, PersonalizationWork):
         check_examples(plan.model, held_out, "held-out", work.max_weight)
         key = shuffle_key_of(assignment, work.training, device)
-        return _personalize(work.training, plan.model, weights_of(plan.model, model), train, held_out, key, stop)
+        return _personalize(work.training, plan.model, plan.model.weights(model), train, held_out, key, stop)
     if isinstance(work, LocalWork):
         return _run_local(work, plan.model, model, train, _key(assignment, device))
     if isinstance(work, DescriptionWork):
@@ -173,36 +173,27 @@ def _train(
     return start.result(delta, stats, len(examples), memory)
 
 
-def _run_local(work: LocalWork, model: SoftmaxModel, content: bytes, examples: Examples, key: bytes) -> _Result:
-    start = weights_of(model, content)
+def _run_local(work: LocalWork, model: Model, content: bytes, examples: Examples, key: bytes) -> _Result:
+    start = model.weights(content)
     end, stats = work.run(model, start, examples, key)
     return _trained(kernels.subtract(end.to_bytes(), start.to_bytes()), stats, len(examples))
 
 
 def _descend(
     work: TrainingWork,
-    model: SoftmaxModel,
+    model: Model,
     start: Weights,
     examples: Examples,
     shuffle_key: bytes | None,
     stop: kernels.StopFlag | None,
     correction: Weights | None = None,
 ) -> tuple[Weights, TrainStats]:
-    return kernels.train_softmax(
-        start,
-        examples.features_view,
-        examples.labels_view,
-        work.sgd.keyed(shuffle_key),
-        standardization=model.standardization,
-        quantization=meaning_of(examples),
-        correction=correction,
-        stop=stop,
-    )
+    return model.train(start, examples, work.sgd.keyed(shuffle_key), correction=correction, stop=stop)
 
 
 def _personalize(
     work: TrainingWork,
-    model: SoftmaxModel,
+    model: Model,
     start: Weights,
     train: Examples,
     held_out: Examples,
@@ -229,14 +220,8 @@ def _key(assignment: Assignment, device: str) -> bytes:
     return derive_key(assignment.task_seed, assignment.round_num, device, SHUFFLE)
 
 
-def _evaluate(model: SoftmaxModel, weights: Weights, examples: Examples) -> _Result:
-    stats = kernels.evaluate_softmax(
-        weights,
-        examples.features_view,
-        examples.labels_view,
-        standardization=model.standardization,
-        quantization=meaning_of(examples),
-    )
+def _evaluate(model: Model, weights: Weights, examples: Examples) -> _Result:
+    stats = model.evaluate(weights, examples)
     counts = stats.confusion.tobytes()
     return _Result(counts, len(examples), stats.num_examples, stats.num_correct, loss_to_grid(stats.loss_sum))
 
@@ -248,7 +233,7 @@ def _sum_features(work: StatisticsWork, examples: Examples) -> _Result:
         grid_shift=work.grid_shift,
         bound=work.feature_bound,
         center=center,
-        quantization=meaning_of(examples),
+        quantization=examples.meaning,
     )
     return _Result(sums, len(examples), len(examples))
 
@@ -259,20 +244,12 @@ def _describe_features(work: DescriptionWork, examples: Examples) -> _Result:
     return replace(result, values=result.values + told)
 
 
-def weights_of(model: SoftmaxModel, raw: bytes) -> Weights:
-    return Weights.from_bytes(raw, model.num_classes, model.num_features)
-
-
-def meaning_of(examples: Examples) -> Quantization | None:
-    return None if examples.dtype is DType.FLOAT32 else examples.quantization
-
-
 def check_encoding(plan: Plan) -> None:
     if codecs.codec(plan.encoding).value_format != plan.work.value_format:
         raise ConfigError(f"encoding is {plan.encoding!r}, which does not fit {type(plan.work).__name__}")
 
 
-def check_examples(model: SoftmaxModel, examples: Examples, which: str, max_weight: int) -> None:
+def check_examples(model: Model, examples: Examples, which: str, max_weight: int) -> None:
     """Raises ``DataError`` when the device's examples are not what the plan's model reads."""
     count = len(examples)
     if not count:
@@ -285,5 +262,5 @@ def check_examples(model: SoftmaxModel, examples: Examples, which: str, max_weig
         raise DataError(
             f"the examples have {found[0]} {found[1].value} features; the model reads {expected[0]} {expected[1].value}"
         )
-    if meaning_of(examples) is not None and examples.quantization != model.quantization:
+    if examples.meaning is not None and examples.quantization != model.quantization:
         raise DataError(f"the examples are {examples.quantization}; the model reads {model.quantization}")

@@ -1,7 +1,7 @@
 """The work of many clients at once, for simulations: what ``run_plan`` gives for each, trained on every core.
 
 The examples, the checks and the encoding are those of ``edgefl.learning.client``; a training is one call of the kernel
-for all clients. An agent loads nothing of this.
+for all clients where the model has such a kernel. An agent loads nothing of this.
 """
 
 from __future__ import annotations
@@ -15,11 +15,9 @@ from edgefl.learning.client import (
     check_encoding,
     check_examples,
     failure_of,
-    meaning_of,
     run_plan,
     shuffle_key_of,
     update_of,
-    weights_of,
 )
 from edgefl.protocol.messages import Assignment, ClientUpdate, ScaffoldWork, TrainingWork, WorkFailure
 from edgefl.types import ClientDataset, TrainConfig, Weights
@@ -42,7 +40,7 @@ def run_cohort(
     held at once.
     """
     work = assignment.plan.work
-    if isinstance(work, (TrainingWork, ScaffoldWork)):
+    if assignment.plan.model.trains_cohorts and isinstance(work, (TrainingWork, ScaffoldWork)):
         try:
             check_encoding(assignment.plan)
             start, config = Start.of(assignment.plan.model, work, model), work.training.sgd.keyed(None)
@@ -95,13 +93,14 @@ def fold_cohort(
 ) -> kernels.FoldedCohort | None:
     """What all updates of ``run_cohort`` add up to, each weighted by its examples, without making them.
 
-    For a training whose deltas travel as they are and alone. None when any client would fail, or its update be refused.
+    For a training whose deltas travel as they are and alone, of a model that ``kernels.train_cohort`` takes. None when
+    any client would fail, or its update be refused.
     """
     work, wanted = assignment.plan.work, assignment.plan.model
-    if not isinstance(work, TrainingWork) or assignment.plan.encoding != "float32":
+    if not wanted.trains_cohorts or not isinstance(work, TrainingWork) or assignment.plan.encoding != "float32":
         return None
     try:
-        start, config = weights_of(wanted, model), work.sgd.keyed(None)
+        start, config = wanted.weights(model), work.sgd.keyed(None)
         for client in clients:
             check_examples(wanted, client.examples, "training", work.max_weight)
     except EdgeFLError:
@@ -119,7 +118,7 @@ def _cohort_client(
         examples.labels_view,
         config,
         standardization=assignment.plan.model.standardization,
-        quantization=meaning_of(examples),
+        quantization=examples.meaning,
         shuffle_key=shuffle_key_of(assignment, work, client.client_id),
         correction=correction,
     )

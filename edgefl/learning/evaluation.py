@@ -14,14 +14,14 @@ from edgefl.errors import LocalProtocolError
 from edgefl.learning.client import INTEGER_ENCODING
 from edgefl.learning.counts import as_sums, check_confusion, check_counts, decoded, round_metrics
 from edgefl.learning.in_process import check_weights, run_round
-from edgefl.models.softmax import SoftmaxModel
+from edgefl.models.model import Model
 from edgefl.protocol.messages import ClientUpdate, EvaluationWork, Plan
 from edgefl.protocol.process import Accumulator, ProcessState, RoundConditions, RoundMetrics
 from edgefl.protocol.task import TaskSpec
 from edgefl.types import ClientDataset, Standardization, Weights
 
 
-def known_model(spec: TaskSpec, evaluated: SoftmaxModel | None) -> SoftmaxModel:
+def known_model(spec: TaskSpec, evaluated: Model | None) -> Model:
     """The model of the task that ``spec`` evaluates. Raises ``LocalProtocolError`` while it is not known."""
     if evaluated is None:
         raise LocalProtocolError(f"task {spec.name!r} has no plan before the model of {spec.evaluates!r}")
@@ -36,10 +36,10 @@ class EvaluationProcess:
     """
 
     spec: TaskSpec
-    evaluated: SoftmaxModel | None
+    evaluated: Model | None
 
     @property
-    def model(self) -> SoftmaxModel:
+    def model(self) -> Model:
         """The model that is evaluated. Raises ``LocalProtocolError`` while it is not known."""
         return known_model(self.spec, self.evaluated)
 

@@ -15,7 +15,7 @@ from edgefl.errors import ConfigError
 from edgefl.files import write_file
 from edgefl.learning.in_process import check_weights
 from edgefl.learning.shapes import check_model
-from edgefl.models.softmax import SoftmaxModel
+from edgefl.models.model import Model
 from edgefl.types import Weights
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def export_tflite(
-    path: str | Path, model: SoftmaxModel, weights: Weights, *, weight_type: WeightType = "float32"
+    path: str | Path, model: Model, weights: Weights, *, weight_type: WeightType = "float32"
 ) -> Verification:
     """Replace the file ``path`` by ``weights`` of ``model``, in one step; returns how far it is from the kernel.
 

@@ -20,7 +20,7 @@ from edgefl.learning.client import INTEGER_ENCODING
 from edgefl.learning.counts import as_sums, check_confusion, check_counts, decoded, round_metrics
 from edgefl.learning.evaluation import known_model
 from edgefl.learning.in_process import check_weights, run_round
-from edgefl.models.softmax import SoftmaxModel
+from edgefl.models.model import Model
 from edgefl.protocol.messages import ClientUpdate, PersonalizationWork, Plan, TrainingWork
 from edgefl.protocol.process import Accumulator, Gains, ProcessState, RoundConditions, RoundMetrics
 from edgefl.protocol.task import TaskSpec
@@ -39,11 +39,11 @@ class PersonalizationProcess:
     """
 
     spec: TaskSpec
-    evaluated: SoftmaxModel | None
+    evaluated: Model | None
     training: TrainingWork
 
     @property
-    def model(self) -> SoftmaxModel:
+    def model(self) -> Model:
         """The model that is fine-tuned. Raises ``LocalProtocolError`` while it is not known."""
         return known_model(self.spec, self.evaluated)
 

@@ -24,7 +24,7 @@ from edgefl.learning.build import LearningProcess, build_process
 from edgefl.learning.in_process import check_state
 from edgefl.learning.shapes import model_spec
 from edgefl.learning.training import TrainingProcess
-from edgefl.models.softmax import SoftmaxModel
+from edgefl.models.model import Model
 from edgefl.protocol.dependencies import dependency_of
 from edgefl.protocol.process import ProcessState
 from edgefl.protocol.task import ModelSpec, TaskKind, TaskSpec, parse_task
@@ -111,7 +111,7 @@ def _own_parts(process: LearningProcess) -> dict[str, Any]:
     return own
 
 
-def _build(spec: Any, model: SoftmaxModel, population: int) -> LearningProcess:
+def _build(spec: Any, model: Model, population: int) -> LearningProcess:
     needed = dependency_of(spec)
     standardizes = needed is not None and needed.kind is TaskKind.STATISTICS
     process = build_process(spec, model.standardization if standardizes else None, model if spec.evaluates else None)

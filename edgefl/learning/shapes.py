@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from edgefl.errors import ConfigError
-from edgefl.models.softmax import SoftmaxModel
+from edgefl.models.model import Model
 from edgefl.protocol.task import ModelSpec, RoundSpec, TaskKind, TaskSpec
 from edgefl.types import Standardization, check_kind
 
@@ -31,7 +31,7 @@ def shape_of(spec: TaskSpec) -> ModelSpec:
     return spec.model
 
 
-def model_of(spec: TaskSpec, standardization: Standardization | None) -> SoftmaxModel:
+def model_of(spec: TaskSpec, standardization: Standardization | None) -> Model:
     """The model of a definition. Raises ``ConfigError`` for no model, and for a standardization not asked for."""
     shape = shape_of(spec)
     if standardization is not None and not shape.standardize_by:
@@ -41,10 +41,10 @@ def model_of(spec: TaskSpec, standardization: Standardization | None) -> Softmax
 
 def check_model(model: object) -> None:
     """Raises ``ConfigError`` for anything that is not a model."""
-    check_kind("model", model, SoftmaxModel, "an edgefl.SoftmaxModel")
+    check_kind("model", model, Model, "a model, as edgefl.SoftmaxModel(...)")
 
 
-def model_spec(model: SoftmaxModel) -> ModelSpec:
+def model_spec(model: Model) -> ModelSpec:
     check_model(model)
     return ModelSpec(
         num_features=model.num_features,
@@ -54,4 +54,7 @@ def model_spec(model: SoftmaxModel) -> ModelSpec:
         zero_point=model.quantization.zero_point,
         standardize_by="" if model.standardization is None else STATISTICS,
         classes=model.classes,
+        kind=model.kind,
+        version=model.version,
+        options=model.options,
     )

@@ -28,7 +28,7 @@ from edgefl.learning.client import INTEGER_ENCODING
 from edgefl.learning.counts import as_sums, check_counts, decoded, round_metrics
 from edgefl.learning.description import bin_edges, check_description, from_ordered
 from edgefl.learning.in_process import run_round
-from edgefl.models.softmax import SoftmaxModel
+from edgefl.models.model import Model
 from edgefl.protocol.messages import ClientUpdate, DescriptionWork, Plan, StatisticsWork
 from edgefl.protocol.process import Accumulator, FeatureStatistics, ProcessState, RoundConditions, RoundMetrics
 from edgefl.protocol.task import StatisticsSpec, TaskSpec
@@ -51,7 +51,7 @@ class StatisticsProcess:
     """
 
     spec: TaskSpec
-    model: SoftmaxModel
+    model: Model
 
     @property
     def asked(self) -> StatisticsSpec:

@@ -22,8 +22,8 @@ from edgefl.learning.in_process import check_state, check_weights, run_round
 from edgefl.learning.loss_grid import loss_to_grid
 from edgefl.learning.parts import ClientWork, Closing, Distributor, Finalizer, ModelDistributor
 from edgefl.learning.shapes import model_spec, one_process, shape_of
-from edgefl.models.softmax import SoftmaxModel
-from edgefl.protocol.initial import check_shape_of, usable
+from edgefl.models.model import Model
+from edgefl.protocol.initial import check_shapes, usable
 from edgefl.protocol.messages import Assignment, ClientUpdate, Plan
 from edgefl.protocol.process import Accumulator, ProcessState, RoundConditions, RoundMetrics
 from edgefl.protocol.task import TaskKind, TaskSpec
@@ -48,7 +48,7 @@ class TrainingProcess:
     """
 
     spec: TaskSpec
-    model: SoftmaxModel
+    model: Model
     distributor: Distributor
     client_work: ClientWork
     aggregator: TrainingAggregator
@@ -63,7 +63,7 @@ class TrainingProcess:
             )
 
     def initialize(self, weights: Weights | None = None) -> ProcessState:
-        """The state of version 0, which begins at ``weights``: None for zeros.
+        """The state of version 0, which begins at ``weights``: None for those that the model begins at.
 
         Raises ``ConfigError`` for weights of another shape, and for an aggregator of the whole round whose updates take
         too much memory; ``DataError`` for weights that are not finite.
@@ -71,10 +71,10 @@ class TrainingProcess:
         self.new_accumulator()  # what cannot be folded is said before the first round
         if isinstance(self.aggregator, WholeRound):
             self.aggregator.check_round(self.spec.round.goal)
-        model = self.model.initial_weights().to_bytes()
+        model = self.model.initial_weights(self.spec.seed).to_bytes()
         if weights is not None:
             check_weights(weights)
-            check_shape_of(self.spec, weights.num_classes, weights.num_features, "weights")
+            check_shapes(self.spec, weights.shapes, "weights")
             model = usable(weights).to_bytes()
         return ProcessState(0, model, self.finalizer.init(self.model.num_parameters))
 
@@ -153,11 +153,11 @@ class TrainingProcess:
     def get_model(self, state: ProcessState) -> Weights:
         """The global model of ``state``."""
         check_state(state)
-        return Weights.from_bytes(state.model, self.model.num_classes, self.model.num_features)
+        return self.model.weights(state.model)
 
 
 def compose(
-    model: SoftmaxModel,
+    model: Model,
     *,
     client_work: ClientWork,
     aggregator: TrainingAggregator,

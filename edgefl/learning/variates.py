@@ -15,19 +15,19 @@ from array import array
 
 from edgefl import kernels
 from edgefl.errors import DataError
-from edgefl.models.softmax import SoftmaxModel
+from edgefl.models.model import Model
 from edgefl.types import Weights, to_float32
 
 
-def split_content(model: SoftmaxModel, content: bytes) -> tuple[Weights, bytes]:
+def split_content(model: Model, content: bytes) -> tuple[Weights, bytes]:
     """The model and the server's variate from what the device downloaded. Raises ``DataError`` for another size."""
     size = 4 * model.num_parameters
     if len(content) != 2 * size:
         raise DataError(f"{len(content)} bytes for a model and a control variate; expected {2 * size}")
-    return Weights.from_bytes(content[:size], model.num_classes, model.num_features), content[size:]
+    return model.weights(content[:size]), content[size:]
 
 
-def own_variate(model: SoftmaxModel, variate: bytes) -> bytes:
+def own_variate(model: Model, variate: bytes) -> bytes:
     """``variate``, or zeros for a client that has none yet. Raises ``DataError`` for one of another model."""
     size = 4 * model.num_parameters
     if variate and len(variate) != size:
@@ -35,9 +35,9 @@ def own_variate(model: SoftmaxModel, variate: bytes) -> bytes:
     return variate or bytes(size)
 
 
-def correction(model: SoftmaxModel, server: bytes, own: bytes) -> Weights:
+def correction(model: Model, server: bytes, own: bytes) -> Weights:
     """What joins every gradient."""
-    return Weights.from_bytes(kernels.subtract(server, own), model.num_classes, model.num_features)
+    return model.weights(kernels.subtract(server, own))
 
 
 def next_variate(server: bytes, own: bytes, delta: bytes, num_steps: int, learning_rate: float) -> bytes:

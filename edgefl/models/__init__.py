@@ -1,4 +1,4 @@
-"""The model that devices train, and its ``.tflite`` form. Each name is imported when it is first asked for."""
+"""The models that devices train, and their ``.tflite`` form. Each name is imported when it is first asked for."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from edgefl.models.softmax import SoftmaxModel
+    from edgefl.models.kinds.softmax import SoftmaxModel
     from edgefl.models.tflite_metadata import read_classes
     from edgefl.models.tflite_runner import TflitePrediction, predict_tflite
     from edgefl.models.tflite_runtime_choice import choose_runtime
@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 _MODULES = {
-    "SoftmaxModel": "softmax",
+    "SoftmaxModel": "kinds.softmax",
     "TflitePrediction": "tflite_runner",
     "Verification": "tflite_verifier",
     "choose_runtime": "tflite_runtime_choice",

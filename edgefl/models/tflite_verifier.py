@@ -21,7 +21,9 @@ from __future__ import annotations
 
 import math
 from array import array
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from edgefl import kernels
@@ -35,6 +37,9 @@ from edgefl.types import MIN_MAGNITUDE, Standardization, Weights
 
 if TYPE_CHECKING:
     from edgefl.models.tflite_writer import WeightType
+
+Predict = Callable[[Weights, "memoryview[float]"], bytes]
+"""The kernel: weights and (n, num_features) float32 values to (n, num_classes) float32 as bytes."""
 
 FLOAT32_MAX_DIFF = 1e-5
 INT8_MAX_DIFF = 5e-3
@@ -76,8 +81,11 @@ def verify_tflite(
     weight_type: WeightType = "float32",
     classes: tuple[str, ...] = (),
     runtime: str | None = None,
+    predict: Predict | None = None,
 ) -> Verification:
     """Compare the file ``model`` with the kernel on ``weights``, and its names with ``classes``.
+
+    ``predict``: the kernel of the model (``Model.predict``); None for that of a softmax layer.
 
     Raises ``VerificationError``, saying by how much, when the difference is above the limit of ``weight_type``, or when
     the file has other names or the runtime refuses it; and what ``predict_tflite`` raises.
@@ -101,7 +109,8 @@ def verify_tflite(
     if prediction.num_classes != weights.num_classes:
         raise VerificationError(f"the file gives {prediction.num_classes} classes; expected {weights.num_classes}")
     found = memoryview(prediction.probabilities).cast("f")
-    expected = [_kernel_probabilities(reference, inputs, standardization) for reference, inputs in groups]
+    by_kernel = predict or partial(kernels.predict_softmax, standardization=standardization)
+    expected = [_kernel_probabilities(by_kernel, reference, inputs) for reference, inputs in groups]
     exact = found[: len(expected[0])]
     largest = _largest_difference(expected[0], exact)
     if largest > FLOAT32_MAX_DIFF:
@@ -170,11 +179,9 @@ class _Place:
         return array("f", (_storable(m + distance * z * s) for m, z, s in place))
 
 
-def _kernel_probabilities(
-    weights: Weights, rows: array[float], standardization: Standardization | None
-) -> memoryview[float]:
+def _kernel_probabilities(by_kernel: Predict, weights: Weights, rows: array[float]) -> memoryview[float]:
     view = memoryview(rows).cast("B").cast("f", shape=[len(rows) // weights.num_features, weights.num_features])
-    return memoryview(kernels.predict_softmax(weights, view, standardization=standardization)).cast("f")
+    return memoryview(by_kernel(weights, view)).cast("f")
 
 
 def _largest_by_feature(weights: Weights) -> list[float]:

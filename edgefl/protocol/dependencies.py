@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from edgefl.models.softmax import SoftmaxModel
+from edgefl.models.model import Model
 from edgefl.protocol.process import Process, ProcessState
 from edgefl.protocol.task import TaskKind, TaskSpec
 from edgefl.types import Standardization
@@ -36,7 +36,7 @@ def dependency_of(spec: TaskSpec) -> Dependency | None:
 
 def results_for(
     spec: TaskSpec, find: Callable[[str], tuple[Process, ProcessState]]
-) -> tuple[Standardization | None, SoftmaxModel | None]:
+) -> tuple[Standardization | None, Model | None]:
     """What a ``ProcessFactory`` takes besides ``spec``. ``find`` gives the process and latest state of a task.
 
     Both are None for a task that stands alone, and as long as the statistics are not finished. Raises what ``find``

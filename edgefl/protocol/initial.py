@@ -13,7 +13,7 @@ from dataclasses import replace
 from edgefl import kernels
 from edgefl.errors import ConfigError, ConflictError, DataError, KernelError
 from edgefl.protocol.task import InitialSpec, ModelSpec, TaskKind, TaskSpec
-from edgefl.types import Weights
+from edgefl.types import Shapes, Weights
 
 FindTask = Callable[[str], TaskSpec]
 """The definition of a task. Raises ``NotFoundError``."""
@@ -36,21 +36,33 @@ def usable(weights: Weights) -> Weights:
     except KernelError:
         at = kernels.first_non_finite(raw)
         raise DataError(f"weight {at} of the initial model is not finite; expected finite numbers") from None
-    return Weights.from_bytes(stored, weights.num_classes, weights.num_features)
+    return Weights.of(weights.shapes, stored)
 
 
-def check_shape_of(spec: TaskSpec, num_classes: int, num_features: int, where: str) -> None:
-    """Raises ``ConfigError`` when the model of ``spec`` has another shape."""
-    shape = _model(spec)
-    if (shape.num_classes, shape.num_features) != (num_classes, num_features):
-        raise ConfigError(
-            f"{where} has {num_classes} classes of {num_features} features; task {spec.name!r} has "
-            f"{shape.num_classes} of {shape.num_features}"
-        )
+def check_shapes(spec: TaskSpec, shapes: Shapes, where: str) -> None:
+    """Raises ``ConfigError`` when the model of ``spec`` has arrays of other shapes."""
+    expected = _model(spec).build().shapes
+    if shapes == expected:
+        return
+    (num_classes, num_features), (classes, features) = _size(shapes), _size(expected)
+    found, wanted = f"{num_classes} classes of {num_features} features", f"{classes} of {features}"
+    if _size(shapes) == _size(expected):
+        found, wanted = _arrays(shapes), _arrays(expected)
+    raise ConfigError(f"{where} has {found}; task {spec.name!r} has {wanted}")
+
+
+def _size(shapes: Shapes) -> tuple[int, int]:
+    return shapes[-1][1][0], shapes[0][1][1]
+
+
+def _arrays(shapes: Shapes) -> str:
+    return ", ".join(f"{name} {shape}" for name, shape in shapes)
 
 
 def initial_model(spec: TaskSpec, given: bytes, find_task: FindTask, find_model: FindModel) -> bytes | None:
-    """The model of version 0 of the new task ``spec``; None for zeros. ``given``: the weights that came with it.
+    """The model of version 0 of the new task ``spec``; None for what its process begins at.
+
+    ``given``: the weights that came with the definition.
 
     Raises ``ConfigError`` for weights that do not fit, ``NotFoundError`` and ``ConflictError`` for a version that is
     not there.
@@ -92,7 +104,7 @@ def _of_version(spec: TaskSpec, initial: InitialSpec, find_task: FindTask, find_
     if other.kind is not TaskKind.TRAINING:
         raise ConfigError(f"model.initial is {where}, which is of kind {other.kind.value!r}; expected a training")
     shape = _model(other)
-    check_shape_of(spec, shape.num_classes, shape.num_features, f"model.initial: {where}")
+    check_shapes(spec, shape.build().shapes, f"model.initial: {where}")
     if shape.classes and _model(spec).classes and shape.classes != _model(spec).classes:
         raise ConfigError(
             f"model.initial: {where} has the classes {', '.join(shape.classes)}; task {spec.name!r} has "
@@ -109,7 +121,7 @@ def _of_version(spec: TaskSpec, initial: InitialSpec, find_task: FindTask, find_
 def _given(spec: TaskSpec, given: bytes) -> bytes:
     shape = _model(spec)
     try:
-        weights = Weights.from_bytes(given, shape.num_classes, shape.num_features)
+        weights = shape.build().weights(given)
         stored = usable(weights).to_bytes()
     except DataError as error:
         raise ConfigError(f"the weights that came with task {spec.name!r} cannot be used: {error}") from None

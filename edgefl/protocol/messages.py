@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from edgefl.errors import ConfigError, UpdateRefusal
-from edgefl.models.softmax import SoftmaxModel
+from edgefl.models.model import Model
 from edgefl.protocol.shape import ExampleShape
 from edgefl.types import SgdOptions, to_float32
 
@@ -180,7 +180,7 @@ class LocalWork(abc.ABC):
     local_epochs: int
 
     @abc.abstractmethod
-    def run(self, model: SoftmaxModel, start: Weights, examples: Examples, key: bytes) -> tuple[Weights, TrainStats]:
+    def run(self, model: Model, start: Weights, examples: Examples, key: bytes) -> tuple[Weights, TrainStats]:
         """The client's model and what was done. ``key``: 16 bytes, one for each round and client, for all chance.
 
         A pure function of its arguments, which may run on any thread. An error of ours becomes the client's failure.
@@ -210,7 +210,7 @@ KINDS: Mapping[type, str] = {
 class Plan:
     """What the device executes: a model, the work on it, and how to encode what comes out (a codec's name)."""
 
-    model: SoftmaxModel
+    model: Model
     work: Work
     encoding: str
 

@@ -18,7 +18,7 @@ from typing import Protocol
 
 from edgefl.confusion import Confusion
 from edgefl.errors import InvalidUpdateError, UpdateRefusal
-from edgefl.models.softmax import SoftmaxModel
+from edgefl.models.model import Model
 from edgefl.protocol.messages import ClientUpdate, Plan
 from edgefl.protocol.task import TaskSpec
 from edgefl.sums.running import Contribution
@@ -236,7 +236,7 @@ def fold_recorded(process: Process, accumulator: Accumulator, reports: Iterable[
         process.fold(accumulator, contribution)
 
 
-ProcessFactory = Callable[[TaskSpec, Standardization | None, SoftmaxModel | None], Process]
+ProcessFactory = Callable[[TaskSpec, Standardization | None, Model | None], Process]
 """Builds a task's process from its definition.
 
 The second argument is the result of the statistics task that ``standardize_by`` names; the third is the model of the

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from edgefl.models.softmax import SoftmaxModel
+from edgefl.models.model import Model
 from edgefl.types import DType, Quantization
 
 
@@ -25,7 +25,7 @@ class ExampleShape:
         return f"{self.num_features} {self.dtype.value} features and {self.num_classes} classes"
 
 
-def shape_of(model: SoftmaxModel) -> ExampleShape:
+def shape_of(model: Model) -> ExampleShape:
     """The examples that ``model`` reads."""
     return ExampleShape(model.num_features, model.num_classes, model.dtype, model.quantization)
 

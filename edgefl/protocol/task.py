@@ -15,7 +15,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from edgefl.errors import ConfigError
-from edgefl.models.softmax import SoftmaxModel
+from edgefl.models.kinds import build_model
+from edgefl.models.model import Model
 from edgefl.protocol.messages import MAX_BINS, MAX_UPLOAD_BYTES, MAX_WEIGHT, description_bytes
 from edgefl.protocol.schedule import CONSTANT, Schedule
 from edgefl.settings import parse_toml
@@ -136,7 +137,8 @@ class ModelSpec:
 
     ``classes``: the names of the classes in index order; () where they have none. ``num_classes`` may be left out (0)
     where they have names.
-    ``initial``: where the training begins; None for weights of zero.
+    ``kind``, ``version``: of ``edgefl.models.kinds``. ``options``: those of the kind.
+    ``initial``: where the training begins; None for what the kind begins at.
     """
 
     num_features: int
@@ -148,6 +150,8 @@ class ModelSpec:
     standardize_by: str = ""
     classes: tuple[str, ...] = ()
     initial: InitialSpec | None = None
+    version: int = 1
+    options: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.num_classes and not self.classes:
@@ -155,16 +159,22 @@ class ModelSpec:
         if not self.num_classes:
             object.__setattr__(self, "num_classes", len(self.classes))
         self.build()
-        if self.kind != "softmax":
-            raise ConfigError(f"model kind is {self.kind!r}; expected 'softmax'")
         if self.standardize_by:
             check_name("standardize_by", self.standardize_by)
 
-    def build(self, standardization: Standardization | None = None) -> SoftmaxModel:
+    def build(self, standardization: Standardization | None = None) -> Model:
         """The model of this shape. Raises ``ConfigError`` for a standardization of another width."""
         meaning = Quantization(self.scale, self.zero_point)
-        return SoftmaxModel(
-            self.num_features, self.num_classes, self.dtype, meaning, standardization, classes=self.classes
+        return build_model(
+            self.kind,
+            self.version,
+            self.options,
+            num_features=self.num_features,
+            num_classes=self.num_classes,
+            dtype=self.dtype,
+            quantization=meaning,
+            standardization=standardization,
+            classes=self.classes,
         )
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from edgefl._version import __version__
 from edgefl.errors import ConfigError, ConflictError, VerificationError
 from edgefl.files import remove_leftovers
-from edgefl.models.softmax import SoftmaxModel
+from edgefl.models.model import Model
 from edgefl.protocol.events import Phase, RoundSummary
 from edgefl.protocol.messages import Assignment, Fate, Receipt, Refused, Report, WorkFailure
 from edgefl.protocol.process import Process, ProcessFactory, ProcessState
@@ -81,7 +81,7 @@ class Keeper:
         if not self.past.rounds:
             return build
 
-        def known(spec: TaskSpec, found: Standardization | None, evaluated: SoftmaxModel | None) -> Process:
+        def known(spec: TaskSpec, found: Standardization | None, evaluated: Model | None) -> Process:
             return KnownProcess(build(spec, found, evaluated), self.past, spec.name)
 
         return known

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from edgefl.errors import ConflictError, NotFoundError
-from edgefl.models.softmax import SoftmaxModel
+from edgefl.models.model import Model
 from edgefl.protocol.events import RoundSummary, TaskStatus
 from edgefl.protocol.messages import WorkFailure
 from edgefl.protocol.process import FeatureStatistics, ProcessState
@@ -36,7 +36,7 @@ class TaskResult:
     spec: TaskSpec
     status: TaskStatus
     state: ProcessState
-    model: SoftmaxModel
+    model: Model
     standardization: Standardization | None
     rounds: tuple[RoundSummary, ...] = field(repr=False)
     models: tuple[bytes, ...] = field(repr=False)
@@ -68,5 +68,4 @@ def release_inputs(result: SimulationResult, name: str) -> tuple[Weights, Standa
     task = result.task(name)
     if task.spec.kind is not TaskKind.TRAINING:
         raise ConflictError(f"task {name!r} is of kind {task.spec.kind.value!r}; expected a training: it has the model")
-    model = task.model
-    return Weights.from_bytes(task.state.model, model.num_classes, model.num_features), model.standardization
+    return task.model.weights(task.state.model), task.model.standardization

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import fields
 
 from edgefl.errors import ConfigError, RemoteProtocolError
-from edgefl.models.softmax import SoftmaxModel
+from edgefl.models.kinds import build_model
+from edgefl.models.model import Model
 from edgefl.proto.v1 import plan_pb2
 from edgefl.protocol import messages as m
 from edgefl.types import DType, Quantization, SgdOptions, Standardization
@@ -17,10 +19,15 @@ FEATURE_TYPES = {
     DType.UINT8: plan_pb2.FEATURE_TYPE_UINT8,
     DType.INT8: plan_pb2.FEATURE_TYPE_INT8,
 }
+SOFTMAX = "softmax"
+"""Its first version has a field of its own in a plan, which every agent since 0.1 knows."""
+
+NO_OPTIONS: Mapping[str, int] = {}
+
 DTYPES = {number: dtype for dtype, number in FEATURE_TYPES.items()}
 
 
-def _model_to_proto(model: SoftmaxModel) -> plan_pb2.SoftmaxModel:
+def _shape_to_proto(model: Model) -> plan_pb2.SoftmaxModel:
     message = plan_pb2.SoftmaxModel(
         num_features=model.num_features,
         num_classes=model.num_classes,
@@ -36,7 +43,25 @@ def _model_to_proto(model: SoftmaxModel) -> plan_pb2.SoftmaxModel:
     return message
 
 
-def _model_from_proto(message: plan_pb2.SoftmaxModel) -> SoftmaxModel:
+def _named_to_proto(model: Model) -> plan_pb2.NamedModel:
+    options = [plan_pb2.ModelOption(name=name, value=value) for name, value in sorted(model.options.items())]
+    return plan_pb2.NamedModel(kind=model.kind, version=model.version, shape=_shape_to_proto(model), options=options)
+
+
+def _named_from_proto(message: plan_pb2.NamedModel) -> Model:
+    kind = message.kind[:MAX_TEXT]
+    options = {option.name: option.value for option in message.options}
+    try:
+        return _model_from_proto(message.shape, kind, message.version, options)
+    except ConfigError as error:
+        raise RemoteProtocolError(
+            f"the plan names a model that this agent does not know; update the agent: {error}"
+        ) from None
+
+
+def _model_from_proto(
+    message: plan_pb2.SoftmaxModel, kind: str = SOFTMAX, version: int = 1, options: Mapping[str, int] = NO_OPTIONS
+) -> Model:
     dtype = DTYPES.get(message.feature_type)
     if dtype is None:
         raise RemoteProtocolError(f"feature type {message.feature_type} is unknown; a newer agent may know it")
@@ -48,11 +73,25 @@ def _model_from_proto(message: plan_pb2.SoftmaxModel) -> SoftmaxModel:
         inner = message.standardization
         standardization = Standardization(inner.mean, inner.inverse_spread)
     classes = tuple(message.classes)
-    return SoftmaxModel(message.num_features, message.num_classes, dtype, quantization, standardization, classes)
+    return build_model(
+        kind,
+        version,
+        options,
+        num_features=message.num_features,
+        num_classes=message.num_classes,
+        dtype=dtype,
+        quantization=quantization,
+        standardization=standardization,
+        classes=classes,
+    )
 
 
 def plan_to_proto(plan: m.Plan) -> plan_pb2.Plan:
-    message = plan_pb2.Plan(softmax=_model_to_proto(plan.model), encoding=plan.encoding)
+    message = plan_pb2.Plan(encoding=plan.encoding)
+    if plan.model.kind == SOFTMAX and plan.model.version == 1:
+        message.softmax.CopyFrom(_shape_to_proto(plan.model))
+    else:
+        message.named.CopyFrom(_named_to_proto(plan.model))
     work = plan.work
     if isinstance(work, m.TrainingWork):
         message.training.CopyFrom(_training_to_proto(work))
@@ -76,7 +115,7 @@ def plan_from_proto(message: plan_pb2.Plan) -> m.Plan:
     model_kind, work_kind = message.WhichOneof("model"), message.WhichOneof("work")
     if model_kind is None or work_kind is None:
         raise RemoteProtocolError("the plan names a model or a work that this agent does not know; update the agent")
-    model = _model_from_proto(message.softmax)
+    model = _model_from_proto(message.softmax) if model_kind == SOFTMAX else _named_from_proto(message.named)
     work: m.Work
     if work_kind == "training":
         work = _training_from_proto(message.training)

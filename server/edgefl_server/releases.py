@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from edgefl.errors import ConfigError, ConflictError
 from edgefl.learning import build_process
-from edgefl.models.softmax import SoftmaxModel
+from edgefl.models.model import Model
 from edgefl.proto.v1 import control_pb2
 from edgefl.protocol.coordinator import Coordinator
 from edgefl.protocol.dependencies import dependency_of
@@ -43,7 +43,7 @@ class ModelSource:
     record: TaskRecord
     version: int
     weights: Weights
-    model: SoftmaxModel
+    model: Model
 
 
 class Releases:
@@ -86,8 +86,8 @@ class Releases:
                 f"task {task!r} is of kind {record.spec.kind.value!r} and has no model; name a training task"
             )
         version = version or record.state.version
-        weights = Weights.from_bytes(self._store.model(task, version), shape.num_classes, shape.num_features)
-        return ModelSource(record, version, weights, shape.build(standardization))
+        model = shape.build(standardization)
+        return ModelSource(record, version, model.weights(self._store.model(task, version)), model)
 
 
 def _describe(coordinator: Coordinator, task: str) -> tuple[TaskRecord, Standardization | None]:

@@ -22,7 +22,7 @@ from edgefl.datasets.named import DATASETS
 from edgefl.datasets.partitioners import PARTITIONERS
 from edgefl.errors import ConfigError
 from edgefl.learning.processes import PROCESSES
-from edgefl.models.softmax import SoftmaxModel
+from edgefl.models.kinds.softmax import SoftmaxModel
 from edgefl.optimizers import OPTIMIZERS
 from edgefl.protocol.sampling import SAMPLINGS
 from edgefl.protocol.task import ServerOptimizerSpec, parse_task

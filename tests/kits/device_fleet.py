@@ -14,7 +14,7 @@ from typing import Any
 
 import grpc
 
-from edgefl.models.softmax import SoftmaxModel
+from edgefl.models.kinds.softmax import SoftmaxModel
 from edgefl.proto.v1 import fleet_pb2, fleet_pb2_grpc
 from edgefl.protocol.messages import (
     Accepted,

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from edgefl.errors import InvalidUpdateError, KernelError, UpdateRefusal
-from edgefl.models.softmax import SoftmaxModel
+from edgefl.models.kinds.softmax import SoftmaxModel
 from edgefl.protocol.coordinator import Coordinator
 from edgefl.protocol.events import (
     DeviceRecord,

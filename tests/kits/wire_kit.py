@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from edgefl import wire
 from edgefl.errors import UpdateRefusal
-from edgefl.models.softmax import SoftmaxModel
+from edgefl.models.kinds.softmax import SoftmaxModel
 from edgefl.proto.v1 import fleet_pb2, plan_pb2
 from edgefl.protocol import messages as m
 from edgefl.protocol.events import Phase, RoundSummary

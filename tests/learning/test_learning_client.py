@@ -190,7 +190,7 @@ import edgefl
 assert [m for m in sys.modules if m.startswith("edgefl.")] == ["edgefl._version"], sorted(sys.modules)
 from array import array
 from edgefl.learning.client import run_plan
-from edgefl.models.softmax import SoftmaxModel
+from edgefl.models.kinds.softmax import SoftmaxModel
 from edgefl.protocol.messages import Assignment, ClientUpdate, EvaluationWork, Plan, StatisticsWork, TrainingWork
 from edgefl.types import Examples, SgdOptions
 examples = Examples(2, array("f", [1, 2, 3, 4]).tobytes(), array("i", [0, 1]).tobytes())

@@ -67,7 +67,7 @@ def test_nothing_is_written_where_the_file_is_wrong(tmp_path: Path, monkeypatch:
     [
         ({"path": 7}, ConfigError, "path is 7; expected text or a pathlib.Path"),
         ({"path": "/dev/null"}, StorageError, "/dev/null is a device"),
-        ({"model": "watch"}, ConfigError, "model is 'watch'; expected an edgefl.SoftmaxModel"),
+        ({"model": "watch"}, ConfigError, "model is 'watch'; expected a model, as edgefl.SoftmaxModel"),
         ({"weights": b"123"}, ConfigError, "weights is b'123'; expected an edgefl.types.Weights"),
         ({"weights": Weights.zeros(2, 5)}, ConfigError, "weights of 2 classes and 5 features; expected the model's 3"),
         ({"weight_type": "int4"}, ConfigError, "weight_type is 'int4'"),

@@ -17,7 +17,7 @@ from edgefl.aggregators import Contribution, Sums
 from edgefl.aggregators.weighted_mean import WeightedMean
 from edgefl.errors import ConfigError, DataError
 from edgefl.learning import processes
-from edgefl.models.softmax import SoftmaxModel
+from edgefl.models.kinds.softmax import SoftmaxModel
 from edgefl.protocol.messages import LocalWork, TrainingWork, Work
 from edgefl.protocol.process import ProcessState
 from edgefl.protocol.task import (

@@ -13,7 +13,7 @@ import tflite
 from tflite_kit import RUNTIMES
 
 from edgefl.errors import ConfigError, DataError
-from edgefl.models.softmax import SoftmaxModel
+from edgefl.models.kinds.softmax import SoftmaxModel
 from edgefl.models.tflite_int8 import quantize_kernel
 from edgefl.models.tflite_writer import WeightType, write_tflite
 from edgefl.types import DType, Quantization, Standardization, Weights

@@ -21,7 +21,7 @@ from protocol_kit import (
 )
 
 from edgefl.errors import ConfigError, ConflictError, EdgeFLError, NotFoundError, StorageError
-from edgefl.models.softmax import SoftmaxModel
+from edgefl.models.kinds.softmax import SoftmaxModel
 from edgefl.protocol.coordinator import Coordinator
 from edgefl.protocol.events import (
     AnswerCheckIn,

@@ -13,7 +13,7 @@ from wire_kit import ANSWERS, PROPERTY, RECEIPTS, REPORTS, check_ins, float32, r
 
 from edgefl import wire
 from edgefl.errors import RemoteProtocolError, UpdateRefusal
-from edgefl.models.softmax import SoftmaxModel
+from edgefl.models.kinds.softmax import SoftmaxModel
 from edgefl.proto.v1 import control_pb2, fleet_pb2, plan_pb2
 from edgefl.protocol import messages as m
 from edgefl.protocol.events import DeviceError, DeviceRecord, Phase, ReleaseRecord, RoundSummary, TaskRecord, TaskStatus

@@ -41,6 +41,28 @@ def test_a_plan_of_an_unknown_kind_is_refused(part: str) -> None:
     refused(message, "does not know; update the agent")
 
 
+@pytest.mark.parametrize(
+    ("kind", "version", "options", "match"),
+    [
+        ("transformer", 1, {}, "does not know; update the agent: model kind is 'transformer'"),
+        ("softmax", 2, {}, "does not know; update the agent: model kind 'softmax' of version 2; expected version 1"),
+        ("softmax", 1, {"depth": 3}, "does not know; update the agent: model kind 'softmax' has no 'depth'"),
+    ],
+)
+def test_a_model_of_an_unknown_kind_version_or_option_is_refused(
+    kind: str, version: int, options: dict[str, int], match: str
+) -> None:
+    message = response()
+    plan = message.assignment.plan
+    shape = plan_pb2.SoftmaxModel()
+    shape.CopyFrom(plan.softmax)
+    plan.named.shape.CopyFrom(shape)
+    plan.named.kind, plan.named.version = kind, version
+    for name, value in options.items():
+        plan.named.options.add(name=name, value=value)
+    refused(message, match)
+
+
 @pytest.mark.parametrize("number", [0, 4, 99])
 def test_an_unknown_feature_type_is_refused(number: int) -> None:
     message = response()

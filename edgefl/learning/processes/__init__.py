@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from edgefl.errors import ConfigError
-from edgefl.models.softmax import SoftmaxModel
+from edgefl.models.model import Model
 from edgefl.protocol.task import TaskKind, TaskSpec
 from edgefl.registry import Registry
 from edgefl.types import Standardization
@@ -27,7 +27,7 @@ class ProcessType:
     """A process that a task of ``kind`` may name. ``build`` is a ``edgefl.protocol.process.ProcessFactory``."""
 
     kind: TaskKind
-    build: Callable[[TaskSpec, Standardization | None, SoftmaxModel | None], Any]
+    build: Callable[[TaskSpec, Standardization | None, Model | None], Any]
 
 
 def names() -> tuple[str, ...]:

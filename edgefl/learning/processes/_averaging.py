@@ -11,7 +11,7 @@ from edgefl.errors import ConfigError
 from edgefl.learning.parts import ClientWork, Distributor, Finalizer, LocalSgd, ModelDistributor, ServerStep
 from edgefl.learning.shapes import model_of, model_spec, one_process, shape_of
 from edgefl.learning.training import TrainingProcess
-from edgefl.models.softmax import SoftmaxModel
+from edgefl.models.model import Model
 from edgefl.optimizers import ServerOptimizer, Sgd, sgd
 from edgefl.protocol.messages import TrainingWork
 from edgefl.protocol.schedule import CONSTANT, Schedule
@@ -42,7 +42,7 @@ class AveragingOptions(TypedDict, total=False):
 
 def averaging_spec(
     process: str,
-    model: SoftmaxModel,
+    model: Model,
     client_optimizer: Sgd,
     *,
     server_optimizer: ServerOptimizer | None = None,

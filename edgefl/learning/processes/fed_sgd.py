@@ -18,7 +18,7 @@ from edgefl.learning.parts import LocalSgd
 from edgefl.learning.processes import ProcessType
 from edgefl.learning.processes._averaging import averaging, averaging_spec, check_server_optimizer, training_work
 from edgefl.learning.training import TrainingProcess
-from edgefl.models.softmax import SoftmaxModel
+from edgefl.models.model import Model
 from edgefl.optimizers import ServerOptimizer, sgd
 from edgefl.protocol.task import ClientSpec, TaskKind, TaskSpec
 from edgefl.types import MAX_BATCH, Standardization
@@ -27,7 +27,7 @@ NO_CLIPPING = 2.0**100
 """A gradient norm that no client reaches: features and weights are float32, and their products must be."""
 
 
-def build(spec: TaskSpec, standardization: Standardization | None, _: SoftmaxModel | None) -> TrainingProcess:
+def build(spec: TaskSpec, standardization: Standardization | None, _: Model | None) -> TrainingProcess:
     client = ClientSpec(1.0) if spec.client is None else spec.client
     if replace(client, l2=0.0) != ClientSpec(1.0):
         raise ConfigError(
@@ -45,7 +45,7 @@ PROCESS = ProcessType(TaskKind.TRAINING, build)
 
 
 def build_fed_sgd(
-    model: SoftmaxModel,
+    model: Model,
     server_optimizer: ServerOptimizer,
     *,
     l2: float = 0.0,

@@ -5,13 +5,14 @@ from __future__ import annotations
 from edgefl.learning.processes import ProcessType
 from edgefl.learning.shapes import model_of, model_spec, one_process
 from edgefl.learning.statistics import NUM_ROUNDS, StatisticsProcess
-from edgefl.models.softmax import SoftmaxModel
+from edgefl.models.kinds.softmax import SoftmaxModel
+from edgefl.models.model import Model
 from edgefl.protocol.task import AggregatorSpec, StatisticsSpec, TaskKind, TaskSpec
 from edgefl.settings import checked, typed
 from edgefl.types import DType, Quantization, Standardization
 
 
-def build(spec: TaskSpec, standardization: Standardization | None, _: SoftmaxModel | None) -> StatisticsProcess:
+def build(spec: TaskSpec, standardization: Standardization | None, _: Model | None) -> StatisticsProcess:
     return StatisticsProcess(spec, model_of(spec, standardization))
 
 

@@ -12,7 +12,7 @@ from edgefl.learning.personalization import PersonalizationProcess
 from edgefl.learning.processes import ProcessType
 from edgefl.learning.processes._averaging import check_client_optimizer, client_of, training_work
 from edgefl.learning.shapes import check_model, one_process
-from edgefl.models.softmax import SoftmaxModel
+from edgefl.models.model import Model
 from edgefl.optimizers import Sgd
 from edgefl.protocol.task import AggregatorSpec, ClientSpec, TaskKind, TaskSpec
 from edgefl.settings import checked, typed
@@ -30,7 +30,7 @@ class FineTuningOptions(TypedDict, total=False):
     clip_norm: float
 
 
-def build(spec: TaskSpec, _: Standardization | None, evaluated: SoftmaxModel | None) -> PersonalizationProcess:
+def build(spec: TaskSpec, _: Standardization | None, evaluated: Model | None) -> PersonalizationProcess:
     return PersonalizationProcess(spec, evaluated, training_work(client_of(spec), spec.aggregator.max_weight))
 
 
@@ -38,7 +38,7 @@ PROCESS = ProcessType(TaskKind.PERSONALIZATION, build)
 
 
 def build_personalization_eval(
-    model: SoftmaxModel,
+    model: Model,
     client_optimizer: Sgd,
     *,
     seed: int = 0,

@@ -15,14 +15,14 @@ from edgefl.learning.processes._averaging import AveragingOptions, averaging, av
 from edgefl.learning.scaffold import CorrectedSgd, DeltaAndStepMean, VariateDistributor, VariateStep
 from edgefl.learning.shapes import model_of
 from edgefl.learning.training import TrainingProcess
-from edgefl.models.softmax import SoftmaxModel
+from edgefl.models.model import Model
 from edgefl.optimizers import Sgd
 from edgefl.protocol.messages import MAX_UPLOAD_BYTES
 from edgefl.protocol.task import TaskKind, TaskSpec
 from edgefl.types import Standardization, check_whole
 
 
-def build(spec: TaskSpec, standardization: Standardization | None, _: SoftmaxModel | None) -> TrainingProcess:
+def build(spec: TaskSpec, standardization: Standardization | None, _: Model | None) -> TrainingProcess:
     client = client_of(spec)
     _check(spec)
     num_values = model_of(spec, standardization).num_parameters
@@ -66,7 +66,7 @@ PROCESS = ProcessType(TaskKind.TRAINING, build)
 
 
 def build_scaffold(
-    model: SoftmaxModel, client_optimizer: Sgd, *, num_clients: int, **options: Unpack[AveragingOptions]
+    model: Model, client_optimizer: Sgd, *, num_clients: int, **options: Unpack[AveragingOptions]
 ) -> TrainingProcess:
     """SCAFFOLD over a population of ``num_clients``, of which ``next`` gets the clients of one round.
 

@@ -7,13 +7,13 @@ from typing import Unpack
 from edgefl.learning.processes import ProcessType
 from edgefl.learning.processes._averaging import AveragingOptions, averaging, averaging_spec
 from edgefl.learning.training import TrainingProcess
-from edgefl.models.softmax import SoftmaxModel
+from edgefl.models.model import Model
 from edgefl.optimizers import Sgd
 from edgefl.protocol.task import TaskKind, TaskSpec
 from edgefl.types import Standardization
 
 
-def build(spec: TaskSpec, standardization: Standardization | None, _: SoftmaxModel | None) -> TrainingProcess:
+def build(spec: TaskSpec, standardization: Standardization | None, _: Model | None) -> TrainingProcess:
     return averaging(spec, standardization, mean="unweighted_mean")
 
 
@@ -21,7 +21,7 @@ PROCESS = ProcessType(TaskKind.TRAINING, build)
 
 
 def build_unweighted_fed_avg(
-    model: SoftmaxModel, client_optimizer: Sgd, **options: Unpack[AveragingOptions]
+    model: Model, client_optimizer: Sgd, **options: Unpack[AveragingOptions]
 ) -> TrainingProcess:
     """Federated averaging in which every client's delta counts once, however many examples it has.
 

@@ -11,13 +11,13 @@ from edgefl.errors import ConfigError
 from edgefl.learning.processes import ProcessType
 from edgefl.learning.processes._averaging import AveragingOptions, averaging, averaging_spec, client_of
 from edgefl.learning.training import TrainingProcess
-from edgefl.models.softmax import SoftmaxModel
+from edgefl.models.model import Model
 from edgefl.optimizers import Sgd
 from edgefl.protocol.task import TaskKind, TaskSpec
 from edgefl.types import Standardization
 
 
-def build(spec: TaskSpec, standardization: Standardization | None, _: SoftmaxModel | None) -> TrainingProcess:
+def build(spec: TaskSpec, standardization: Standardization | None, _: Model | None) -> TrainingProcess:
     if client_of(spec).proximal <= 0:
         raise ConfigError("proximal is 0; process 'weighted_fed_prox' needs one above 0: without it, weighted_fed_avg")
     return averaging(spec, standardization)
@@ -27,7 +27,7 @@ PROCESS = ProcessType(TaskKind.TRAINING, build)
 
 
 def build_weighted_fed_prox(
-    model: SoftmaxModel, client_optimizer: Sgd, *, proximal_strength: float, **options: Unpack[AveragingOptions]
+    model: Model, client_optimizer: Sgd, *, proximal_strength: float, **options: Unpack[AveragingOptions]
 ) -> TrainingProcess:
     """FedProx: federated averaging whose clients add ``proximal_strength * (w - w_start)`` to every gradient.
 

@@ -13,31 +13,35 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x65\x64gefl/proto/v1/plan.proto\x12\x0f\x65\x64gefl.proto.v1\"\xdc\x01\n\x0cSoftmaxModel\x12\x14\n\x0cnum_features\x18\x01 \x01(\r\x12\x13\n\x0bnum_classes\x18\x02 \x01(\r\x12\x32\n\x0c\x66\x65\x61ture_type\x18\x03 \x01(\x0e\x32\x1c.edgefl.proto.v1.FeatureType\x12\r\n\x05scale\x18\x04 \x01(\x02\x12\x12\n\nzero_point\x18\x05 \x01(\x11\x12\x39\n\x0fstandardization\x18\x06 \x01(\x0b\x32 .edgefl.proto.v1.Standardization\x12\x0f\n\x07\x63lasses\x18\x07 \x03(\t\"7\n\x0fStandardization\x12\x0c\n\x04mean\x18\x01 \x01(\x0c\x12\x16\n\x0einverse_spread\x18\x02 \x01(\x0c\"\xb7\x01\n\x0cTrainingWork\x12\x15\n\rlearning_rate\x18\x01 \x01(\x02\x12\x12\n\nbatch_size\x18\x02 \x01(\r\x12\x14\n\x0clocal_epochs\x18\x03 \x01(\r\x12\n\n\x02l2\x18\x04 \x01(\x02\x12\x10\n\x08momentum\x18\x05 \x01(\x02\x12\x10\n\x08proximal\x18\x06 \x01(\x02\x12\x11\n\tclip_norm\x18\x07 \x01(\x02\x12\x0f\n\x07shuffle\x18\x08 \x01(\x08\x12\x12\n\nmax_weight\x18\t \x01(\x04\"$\n\x0e\x45valuationWork\x12\x12\n\nmax_weight\x18\x01 \x01(\x04\"o\n\x0eStatisticsWork\x12\x15\n\rfeature_bound\x18\x01 \x01(\x01\x12\x12\n\ngrid_shift\x18\x02 \x01(\x11\x12\x12\n\nmax_weight\x18\x03 \x01(\x04\x12\x13\n\x06\x63\x65nter\x18\x04 \x01(\x0cH\x00\x88\x01\x01\x42\t\n\x07_center\"j\n\x0f\x44\x65scriptionWork\x12\x33\n\nstatistics\x18\x01 \x01(\x0b\x32\x1f.edgefl.proto.v1.StatisticsWork\x12\x10\n\x08num_bins\x18\x02 \x01(\r\x12\x10\n\x08\x65xtremes\x18\x03 \x01(\x08\"F\n\x13PersonalizationWork\x12/\n\x08training\x18\x01 \x01(\x0b\x32\x1d.edgefl.proto.v1.TrainingWork\"?\n\x0cScaffoldWork\x12/\n\x08training\x18\x01 \x01(\x0b\x32\x1d.edgefl.proto.v1.TrainingWork\"\xa9\x03\n\x04Plan\x12\x30\n\x07softmax\x18\x01 \x01(\x0b\x32\x1d.edgefl.proto.v1.SoftmaxModelH\x00\x12\x31\n\x08training\x18\x02 \x01(\x0b\x32\x1d.edgefl.proto.v1.TrainingWorkH\x01\x12\x35\n\nevaluation\x18\x03 \x01(\x0b\x32\x1f.edgefl.proto.v1.EvaluationWorkH\x01\x12\x35\n\nstatistics\x18\x04 \x01(\x0b\x32\x1f.edgefl.proto.v1.StatisticsWorkH\x01\x12?\n\x0fpersonalization\x18\x06 \x01(\x0b\x32$.edgefl.proto.v1.PersonalizationWorkH\x01\x12\x31\n\x08scaffold\x18\x07 \x01(\x0b\x32\x1d.edgefl.proto.v1.ScaffoldWorkH\x01\x12\x37\n\x0b\x64\x65scription\x18\x08 \x01(\x0b\x32 .edgefl.proto.v1.DescriptionWorkH\x01\x12\x10\n\x08\x65ncoding\x18\x05 \x01(\tB\x07\n\x05modelB\x06\n\x04work*t\n\x0b\x46\x65\x61tureType\x12\x1c\n\x18\x46\x45\x41TURE_TYPE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x46\x45\x41TURE_TYPE_FLOAT32\x10\x01\x12\x16\n\x12\x46\x45\x41TURE_TYPE_UINT8\x10\x02\x12\x15\n\x11\x46\x45\x41TURE_TYPE_INT8\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x65\x64gefl/proto/v1/plan.proto\x12\x0f\x65\x64gefl.proto.v1\"\xdc\x01\n\x0cSoftmaxModel\x12\x14\n\x0cnum_features\x18\x01 \x01(\r\x12\x13\n\x0bnum_classes\x18\x02 \x01(\r\x12\x32\n\x0c\x66\x65\x61ture_type\x18\x03 \x01(\x0e\x32\x1c.edgefl.proto.v1.FeatureType\x12\r\n\x05scale\x18\x04 \x01(\x02\x12\x12\n\nzero_point\x18\x05 \x01(\x11\x12\x39\n\x0fstandardization\x18\x06 \x01(\x0b\x32 .edgefl.proto.v1.Standardization\x12\x0f\n\x07\x63lasses\x18\x07 \x03(\t\"\x88\x01\n\nNamedModel\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12,\n\x05shape\x18\x03 \x01(\x0b\x32\x1d.edgefl.proto.v1.SoftmaxModel\x12-\n\x07options\x18\x04 \x03(\x0b\x32\x1c.edgefl.proto.v1.ModelOption\"*\n\x0bModelOption\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\r\"7\n\x0fStandardization\x12\x0c\n\x04mean\x18\x01 \x01(\x0c\x12\x16\n\x0einverse_spread\x18\x02 \x01(\x0c\"\xb7\x01\n\x0cTrainingWork\x12\x15\n\rlearning_rate\x18\x01 \x01(\x02\x12\x12\n\nbatch_size\x18\x02 \x01(\r\x12\x14\n\x0clocal_epochs\x18\x03 \x01(\r\x12\n\n\x02l2\x18\x04 \x01(\x02\x12\x10\n\x08momentum\x18\x05 \x01(\x02\x12\x10\n\x08proximal\x18\x06 \x01(\x02\x12\x11\n\tclip_norm\x18\x07 \x01(\x02\x12\x0f\n\x07shuffle\x18\x08 \x01(\x08\x12\x12\n\nmax_weight\x18\t \x01(\x04\"$\n\x0e\x45valuationWork\x12\x12\n\nmax_weight\x18\x01 \x01(\x04\"o\n\x0eStatisticsWork\x12\x15\n\rfeature_bound\x18\x01 \x01(\x01\x12\x12\n\ngrid_shift\x18\x02 \x01(\x11\x12\x12\n\nmax_weight\x18\x03 \x01(\x04\x12\x13\n\x06\x63\x65nter\x18\x04 \x01(\x0cH\x00\x88\x01\x01\x42\t\n\x07_center\"j\n\x0f\x44\x65scriptionWork\x12\x33\n\nstatistics\x18\x01 \x01(\x0b\x32\x1f.edgefl.proto.v1.StatisticsWork\x12\x10\n\x08num_bins\x18\x02 \x01(\r\x12\x10\n\x08\x65xtremes\x18\x03 \x01(\x08\"F\n\x13PersonalizationWork\x12/\n\x08training\x18\x01 \x01(\x0b\x32\x1d.edgefl.proto.v1.TrainingWork\"?\n\x0cScaffoldWork\x12/\n\x08training\x18\x01 \x01(\x0b\x32\x1d.edgefl.proto.v1.TrainingWork\"\xd7\x03\n\x04Plan\x12\x30\n\x07softmax\x18\x01 \x01(\x0b\x32\x1d.edgefl.proto.v1.SoftmaxModelH\x00\x12,\n\x05named\x18\t \x01(\x0b\x32\x1b.edgefl.proto.v1.NamedModelH\x00\x12\x31\n\x08training\x18\x02 \x01(\x0b\x32\x1d.edgefl.proto.v1.TrainingWorkH\x01\x12\x35\n\nevaluation\x18\x03 \x01(\x0b\x32\x1f.edgefl.proto.v1.EvaluationWorkH\x01\x12\x35\n\nstatistics\x18\x04 \x01(\x0b\x32\x1f.edgefl.proto.v1.StatisticsWorkH\x01\x12?\n\x0fpersonalization\x18\x06 \x01(\x0b\x32$.edgefl.proto.v1.PersonalizationWorkH\x01\x12\x31\n\x08scaffold\x18\x07 \x01(\x0b\x32\x1d.edgefl.proto.v1.ScaffoldWorkH\x01\x12\x37\n\x0b\x64\x65scription\x18\x08 \x01(\x0b\x32 .edgefl.proto.v1.DescriptionWorkH\x01\x12\x10\n\x08\x65ncoding\x18\x05 \x01(\tB\x07\n\x05modelB\x06\n\x04work*t\n\x0b\x46\x65\x61tureType\x12\x1c\n\x18\x46\x45\x41TURE_TYPE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x46\x45\x41TURE_TYPE_FLOAT32\x10\x01\x12\x16\n\x12\x46\x45\x41TURE_TYPE_UINT8\x10\x02\x12\x15\n\x11\x46\x45\x41TURE_TYPE_INT8\x10\x03\x62\x06proto3')
 
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, globals())
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'edgefl.proto.v1.plan_pb2', globals())
 if _descriptor._USE_C_DESCRIPTORS == False:
 
   DESCRIPTOR._options = None
-  _FEATURETYPE._serialized_start=1337
-  _FEATURETYPE._serialized_end=1453
+  _FEATURETYPE._serialized_start=1566
+  _FEATURETYPE._serialized_end=1682
   _SOFTMAXMODEL._serialized_start=48
   _SOFTMAXMODEL._serialized_end=268
-  _STANDARDIZATION._serialized_start=270
-  _STANDARDIZATION._serialized_end=325
-  _TRAININGWORK._serialized_start=328
-  _TRAININGWORK._serialized_end=511
-  _EVALUATIONWORK._serialized_start=513
-  _EVALUATIONWORK._serialized_end=549
-  _STATISTICSWORK._serialized_start=551
-  _STATISTICSWORK._serialized_end=662
-  _DESCRIPTIONWORK._serialized_start=664
-  _DESCRIPTIONWORK._serialized_end=770
-  _PERSONALIZATIONWORK._serialized_start=772
-  _PERSONALIZATIONWORK._serialized_end=842
-  _SCAFFOLDWORK._serialized_start=844
-  _SCAFFOLDWORK._serialized_end=907
-  _PLAN._serialized_start=910
-  _PLAN._serialized_end=1335
+  _NAMEDMODEL._serialized_start=271
+  _NAMEDMODEL._serialized_end=407
+  _MODELOPTION._serialized_start=409
+  _MODELOPTION._serialized_end=451
+  _STANDARDIZATION._serialized_start=453
+  _STANDARDIZATION._serialized_end=508
+  _TRAININGWORK._serialized_start=511
+  _TRAININGWORK._serialized_end=694
+  _EVALUATIONWORK._serialized_start=696
+  _EVALUATIONWORK._serialized_end=732
+  _STATISTICSWORK._serialized_start=734
+  _STATISTICSWORK._serialized_end=845
+  _DESCRIPTIONWORK._serialized_start=847
+  _DESCRIPTIONWORK._serialized_end=953
+  _PERSONALIZATIONWORK._serialized_start=955
+  _PERSONALIZATIONWORK._serialized_end=1025
+  _SCAFFOLDWORK._serialized_start=1027
+  _SCAFFOLDWORK._serialized_end=1090
+  _PLAN._serialized_start=1093
+  _PLAN._serialized_end=1564
 # @@protoc_insertion_point(module_scope)

@@ -93,6 +93,57 @@ class SoftmaxModel(google.protobuf.message.Message):
 global___SoftmaxModel = SoftmaxModel
 
 @typing.final
+class NamedModel(google.protobuf.message.Message):
+    """A model of another kind than softmax. An agent that does not have the kind, or another version of it, refuses the plan."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: builtins.int
+    VERSION_FIELD_NUMBER: builtins.int
+    SHAPE_FIELD_NUMBER: builtins.int
+    OPTIONS_FIELD_NUMBER: builtins.int
+    kind: builtins.str
+    version: builtins.int
+    @property
+    def shape(self) -> global___SoftmaxModel:
+        """Its features and classes, as a softmax layer has them."""
+
+    @property
+    def options(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___ModelOption]:
+        """What the kind adds, sorted by name. The weights are the arrays that follow from all this, float32, joined."""
+
+    def __init__(
+        self,
+        *,
+        kind: builtins.str = ...,
+        version: builtins.int = ...,
+        shape: global___SoftmaxModel | None = ...,
+        options: collections.abc.Iterable[global___ModelOption] | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["shape", b"shape"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["kind", b"kind", "options", b"options", "shape", b"shape", "version", b"version"]) -> None: ...
+
+global___NamedModel = NamedModel
+
+@typing.final
+class ModelOption(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    VALUE_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    value: builtins.int
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        value: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["name", b"name", "value", b"value"]) -> None: ...
+
+global___ModelOption = ModelOption
+
+@typing.final
 class Standardization(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -282,6 +333,7 @@ class Plan(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     SOFTMAX_FIELD_NUMBER: builtins.int
+    NAMED_FIELD_NUMBER: builtins.int
     TRAINING_FIELD_NUMBER: builtins.int
     EVALUATION_FIELD_NUMBER: builtins.int
     STATISTICS_FIELD_NUMBER: builtins.int
@@ -293,6 +345,8 @@ class Plan(google.protobuf.message.Message):
     """The registered name of the update's encoding ("float32")."""
     @property
     def softmax(self) -> global___SoftmaxModel: ...
+    @property
+    def named(self) -> global___NamedModel: ...
     @property
     def training(self) -> global___TrainingWork: ...
     @property
@@ -309,6 +363,7 @@ class Plan(google.protobuf.message.Message):
         self,
         *,
         softmax: global___SoftmaxModel | None = ...,
+        named: global___NamedModel | None = ...,
         training: global___TrainingWork | None = ...,
         evaluation: global___EvaluationWork | None = ...,
         statistics: global___StatisticsWork | None = ...,
@@ -317,10 +372,10 @@ class Plan(google.protobuf.message.Message):
         description: global___DescriptionWork | None = ...,
         encoding: builtins.str = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["description", b"description", "evaluation", b"evaluation", "model", b"model", "personalization", b"personalization", "scaffold", b"scaffold", "softmax", b"softmax", "statistics", b"statistics", "training", b"training", "work", b"work"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["description", b"description", "encoding", b"encoding", "evaluation", b"evaluation", "model", b"model", "personalization", b"personalization", "scaffold", b"scaffold", "softmax", b"softmax", "statistics", b"statistics", "training", b"training", "work", b"work"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["description", b"description", "evaluation", b"evaluation", "model", b"model", "named", b"named", "personalization", b"personalization", "scaffold", b"scaffold", "softmax", b"softmax", "statistics", b"statistics", "training", b"training", "work", b"work"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["description", b"description", "encoding", b"encoding", "evaluation", b"evaluation", "model", b"model", "named", b"named", "personalization", b"personalization", "scaffold", b"scaffold", "softmax", b"softmax", "statistics", b"statistics", "training", b"training", "work", b"work"]) -> None: ...
     @typing.overload
-    def WhichOneof(self, oneof_group: typing.Literal["model", b"model"]) -> typing.Literal["softmax"] | None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["model", b"model"]) -> typing.Literal["softmax", "named"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["work", b"work"]) -> typing.Literal["training", "evaluation", "statistics", "personalization", "scaffold", "description"] | None: ...
 

@@ -9,7 +9,7 @@ from protocol_kit import ENCODING, Adding, pack
 
 from edgefl.faults.config import FaultsConfig, NetworkFaults
 from edgefl.faults.fleet import Definitions, Member
-from edgefl.models.softmax import SoftmaxModel
+from edgefl.models.kinds.softmax import SoftmaxModel
 from edgefl.protocol.messages import Assignment, ClientUpdate
 from edgefl.protocol.session_state import SessionConfig
 from edgefl.protocol.task import TaskSpec, parse_task

@@ -15,8 +15,9 @@ from statistics import mean
 import edgefl
 from edgefl import datasets, learning, optimizers
 from edgefl.datasets import CentralDataset
-from edgefl.kernels import evaluate_softmax, permutation
+from edgefl.kernels import permutation
 from edgefl.learning import TrainingProcess
+from edgefl.models.kinds.mlp import MlpModel
 from edgefl.randomness import COHORT, derive_key
 from edgefl.types import ClientDataset, DType, Examples, Quantization
 
@@ -32,6 +33,9 @@ TUNING_EXAMPLES = 10_000
 """Training examples that ``--tune`` keeps to itself for the choice."""
 
 MODEL = edgefl.SoftmaxModel(784, 10, dtype=DType.UINT8, quantization=Quantization(1 / 255))
+
+MLP = MlpModel(784, 10, dtype=DType.UINT8, quantization=Quantization(1 / 255), hidden=128)
+"""The same data with a hidden layer: what ``--mlp`` trains."""
 
 Options = Mapping[str, float]
 
@@ -52,6 +56,10 @@ class Algorithm:
 
 def _fed_avg(seed: int, rate: float) -> TrainingProcess:
     return learning.build_weighted_fed_avg(MODEL, optimizers.sgd(rate), batch_size=BATCH, seed=seed)
+
+
+def _fed_avg_mlp(seed: int, rate: float) -> TrainingProcess:
+    return learning.build_weighted_fed_avg(MLP, optimizers.sgd(rate), batch_size=BATCH, seed=seed)
 
 
 def _fed_prox(seed: int, rate: float, strength: float) -> TrainingProcess:
@@ -88,6 +96,12 @@ ALGORITHMS = (
     Algorithm("FedAdam", _fed_adam, ADAPTIVE, {"rate": 0.3, "server_rate": 0.01, "epsilon": 1e-3}),
     Algorithm("FedYogi", _fed_yogi, ADAPTIVE, {"rate": 0.3, "server_rate": 0.01, "epsilon": 1e-3}),
 )
+
+MLP_ALGORITHMS = (
+    ALGORITHMS[0],
+    Algorithm("FedAvg, mlp", _fed_avg_mlp, {"rate": RATES[:3]}, {"rate": 0.3}),
+)
+"""What ``--mlp`` compares; the first is the softmax layer's."""
 
 
 @dataclass(frozen=True)
@@ -143,8 +157,7 @@ def run(
     for round_num in range(1, rounds + 1):
         state, _metrics = process.next(state, where.cohort(round_num))
         weights = process.get_model(state)
-        quantization = where.test.quantization
-        found = evaluate_softmax(weights, where.test.features_view, where.test.labels_view, quantization=quantization)
+        found = process.model.evaluate(weights, where.test)
         accuracies.append(found.accuracy)
         tick()
     return accuracies

@@ -20,6 +20,7 @@ import people as left_out
 from algorithms import (
     ALGORITHMS,
     COHORT_SIZE,
+    MLP_ALGORITHMS,
     SEEDS,
     TARGET,
     TUNING_EXAMPLES,
@@ -51,26 +52,28 @@ def new_progress(console: Console) -> Progress:
     return Progress(*columns, console=console, transient=True)
 
 
-def run_all(data: CentralDataset, seeds: Sequence[int], rounds: int, console: Console) -> Curves:
-    curves: dict[str, list[list[float]]] = {algorithm.name: [] for algorithm in ALGORITHMS}
+def run_all(
+    algorithms: Sequence[Algorithm], data: CentralDataset, seeds: Sequence[int], rounds: int, console: Console
+) -> Curves:
+    curves: dict[str, list[list[float]]] = {algorithm.name: [] for algorithm in algorithms}
     with new_progress(console) as progress:
-        bar = progress.add_task("", total=len(seeds) * len(ALGORITHMS) * rounds)
+        bar = progress.add_task("", total=len(seeds) * len(algorithms) * rounds)
         for seed in seeds:
             where = federation(data, seed)
-            for algorithm in ALGORITHMS:
+            for algorithm in algorithms:
                 progress.update(bar, description=f"seed {seed}, {algorithm.name}")
                 found = run(algorithm, algorithm.chosen, where, rounds, partial(progress.advance, bar))
                 curves[algorithm.name].append(found)
     return curves
 
 
-def tune(data: CentralDataset, rounds: int, console: Console) -> dict[str, Options]:
+def tune(algorithms: Sequence[Algorithm], data: CentralDataset, rounds: int, console: Console) -> dict[str, Options]:
     """The options of each algorithm with the best last accuracies, on examples that no figure is trained on."""
     kept = min(TUNING_EXAMPLES, len(data.train) // 6)
     validated = first_examples(data, len(data.train) - kept, kept)
     places = [federation(validated, seed) for seed in TUNING_SEEDS]
     chosen = {}
-    for algorithm in ALGORITHMS:
+    for algorithm in algorithms:
         table = Table(*algorithm.grid, "last accuracy", "rounds to target", title=algorithm.name)
         scores: list[tuple[float, Options]] = []
         with new_progress(console) as progress:
@@ -163,22 +166,27 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=150, help="of each algorithm (default 150)")
     parser.add_argument("--people-rounds", type=int, default=50, help="of each fold of the watch data (default 50)")
     parser.add_argument("--tune", action="store_true", help="choose the algorithms' options, and do nothing else")
+    parser.add_argument("--mlp", action="store_true", help="compare a softmax layer with an mlp, and do nothing else")
     parser.add_argument("--quick", action="store_true", help="does it run, in seconds: its figures mean little")
     arguments = parser.parse_args()
     examples, rounds, people_rounds, num_folds = arguments.examples, arguments.rounds, arguments.people_rounds, None
     if arguments.quick:
         examples, rounds, people_rounds, num_folds = 2000, 12, 2, 2
+    algorithms = MLP_ALGORITHMS if arguments.mlp else ALGORITHMS
     seeds = SEEDS[:2] if arguments.quick else SEEDS
     BUILD.mkdir(parents=True, exist_ok=True)
     console = Console(width=120)
     data = first_examples(datasets.load("fashion_mnist"), examples)
     if arguments.tune:
-        print(json.dumps({"rounds": rounds, "seeds": TUNING_SEEDS, "chosen": tune(data, rounds, console)}))
+        print(json.dumps({"rounds": rounds, "seeds": TUNING_SEEDS, "chosen": tune(algorithms, data, rounds, console)}))
         return
-    curves = run_all(data, seeds, rounds, console)
-    rows = [algorithm_row(algorithm, curves[algorithm.name]) for algorithm in ALGORITHMS]
+    curves = run_all(algorithms, data, seeds, rounds, console)
+    rows = [algorithm_row(algorithm, curves[algorithm.name]) for algorithm in algorithms]
     each = f"{examples:,} examples, {COHORT_SIZE} clients a round, {rounds} rounds, {len(seeds)} seeds"
     print_algorithms(rows, f"fashion_mnist: {each}", console)
+    if arguments.mlp:
+        print(json.dumps({"examples": examples, "rounds": rounds, "seeds": seeds, "algorithms": rows}))
+        return
     plot(curves, BUILD / ("learning-quick.svg" if arguments.quick else "learning.svg"))
     people = datasets.load("watch")
     with new_progress(console) as progress:

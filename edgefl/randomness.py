@@ -16,6 +16,9 @@ SHUFFLE = "shuffle"
 COHORT = "cohort"
 """A candidate's place in the draw for a round."""
 
+INITIAL = "initial"
+"""Where a model that begins at random begins; no round and no device."""
+
 PARTITION = "partition"
 """Which client of a simulation gets which training example; no round and no device."""
 

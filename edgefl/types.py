@@ -123,6 +123,17 @@ def layer_shapes(num_classes: int, num_features: int) -> Shapes:
     return ("kernel", (num_classes, num_features)), ("bias", (num_classes,))
 
 
+def hidden_layer_shapes(num_classes: int, num_hidden: int, num_features: int) -> Shapes:
+    """The arrays of a hidden layer and the softmax layer after it."""
+    check_shape(num_classes, num_features)
+    return (
+        ("hidden_kernel", (num_hidden, num_features)),
+        ("hidden_bias", (num_hidden,)),
+        ("output_kernel", (num_classes, num_hidden)),
+        ("output_bias", (num_classes,)),
+    )
+
+
 def num_values(shapes: Shapes) -> int:
     """How many float32 values arrays of these shapes have together."""
     return sum(math.prod(shape) for _, shape in shapes)

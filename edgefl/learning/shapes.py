@@ -46,6 +46,7 @@ def check_model(model: object) -> None:
 
 def model_spec(model: Model) -> ModelSpec:
     check_model(model)
+    options = dict(model.options)
     return ModelSpec(
         num_features=model.num_features,
         num_classes=model.num_classes,
@@ -56,5 +57,6 @@ def model_spec(model: Model) -> ModelSpec:
         classes=model.classes,
         kind=model.kind,
         version=model.version,
-        options=model.options,
+        hidden=options.pop("hidden", None),
+        options=options,
     )

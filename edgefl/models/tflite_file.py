@@ -105,6 +105,17 @@ FULLY_CONNECTED = Kind(
     _TYPE.FullyConnectedOptions,
     _options(tflite.FullyConnectedOptionsStart, tflite.FullyConnectedOptionsEnd),
 )
+FULLY_CONNECTED_RELU = Kind(
+    _CODE.FULLY_CONNECTED,
+    1,
+    _TYPE.FullyConnectedOptions,
+    _options(
+        tflite.FullyConnectedOptionsStart,
+        tflite.FullyConnectedOptionsEnd,
+        tflite.FullyConnectedOptionsAddFusedActivationFunction,
+        tflite.ActivationFunctionType.RELU,
+    ),
+)
 # The schema's default of beta is 0, which flattens every output to 1/C.
 SOFTMAX = Kind(
     _CODE.SOFTMAX,

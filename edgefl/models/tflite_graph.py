@@ -1,4 +1,4 @@
-"""The operators and tensors of a softmax layer's ``.tflite`` file: what ``tflite_writer`` writes.
+"""The operators and tensors of a model's ``.tflite`` file: what ``tflite_writer`` writes.
 
 It loads flatbuffers and tflite, which take most of a second: import it where a file is written.
 """
@@ -11,6 +11,7 @@ from edgefl.models.tflite_file import (
     CONCATENATION,
     DEQUANTIZE_INT8,
     FULLY_CONNECTED,
+    FULLY_CONNECTED_RELU,
     GATHER,
     INPUT_NAME,
     INT8,
@@ -67,8 +68,14 @@ def _float32_layer(graph: _Graph, row: int, weights: Weights, standardization: S
         row = graph.apply(SUB, (row, mean), "shifted", shape)
         factors = graph.add(Tensor("inverse_spread", shape, standardization.inverse_spread))
         row = graph.apply(MUL, (row, factors), "standardized", shape)
-    kernel = graph.add(Tensor("kernel", (weights.num_classes, weights.num_features), weights.kernel))
-    _softmax(graph, row, kernel, weights)
+    *hidden, kernel, _bias = weights.shapes
+    for (name, kernel_shape), (bias_name, bias_shape) in zip(hidden[::2], hidden[1::2], strict=True):
+        inputs = graph.add(Tensor(name, kernel_shape, weights.array(name).tobytes()))
+        bias = graph.add(Tensor(bias_name, bias_shape, weights.array(bias_name).tobytes()))
+        outputs = name.replace("kernel", "layer")
+        row = graph.apply(FULLY_CONNECTED_RELU, (row, inputs, bias), outputs, (1, kernel_shape[0]))
+    name, kernel_shape = kernel
+    _softmax(graph, row, graph.add(Tensor(name, kernel_shape, weights.array(name).tobytes())), weights)
 
 
 def _int8_layer(graph: _Graph, row: int, weights: Weights, standardization: Standardization | None) -> None:
@@ -114,6 +121,7 @@ def _int8_constant(
 
 def _softmax(graph: _Graph, row: int, kernel: int, weights: Weights) -> None:
     scores = (1, weights.num_classes)
-    bias = graph.add(Tensor("bias", (weights.num_classes,), weights.bias))
+    name, shape = weights.shapes[-1]
+    bias = graph.add(Tensor(name, shape, weights.array(name).tobytes()))
     logits = graph.apply(FULLY_CONNECTED, (row, kernel, bias), "logits", scores)
     graph.apply(SOFTMAX, (logits,), OUTPUT_NAME, scores)

@@ -20,6 +20,7 @@ The inputs are made here, the same ones for the same model:
 from __future__ import annotations
 
 import math
+import operator
 from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -185,10 +186,15 @@ def _kernel_probabilities(by_kernel: Predict, weights: Weights, rows: array[floa
 
 
 def _largest_by_feature(weights: Weights) -> list[float]:
-    """For each feature the largest weight in magnitude over the classes."""
-    kernel = memoryview(weights.kernel).cast("f")
-    width = weights.num_features
-    return [max(map(abs, kernel[feature::width])) for feature in range(width)]
+    """For each feature the largest weight in magnitude over the classes, by way of the hidden units where there are."""
+    name, (_, width) = weights.shapes[-2]
+    kernel = [abs(value) for value in weights.array(name)]
+    rows = [kernel[start : start + width] for start in range(0, len(kernel), width)]
+    for name, (_, width) in weights.shapes[-4::-2]:
+        before = [abs(value) for value in weights.array(name)]
+        columns = [before[feature::width] for feature in range(width)]
+        rows = [[math.fsum(map(operator.mul, row, column)) for column in columns] for row in rows]
+    return list(map(max, zip(*rows, strict=True)))
 
 
 def _storable(value: float) -> float:

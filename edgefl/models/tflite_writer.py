@@ -1,8 +1,10 @@
-"""Writes a softmax layer as a ``.tflite`` file, without TensorFlow.
+"""Writes a model as a ``.tflite`` file, without TensorFlow.
 
 The graph takes ``features`` (1, F) float32 and gives ``probabilities`` (1, C) float32::
 
     features [-> SUB mean -> MUL inverse_spread] -> FULLY_CONNECTED kernel, bias -> SOFTMAX -> probabilities
+
+A hidden layer is one FULLY_CONNECTED more, with a fused RELU, before the last one.
 
 With int8 weights (``tflite_int8``) the MUL also carries the columns' scales, and is there without a standardization
 too. DEQUANTIZE turns the stored kernel into float32 once, when the runtime first runs the file; residual columns read
@@ -48,8 +50,12 @@ def write_tflite(
     check_classes(classes, weights.num_classes)
     if weight_type not in ("float32", "int8"):
         raise ConfigError(f"weight_type is {weight_type!r}; expected 'float32' or 'int8'")
-    for name, view in (("kernel", memoryview(weights.kernel).cast("f")), ("bias", weights.bias_view)):
-        for index, value in enumerate(view):
+    if weight_type == "int8" and len(weights.shapes) > 2:
+        raise ConfigError(
+            "weight_type is 'int8', which a model with a hidden layer does not have; release it as float32"
+        )
+    for name, _shape in weights.shapes:
+        for index, value in enumerate(weights.array(name)):
             if not math.isfinite(value):
                 raise DataError(f"{name} value {index} is {value}; expected finite weights")
     if standardization is not None and standardization.num_features != weights.num_features:

@@ -137,7 +137,8 @@ class ModelSpec:
 
     ``classes``: the names of the classes in index order; () where they have none. ``num_classes`` may be left out (0)
     where they have names.
-    ``kind``, ``version``: of ``edgefl.models.kinds``. ``options``: those of the kind.
+    ``kind``, ``version``: of ``edgefl.models.kinds``. ``hidden``: the units of the hidden layer of an ``mlp``; None for
+    its default. ``options``: those of a user's own kind.
     ``initial``: where the training begins; None for what the kind begins at.
     """
 
@@ -151,6 +152,7 @@ class ModelSpec:
     classes: tuple[str, ...] = ()
     initial: InitialSpec | None = None
     version: int = 1
+    hidden: int | None = None
     options: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -159,6 +161,8 @@ class ModelSpec:
         if not self.num_classes:
             object.__setattr__(self, "num_classes", len(self.classes))
         self.build()
+        if "hidden" in self.options:
+            raise ConfigError("options has 'hidden', which is a key of [model] itself; write it there")
         if self.standardize_by:
             check_name("standardize_by", self.standardize_by)
 
@@ -168,7 +172,7 @@ class ModelSpec:
         return build_model(
             self.kind,
             self.version,
-            self.options,
+            self.options if self.hidden is None else {"hidden": self.hidden} | self.options,
             num_features=self.num_features,
             num_classes=self.num_classes,
             dtype=self.dtype,

@@ -273,3 +273,12 @@ def test_other_runs_that_make_no_sense_are_refused(files: Path, capsys: pytest.C
     assert "--grpc with 65 clients: each is a process of 48 MB; expected at most 64" in refused(
         capsys, *argv(files, "--grpc")
     )
+
+
+def test_a_model_with_a_hidden_layer_on_a_server_and_agents(files: Path) -> None:
+    for name in ("gestures", "drift"):
+        path = files / f"{name}.toml"
+        path.write_text(path.read_text().replace("num_classes = 3,", 'num_classes = 3, kind = "mlp", hidden = 8,'))
+    found = {mode: by_task(run(*argv(files, *options))) for mode, options in {"one": (), "grpc": ("--grpc",)}.items()}
+    assert found["grpc"] == found["one"]
+    assert len(found["one"]["gestures"]) == 4

@@ -215,10 +215,12 @@ def prepare_request(shape: Shape, folder: Path) -> str:
 
 
 @contextlib.contextmanager
-def children(python: Path, peers: list[str], peak: Path) -> Iterator[dict[str, Child]]:
-    """The processes, by name, ``peak`` among them; they end with the block."""
-    running = {"peak": Child([str(peak)])}
+def children(python: Path, peers: list[str], peaks: dict[str, Path]) -> Iterator[dict[str, Child]]:
+    """The processes, by name, ``peaks`` among them; they end with the block."""
+    running: dict[str, Child] = {}
     try:
+        for name, program in peaks.items():
+            running[name] = Child([str(program)])
         for name in peers:
             running[name] = Child([str(python), str(HERE / "peers" / f"kernel_{name}.py")])
         yield running

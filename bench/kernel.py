@@ -32,7 +32,7 @@ from edgefl import kernels
 BUILD = HERE.parent / "build" / "bench"
 
 SHAPES = [
-    Shape(784, 10, 32, examples=256, epochs=100),  # in the second-level cache
+    Shape(784, 10, 32, examples=256, epochs=100),  # 0.8 MB: no second-level cache below 1 MB holds them
     Shape(784, 10, 32, examples=6000, epochs=5),
     Shape(784, 10, 32, examples=6000, epochs=5, shuffled=True),
     Shape(784, 10, 10, examples=6000, epochs=5),
@@ -68,17 +68,23 @@ class Plan:
 PLANS = {"full": Plan(SHAPES, EVALUATED, ACCUMULATED), "small": Plan(SMALL, SMALL, ACCUMULATED[:1])}
 """``small`` shows in seconds that everybody runs and agrees; its figures mean nothing."""
 
+PEAKS = ("peak", "avx2_peak")
+"""Of the widest vectors; of AVX2, None where the machine has none wider."""
+
 COORDINATE_BYTES = 20
 """Moved by folding one coordinate: 4 of the delta are read, 8 of the sum are read and written."""
 
 
-def build_peak() -> Path:
+def build_peaks() -> dict[str, Path]:
+    """Programs by the name of their figure: ``peak``, and that of AVX2 alone where the machine has more."""
     BUILD.mkdir(parents=True, exist_ok=True)
-    program = BUILD / "peak"
-    subprocess.run(
-        [os.environ.get("CC", "cc"), "-O2", "-march=native", str(HERE / "peak.c"), "-o", str(program)], check=True
-    )
-    return program
+    flags = {"peak": ["-march=native"]}
+    if "avx512" in kernels.available_variants():
+        flags["avx2_peak"] = ["-mavx2", "-mfma"]
+    for name, allowed in flags.items():
+        command = [os.environ.get("CC", "cc"), "-O2", *allowed, str(HERE / "peak.c"), "-o", str(BUILD / name)]
+        subprocess.run(command, check=True)
+    return {name: BUILD / name for name in flags}
 
 
 def check_same_work(field: list[Contender]) -> None:
@@ -95,33 +101,42 @@ def check_same_work(field: list[Contender]) -> None:
             raise SystemExit(f"{contender.name}: weights differ by {error:.1e}, at most {TOLERANCE} expected")
 
 
-def time_training(shape: Shape, field: list[Contender], peak: Child, repeats: int) -> dict[str, float]:
-    """GFLOP/s of everybody by name, and of ``peak`` meanwhile."""
+def time_training(shape: Shape, field: list[Contender], peaks: dict[str, Child], repeats: int) -> dict[str, float]:
+    """GFLOP/s of everybody by name, of our variants' single epochs (``one epoch of NAME``), and of ``peaks`` meanwhile.
+
+    A client of a federation trains one epoch in a call, which checks the features in it."""
     seconds: dict[str, list[float]] = defaultdict(list)
-    peaks = []
+    found: dict[str, list[float]] = defaultdict(list)
     for _ in range(repeats):
-        peaks.append(float(peak.ask("")))
+        ask_peaks(peaks, found)
         for contender in field:
+            if contender.name in kernels.available_variants():
+                seconds[f"one epoch of {contender.name}"].append(contender.train(1))
             taken = seconds[contender.name]
             if len(taken) >= SLOW_REPEATS and median(taken) > SLOW_SECONDS:
                 continue
             epochs = 1 if contender.name in SLOW else shape.epochs
             taken.append(contender.train(epochs) / epochs)
     rates = {name: shape.epoch_gflop / median(taken) for name, taken in seconds.items()}
-    return {"peak": median(peaks), **rates}
+    return {**{name: median(peak) for name, peak in found.items()}, **rates}
 
 
-def time_evaluation(shape: Shape, field: list[Contender], peak: Child, repeats: int) -> dict[str, float]:
+def ask_peaks(peaks: dict[str, Child], found: dict[str, list[float]]) -> None:
+    for name, child in peaks.items():
+        found[name].append(float(child.ask("")))
+
+
+def time_evaluation(shape: Shape, field: list[Contender], peaks: dict[str, Child], repeats: int) -> dict[str, float]:
     """As ``time_training``, of one product of the weights with every example."""
     seconds: dict[str, list[float]] = defaultdict(list)
-    peaks = []
+    found: dict[str, list[float]] = defaultdict(list)
     can = [contender for contender in field if contender.name not in SLOW]
     for _ in range(repeats):
-        peaks.append(float(peak.ask("")))
+        ask_peaks(peaks, found)
         for contender in can:
             seconds[contender.name].append(contender.evaluate(shape.epochs) / shape.epochs)
     rates = {name: shape.epoch_gflop / 2 / median(taken) for name, taken in seconds.items()}
-    return {"peak": median(peaks), **rates}
+    return {**{name: median(peak) for name, peak in found.items()}, **rates}
 
 
 def time_accumulator(coordinates: int, repeats: int) -> dict[str, float]:
@@ -167,6 +182,7 @@ def row_of(shape: Shape, rates: dict[str, float]) -> dict[str, Any]:
         "order": shape.order,
         "epochs": shape.epochs,
         "peak_gflops": best(rates, "peak"),
+        "avx2_peak_gflops": best(rates, "avx2_peak"),
         "ours_gflops": best(rates, kernels.active_variant()),
         "variants": {name: best(rates, name) for name in kernels.available_variants()},
         "numpy_gflops": best(rates, "numpy (F,C)", "numpy (C,F)"),
@@ -175,16 +191,18 @@ def row_of(shape: Shape, rates: dict[str, float]) -> dict[str, Any]:
 
 def measure(plan: Plan, running: dict[str, Child], folder: Path, repeats: int, console: Console) -> dict[str, Any]:
     trained, evaluated = [], []
+    peaks = {name: child for name, child in running.items() if name in PEAKS}
     for shape in plan.trained:
         console.print(title_of({**vars(shape), "order": shape.order}), highlight=False)
         data = make_data(shape, folder)
         field = contenders(shape, data, folder, running)
         check_same_work(field)
-        rates = time_training(shape, field, running["peak"], repeats)
+        rates = time_training(shape, field, peaks, repeats)
         slow = {f"{name}_gflops": best(rates, name) for name in SLOW}
-        trained.append(row_of(shape, rates) | slow)
+        single = {name: best(rates, f"one epoch of {name}") for name in kernels.available_variants()}
+        trained.append(row_of(shape, rates) | slow | {"one_epoch": single})
         if shape in plan.evaluated:
-            evaluated.append(row_of(shape, time_evaluation(shape, field, running["peak"], repeats)))
+            evaluated.append(row_of(shape, time_evaluation(shape, field, peaks, repeats)))
     folds = [time_accumulator(coordinates, repeats) for coordinates in plan.folded]
     return {
         "peak_gflops": median(row["peak_gflops"] for row in trained),
@@ -206,12 +224,19 @@ def print_tables(found: dict[str, Any], console: Console) -> None:
         table.add_column("shape")
         shown = [peer for peer in peers if peer in rows[0]]
         heads = [*variants, *(peer.removesuffix("_gflops") for peer in shown), "peak", "ours/peak", "ours/numpy"]
+        wider = rows[0]["avx2_peak_gflops"] is not None
+        heads += ["avx2/its peak"] if wider else []
+        heads += ["one epoch/peak"] if "one_epoch" in rows[0] else []
+        heads += ["avx2 one epoch/its peak"] if "one_epoch" in rows[0] and wider else []
         for head in heads:
             table.add_column(head, justify="right")
         for row in rows:
             ours, numpy, peak = row["ours_gflops"], row["numpy_gflops"], row["peak_gflops"]
             figures = [*row["variants"].values(), *(row[peer] for peer in shown), peak]
             ratios = [ours / peak, ours / numpy if numpy else None]
+            ratios += [row["variants"]["avx2"] / row["avx2_peak_gflops"]] if wider else []
+            ratios += [row["one_epoch"][variants[-1]] / peak] if "one_epoch" in row else []
+            ratios += [row["one_epoch"]["avx2"] / row["avx2_peak_gflops"]] if "one_epoch" in row and wider else []
             cells = ["–" if v is None else f"{v:.1f}" for v in figures]
             cells += ["–" if v is None else f"{v:.2f}" for v in ratios]
             table.add_row(title_of(row), *cells)
@@ -231,12 +256,12 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=9, help="turns of each contender (default 9)")
     arguments = parser.parse_args()
     os.sched_setaffinity(0, {arguments.core})  # the children inherit it
-    console = Console(width=150)
+    console = Console(width=180)
     peers = installed_peers(arguments.peers_python)
-    peak = build_peak()
+    peaks = build_peaks()
     with (
         tempfile.TemporaryDirectory(dir=BUILD) as folder,
-        children(arguments.peers_python, list(peers), peak) as running,
+        children(arguments.peers_python, list(peers), peaks) as running,
     ):
         found = measure(PLANS[arguments.shapes], running, Path(folder), arguments.repeats, console)
     print_tables(found, console)

@@ -31,7 +31,8 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
 
 
 def check_row(row: dict[str, Any], more: set[str]) -> None:
-    assert set(row) == SHAPE_KEYS | RATE_KEYS | {"variants"} | more
+    assert set(row) == SHAPE_KEYS | RATE_KEYS | {"variants", "avx2_peak_gflops"} | more
+    assert (row["avx2_peak_gflops"] is not None) == ("avx512" in kernels.available_variants())
     assert all(row[key] > 0 for key in RATE_KEYS)
     assert tuple(row["variants"]) == kernels.available_variants()
     assert all(rate > 0 for rate in row["variants"].values())
@@ -46,7 +47,9 @@ def test_a_small_run_ends_with_a_line_of_json() -> None:
     assert "numpy" in found["peers"]
     assert [row["dtype"] for row in found["shapes"]] == ["float32", "uint8"]
     for row in found["shapes"]:
-        check_row(row, SLOW_KEYS)
+        check_row({name: value for name, value in row.items() if name != "one_epoch"}, SLOW_KEYS)
+        assert tuple(row["one_epoch"]) == kernels.available_variants()
+        assert all(rate > 0 for rate in row["one_epoch"].values())
     for row in found["evaluate"]:
         check_row(row, set())
     [size] = found["accumulate"]["sizes"]

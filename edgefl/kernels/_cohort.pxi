@@ -68,21 +68,13 @@ cdef class Cohort:
         if key is not None and len(key) != 16:
             raise ValueError(f"a key of {len(key)} bytes; expected 16")
         if config is not self.config:
-            self.options.learning_rate = config.learning_rate
-            self.options.l2 = config.l2
-            self.options.momentum = config.momentum
-            self.options.proximal = config.proximal
-            self.options.clip_norm = config.clip_norm
-            self.options.batch_size = config.batch_size
-            self.options.num_epochs = config.local_epochs
+            set_options(&self.options, config, None)
             self.config = config
         job = &self.jobs[self.count]
         job.options = self.options
-        job.options.shuffle_key = NULL
         if key is not None:
             job.options.shuffle_key = <const uint8_t *>PyBytes_AS_STRING(key)
             self.kept.append(key)
-        job.options.correction = NULL
         if correction is not None:
             job.options.correction = &correction.c
             self.kept.append(correction)

@@ -75,10 +75,7 @@ def train(
     labels: Buffer,
     example_weights: Buffer | None,
     start: Model,
-    rates: tuple[float, float, float, float, float],
-    batch_size: int,
-    num_epochs: int,
-    shuffle_key: bytes | None,
+    config: TrainConfig,
     correction: Model | None,
     stop: StopFlag | None,
 ) -> tuple[bytes, bytes, tuple[int, int, float, int, bool]]: ...
@@ -93,10 +90,7 @@ def train_mlp(
     labels: Buffer,
     example_weights: Buffer | None,
     start: Mlp,
-    rates: tuple[float, float, float, float, float],
-    batch_size: int,
-    num_epochs: int,
-    shuffle_key: bytes | None,
+    config: TrainConfig,
     correction: Buffer | None,
     stop: StopFlag | None,
 ) -> tuple[bytes, tuple[int, int, float, int, bool]]: ...

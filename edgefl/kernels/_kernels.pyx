@@ -214,22 +214,23 @@ cdef int check(edgefl_status status, const edgefl_place *place) except -1:
 
 # ---- softmax ---------------------------------------------------------------------------------------------------------
 
-cdef int set_options(edgefl_train_options *options, rates, size_t batch_size, size_t num_epochs,
-                     bytes shuffle_key) except -1:
-    """``rates``: learning_rate, l2, momentum, proximal, clip_norm. The key must outlive the options."""
-    options.learning_rate, options.l2, options.momentum, options.proximal, options.clip_norm = rates
-    options.batch_size = batch_size
-    options.num_epochs = num_epochs
-    options.shuffle_key = NULL
+cdef int set_options(edgefl_train_options *options, config, bytes key) except -1:
+    """``config``: an ``edgefl.types.SgdOptions``. The key must outlive the options."""
+    options.learning_rate = config.learning_rate
+    options.l2 = config.l2
+    options.momentum = config.momentum
+    options.proximal = config.proximal
+    options.clip_norm = config.clip_norm
+    options.batch_size = config.batch_size
+    options.num_epochs = config.local_epochs
+    options.shuffle_key = NULL if key is None else <const uint8_t *>PyBytes_AS_STRING(key)
     options.correction = NULL
-    if shuffle_key is not None:
-        options.shuffle_key = <const uint8_t *>PyBytes_AS_STRING(shuffle_key)
     return 0
 
 
-def train(Features features not None, const int32_t[::1] labels not None, example_weights, Model start not None, rates,
-          size_t batch_size, size_t num_epochs, shuffle_key, Model correction, StopFlag stop):
-    """``rates``: as in ``set_options``. Returns kernel, bias and the five counts.
+def train(Features features not None, const int32_t[::1] labels not None, example_weights, Model start not None, config,
+          Model correction, StopFlag stop):
+    """``config``: an ``edgefl.types.TrainConfig``. Returns kernel, bias and the five counts.
 
     ``correction``: None, or of start's shape, which the caller has checked.
     """
@@ -242,8 +243,8 @@ def train(Features features not None, const int32_t[::1] labels not None, exampl
     cdef const float *weights = NULL
     cdef const int32_t *label_data = int32_pointer(labels)
     cdef const edgefl_stop_flag *flag = NULL
-    cdef bytes key = shuffle_key
-    set_options(&options, rates, batch_size, num_epochs, key)
+    cdef bytes key = config.shuffle_key
+    set_options(&options, config, key)
     if correction is not None:
         options.correction = &correction.c
     if example_weights is not None:

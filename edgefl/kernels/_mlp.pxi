@@ -14,7 +14,7 @@ cdef class Mlp:
 
 
 def train_mlp(Features features not None, const int32_t[::1] labels not None, example_weights, Mlp start not None,
-              rates, size_t batch_size, size_t num_epochs, shuffle_key, correction, StopFlag stop):
+              config, correction, StopFlag stop):
     """As ``train``; ``correction`` is None or as many float32 as start has. Returns parameters and the five counts."""
     cdef const edgefl_variant *used = variant()
     cdef edgefl_train_options options
@@ -27,8 +27,8 @@ def train_mlp(Features features not None, const int32_t[::1] labels not None, ex
     cdef const float *added = NULL
     cdef const int32_t *label_data = int32_pointer(labels)
     cdef const edgefl_stop_flag *flag = NULL
-    cdef bytes key = shuffle_key
-    set_options(&options, rates, batch_size, num_epochs, key)
+    cdef bytes key = config.shuffle_key
+    set_options(&options, config, key)
     if example_weights is not None:
         weights_view = example_weights
         weights = float_pointer(weights_view)

@@ -85,17 +85,13 @@ def train_mlp(
     """
     inputs = LabelledInputs(features, labels, example_weights, quantization, standardization)
     start = _model(inputs, weights)
-    rates = (config.learning_rate, config.l2, config.momentum, config.proximal, config.clip_norm)
     try:
         parameters, counts = _kernels.train_mlp(
             inputs.features,
             inputs.labels,
             inputs.example_weights,
             start,
-            rates,
-            config.batch_size,
-            config.local_epochs,
-            config.shuffle_key,
+            config,
             None if correction is None else _correction(weights, correction),
             stop,
         )

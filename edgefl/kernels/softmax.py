@@ -131,17 +131,13 @@ def train_softmax(
     """
     added = None if correction is None else correction_model(weights, correction)
     inputs = LabelledInputs(features, labels, example_weights, quantization, standardization)
-    rates = (config.learning_rate, config.l2, config.momentum, config.proximal, config.clip_norm)
     try:
         kernel, bias, counts = _kernels.train(
             inputs.features,
             inputs.labels,
             inputs.example_weights,
             inputs.model(weights),
-            rates,
-            config.batch_size,
-            config.local_epochs,
-            config.shuffle_key,
+            config,
             added,
             stop,
         )

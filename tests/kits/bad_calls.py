@@ -114,7 +114,7 @@ def calls_without_checks() -> list[Callable[[], object]]:
     cohort = _kernels.Cohort(model, FEATURES, 1, True, None, folds=True)
     none: Any = None
     return [
-        lambda: _kernels.train(features, none, None, model, (0.1, 0.0, 0.0, 0.0, 0.0), 1, 1, None, None, None),
+        lambda: _kernels.train(features, none, None, model, TrainConfig(0.1), None, None),
         lambda: _kernels.evaluate(features, none, model),
         lambda: _kernels.Model(none, one),
         lambda: _kernels.Model(one, none),

@@ -24,6 +24,7 @@ from edgefl.protocol.messages import (
     PersonalizationWork,
     Plan,
     ScaffoldWork,
+    Split,
     StatisticsWork,
     TrainingWork,
     WorkFailure,
@@ -33,6 +34,8 @@ from edgefl.types import Examples, RoundKey, TrainStats, Weights
 
 INTEGER_ENCODING = "int64"
 """How counts and sums travel: exactly."""
+
+_WORDS = {Split.TRAIN: "training", Split.HELD_OUT: "held-out"}
 
 
 @dataclass(frozen=True)
@@ -139,16 +142,15 @@ def _run(
     check_encoding(plan)
     if stop is not None and stop.is_set():
         return None
+    examples = {Split.TRAIN: train, Split.HELD_OUT: held_out}
+    for split in work.reads:
+        check_examples(plan.model, examples[split], _WORDS[split], work.max_weight)
     if isinstance(work, (TrainingWork, ScaffoldWork)):
-        check_examples(plan.model, train, "training", work.max_weight)
         key = shuffle_key_of(assignment, work.training, device)
         return _train(Start.of(plan.model, work, model), train, key, memory, stop)
     if isinstance(work, EvaluationWork):
-        check_examples(plan.model, held_out, "held-out", work.max_weight)
         return _evaluate(plan.model, plan.model.weights(model), held_out)
-    check_examples(plan.model, train, "training", work.max_weight)
     if isinstance(work, PersonalizationWork):
-        check_examples(plan.model, held_out, "held-out", work.max_weight)
         key = shuffle_key_of(assignment, work.training, device)
         return _personalize(work.training, plan.model, plan.model.weights(model), train, held_out, key, stop)
     if isinstance(work, LocalWork):

@@ -8,7 +8,7 @@ their own; the processes are killed and started again in the main one.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from edgefl.errors import ConfigError
@@ -73,11 +73,17 @@ class Kill:
 
 
 class Watch:
-    """Holds the training's rounds against the kills that are planned; sets ``wake`` when one is due."""
+    """Holds the training's rounds against the kills that are planned; sets ``wake`` when one is due.
 
-    def __init__(self, kills: Sequence[Kill], wake: threading.Event) -> None:
+    ``hold`` is called at once for that process: it stands still until it is killed, so its round cannot end before.
+    """
+
+    def __init__(
+        self, kills: Sequence[Kill], wake: threading.Event, hold: Callable[[Kill], None] = lambda _kill: None
+    ) -> None:
         self.kills = tuple(kills)
         self._wake = wake
+        self._hold = hold
         self._round = 1
         self._accepted = 0
 
@@ -88,6 +94,8 @@ class Watch:
             if not kill.due:
                 ripe = ended or (summary.phase is Phase.COLLECTING and summary.accepted >= kill.after)
                 kill.due = number > kill.round_num or (number == kill.round_num and ripe)
+                if kill.due:
+                    self._hold(kill)
             elif kill.resumed is None and kill.killed_at is not None and number >= kill.killed_round:
                 # The old stream may hold words of the server that is dead; an agent's update counts at the round's end.
                 went_on = kill.back_s is not None if kill.is_server else ended

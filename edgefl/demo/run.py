@@ -33,7 +33,7 @@ from edgefl.errors import ConfigError, VerificationError
 from edgefl.files import write_file
 from edgefl.launcher import folders
 from edgefl.launcher.following import Follower
-from edgefl.launcher.processes import Launcher, interrupt_when_terminated
+from edgefl.launcher.processes import Child, Launcher, interrupt_when_terminated
 from edgefl.operator.connection import RELEASE_TIMEOUT_S, Connection, Target
 from edgefl.operator.models import FORMATS, download_model
 from edgefl.proto.v1 import control_pb2
@@ -155,7 +155,7 @@ def _start(out: Path, tasks: dict[str, tuple[TaskSpec, Path]], fleet: Launcher, 
 def _train(demo: Demo, kills: tuple[Kill, ...]) -> list[float]:
     """Follow the three tasks to their end, and kill whom it is time for; the accuracies by round."""
     wake = threading.Event()
-    watch = Watch(kills, wake)
+    watch = Watch(kills, wake, lambda kill: _victim(demo, kill).hold())
     followers = {
         kind: Follower(demo.target, spec.name, spec.rounds, *([watch.saw] * (kind == "training")))
         for kind, (spec, _) in demo.tasks.items()
@@ -201,17 +201,21 @@ def _look(demo: Demo, followers: dict[str, Follower], kills: tuple[Kill, ...]) -
         fleet_view.show_device(row, status, kind, demo.view.round_num, demo.tasks["training"][0].name)
 
 
+def _victim(demo: Demo, kill: Kill) -> Child:
+    server = demo.fleet.server
+    assert server is not None
+    return server if kill.is_server else demo.fleet.devices[VICTIM]
+
+
 def _strike(demo: Demo, kill: Kill, watch: Watch) -> None:
     """SIGKILL, and start it again: the server at once, as its service manager would; an agent likewise."""
     fleet, view = demo.fleet, demo.view
+    _victim(demo, kill).kill()
     if not kill.is_server:
-        fleet.devices[VICTIM].kill()
         watch.struck(kill, time.monotonic())
         view.rows[VICTIM].now = "killed"
         fleet.devices[VICTIM].start()
         return
-    assert fleet.server is not None
-    fleet.server.kill()
     watch.struck(kill, killed_at := time.monotonic())
     view.server = "killed; it starts again"
     for row in view.rows:

@@ -127,6 +127,11 @@ class Child:
             self._process.kill()
             self._process.wait()
 
+    def hold(self) -> None:
+        """SIGSTOP: it stands still, for ``kill``."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGSTOP)
+
     def terminate(self) -> None:
         """Ask it to stop; ``wait_stopped`` sees to it."""
         if self._process is not None and self._process.poll() is None:

@@ -94,26 +94,19 @@ def test_tflite_on_a_device_says_what_the_kernel_says(whole: Whole) -> None:
 
 
 def test_the_server_and_an_agent_are_killed_by_default(whole: Whole) -> None:
-    """In rounds 20 and 35 of 50, as seen from outside: in the server's log, and in the agent's count of starts.
-
-    A busy machine may send the signal when that round is over: then the next one is killed, and the demo says so.
-    """
+    """In rounds 20 and 35 of 50, as seen from outside: in the server's log, and in the agent's count of starts."""
     server, agent = whole.report["killed"]
-    assert (server["process"], agent["process"]) == ("the server", "person-4's agent")
-    assert server["round"] in (20, 21)
-    assert agent["round"] in (35, 36)
-    assert server["acknowledged"] >= 3 or server["round"] == 21
+    assert (server["process"], server["round"]) == ("the server", 20)
+    assert (agent["process"], agent["round"]) == ("person-4's agent", 35)
+    assert server["acknowledged"] >= 3
     assert (whole.out / "logs" / "server.log").read_text().count("listening on") == 2
     sessions = {}
     for folder in (whole.out / "devices").iterdir():
         sessions[folder.name] = json.loads((folder / "state" / "status.json").read_text())["session"]
     assert {name for name, count in sessions.items() if count == 2} == {"person-4"}
-    killed = rf"round {server['round']}: the server was killed; it came back in .* round (\d+)(.*)"
-    told = re.search(killed, whole.words)
-    assert told is not None
-    if server["acknowledged"] >= 3 and int(told[1]) == server["round"]:  # else that round was over when it was seen
-        assert re.match(r"; the \d+ updates that it had acknowledged", told[2])
-    assert f"round {agent['round']}: person-4's agent was killed; it came back in" in whole.words
+    kept = r"round 20: the server was killed; .* the \d+ updates that it had acknowledged were still there"
+    assert re.search(kept, whole.words)
+    assert "round 35: person-4's agent was killed; it came back in" in whole.words
 
 
 def test_nothing_was_lost(whole: Whole) -> None:

@@ -192,7 +192,7 @@ def _check_hope(rounds: Sequence[RoundSummary], folder: Path, target: Target, on
         answer = server.call(server.control.ListTasks, control_pb2.ListTasksRequest())
         if not hopeless(rounds, next(task_status(task) for task in answer.tasks if task.name == name)):
             return
-        # The status is newer than the rounds: the task may be held for one that has not come by the stream.
+        # The status is newer than the rounds: a later round may have suspended the task, and its word is still to come.
         late = list(summaries(server, name, follow=False, from_round=rounds[-1].round_num + 1))
     for summary in late:
         on_round(summary)
